@@ -1,0 +1,1253 @@
+"""Neural networks for 14x14 digits in plain NumPy: an MLP and a CNN, with hand-written gradients.
+
+The ten functions of the handout come first, in the order in which a network uses them. Behind them
+stand the two training loops (Algorithm 1: mini-batch SGD), then the pipeline around them, then the
+convolution and pooling kernels that the ten functions share.
+
+Shapes follow the handout: one vector is a column (m, 1), one image is (H, W, C). Every function
+also takes more than one at a time: columns (m, R) side by side, or images (..., H, W, C) with batch
+axes in front. The gradients of weights are then sums over the batch, as in Algorithm 1. Nothing
+here changes its arguments, and float32 arguments give float32 results.
+
+Run ``python hw5.py`` beside ``mnist_train.npz`` and ``mnist_test.npz`` to train both networks; it
+writes ``mlp.npz``, ``cnn.npz`` and, where matplotlib is installed, the figures of the write-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Pair = int | tuple[int, int]
+Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+N_CLASSES = 10
+IMAGE_SHAPE = (14, 14)
+
+
+# --- The ten functions of the handout ---------------------------------------------------------
+
+
+def get_mini_batch(
+    im_train: Array,
+    label_train: Array,
+    batch_size: int,
+    *,
+    rng: int | np.random.Generator | None = None,
+) -> tuple[list[Array], list[Array]]:
+    """Split the training set into randomly permuted mini-batches.
+
+    Parameters
+    ----------
+    im_train : array, shape (196, N)
+        One image a column.
+    label_train : array of int, shape (1, N)
+        Classes 0 to 9.
+    batch_size : int
+        Images in a batch, at least 1. The last batch holds what is left over.
+    rng : None, int or numpy.random.Generator
+        Source of the permutation.
+
+    Returns
+    -------
+    mini_batch_x : list of arrays, shape (196, batch_size)
+    mini_batch_y : list of arrays, shape (10, batch_size)
+        One-hot labels, float64.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, the set is empty, a label is not a class or ``batch_size`` is below 1.
+
+    Examples
+    --------
+    >>> x, y = get_mini_batch(np.ones((196, 5)), np.array([[3, 1, 4, 1, 5]]), 2, rng=0)
+    >>> [b.shape for b in x], y[0].shape
+    ([(196, 2), (196, 2), (196, 1)], (10, 2))
+    """
+    im_train, label_train = np.asarray(im_train), np.asarray(label_train)
+    if im_train.ndim != 2:
+        raise ValueError(f"get_mini_batch: im_train is {im_train.shape}; want (196, N)")
+    n = im_train.shape[1]
+    if n == 0:
+        raise ValueError("get_mini_batch: the training set is empty; want at least one image")
+    if label_train.shape != (1, n):
+        raise ValueError(
+            f"get_mini_batch: label_train is {label_train.shape} for {n} images; want (1, {n})"
+        )
+    if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
+        raise ValueError(f"get_mini_batch: batch_size is {batch_size!r}; want a whole number >= 1")
+    one_hot = _one_hot(label_train.ravel())
+    order = np.random.default_rng(rng).permutation(n)
+    parts = [order[i : i + int(batch_size)] for i in range(0, n, int(batch_size))]
+    return [im_train[:, part] for part in parts], [one_hot[:, part] for part in parts]
+
+
+def fc(x: Array, w: Array, b: Array) -> Array:
+    """Fully connected layer ``y = w x + b``.
+
+    Parameters
+    ----------
+    x : array, shape (m, 1) or (m, R)
+    w : array, shape (n, m)
+    b : array, shape (n, 1)
+
+    Returns
+    -------
+    y : array, shape (n, 1) or (n, R)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> fc(np.ones((3, 1)), np.eye(2, 3), np.zeros((2, 1)))
+    array([[1.],
+           [1.]])
+    """
+    x, w, b = np.asarray(x), np.asarray(w), np.asarray(b)
+    _check_fc("fc", x, w, b)
+    return w @ x + b
+
+
+def fc_backward(dl_dy: Array, x: Array, w: Array, b: Array) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`fc`; those of ``w`` and ``b`` are summed over the columns.
+
+    Parameters
+    ----------
+    dl_dy : array, shape (n, 1) or (n, R)
+    x, w, b : arrays
+        The arguments of :func:`fc`.
+
+    Returns
+    -------
+    dl_dx : array, shape (m, 1) or (m, R)
+    dl_dw : array, shape (n, m)
+    dl_db : array, shape (n, 1)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> dx, dw, db = fc_backward(np.ones((2, 1)), np.ones((3, 1)), np.eye(2, 3), np.ones((2, 1)))
+    >>> dx.ravel()
+    array([1., 1., 0.])
+    """
+    dl_dy, x, w, b = np.asarray(dl_dy), np.asarray(x), np.asarray(w), np.asarray(b)
+    _check_fc("fc_backward", x, w, b)
+    _check_same("fc_backward", "dl_dy", dl_dy.shape, (w.shape[0], x.shape[1]))
+    return w.T @ dl_dy, dl_dy @ x.T, dl_dy.sum(axis=1, keepdims=True)
+
+
+def relu(x: Array) -> Array:
+    """Rectified linear unit ``max(0, x)``, element by element, for any shape.
+
+    Examples
+    --------
+    >>> relu(np.array([-1.0, 0.0, 2.0]))
+    array([0., 0., 2.])
+    """
+    return np.maximum(x, 0)
+
+
+def relu_backward(dl_dy: Array, x: Array) -> Array:
+    """Gradient of :func:`relu`: ``dl_dy`` where ``x > 0``, else 0 (at the kink too).
+
+    Examples
+    --------
+    >>> relu_backward(np.array([5.0, 5.0, 5.0]), np.array([-1.0, 0.0, 2.0]))
+    array([0., 0., 5.])
+    """
+    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
+    _check_same("relu_backward", "dl_dy", dl_dy.shape, x.shape)
+    return np.where(x > 0, dl_dy, 0)
+
+
+def loss_cross_entropy_softmax(x: Array, y: Array) -> tuple[float, Array]:
+    """Cross-entropy of softmax(x) against the target ``y``, and its gradient.
+
+    The largest logit of each column is subtracted first, so that nothing overflows
+    (Goodfellow, Bengio and Courville, Deep Learning, section 4.1).
+
+    Parameters
+    ----------
+    x : array, shape (m, 1) or (m, R)
+        Logits.
+    y : array, shape (m, 1) or (m, R)
+        Target distribution of each column, as a rule one-hot.
+
+    Returns
+    -------
+    l : float
+        The loss, summed over the columns.
+    dl_dx : array, shape of ``x``
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not columns.
+
+    Examples
+    --------
+    >>> l, dl_dx = loss_cross_entropy_softmax(np.array([[1000.0], [0.0]]), np.array([[0.0], [1.0]]))
+    >>> print(l, dl_dx.ravel())
+    1000.0 [ 1. -1.]
+    """
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 2 or x.shape[0] == 0:
+        raise ValueError(f"loss_cross_entropy_softmax: x is {x.shape}; want columns (m, R)")
+    _check_same("loss_cross_entropy_softmax", "y", y.shape, x.shape)
+    shifted = x - x.max(axis=0)
+    exp = np.exp(shifted)
+    total = exp.sum(axis=0)
+    weight = y.sum(axis=0)
+    # A logit of -inf has probability 0: it costs nothing where the target does not want it.
+    finite = np.where(y == 0, 0, shifted)
+    loss = weight @ np.log(total) - np.vdot(y, finite)
+    return loss, (weight / total) * exp - y
+
+
+def conv(
+    x: Array, w_conv: Array, b_conv: Array, *, stride: Pair = 1, padding: Padding = "same"
+) -> Array:
+    """Convolution layer: correlate ``x`` with every filter and add its bias.
+
+    Parameters
+    ----------
+    x : array, shape (..., H, W, C1)
+    w_conv : array, shape (h, w, C1, C2)
+    b_conv : array, shape (C2, 1)
+    stride : int or (int, int)
+        Rows and columns from one window to the next.
+    padding : "same", "valid", int, (rows, columns) or ((top, bottom), (left, right))
+        Zeros around the image. "same" gives an output of size H / stride, rounded up; an odd zero
+        goes to the bottom and right.
+
+    Returns
+    -------
+    y : array, shape (..., H', W', C2)
+        (..., H, W, C2) with the default stride and padding.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or the filter is larger than the padded image.
+
+    Examples
+    --------
+    >>> conv(np.ones((3, 4, 1)), np.ones((3, 3, 1, 1)), np.zeros((1, 1)))[..., 0]
+    array([[4., 6., 6., 4.],
+           [6., 9., 9., 6.],
+           [4., 6., 6., 4.]])
+    """
+    x, w_conv, b_conv = np.asarray(x), np.asarray(w_conv), np.asarray(b_conv)
+    _check_conv("conv", x, w_conv, b_conv)
+    return correlate(x, w_conv, stride=stride, padding=padding) + b_conv[:, 0]
+
+
+def conv_backward(
+    dl_dy: Array,
+    x: Array,
+    w_conv: Array,
+    b_conv: Array,
+    *,
+    stride: Pair = 1,
+    padding: Padding = "same",
+) -> tuple[Array, Array]:
+    """Gradients of :func:`conv` with respect to its weights, summed over the batch axes.
+
+    The gradient with respect to the image is :func:`correlate_dx`.
+
+    Parameters
+    ----------
+    dl_dy : array, shape (..., H', W', C2)
+    x, w_conv, b_conv, stride, padding
+        The arguments of :func:`conv`.
+
+    Returns
+    -------
+    dl_dw : array, shape (h, w, C1, C2)
+    dl_db : array, shape (C2, 1)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> x, w, b = np.ones((3, 3, 1)), np.ones((3, 3, 1, 1)), np.zeros((1, 1))
+    >>> dl_dw, dl_db = conv_backward(np.ones((3, 3, 1)), x, w, b)
+    >>> dl_dw[1, 1, 0, 0], dl_db[0, 0]
+    (np.float64(9.0), np.float64(9.0))
+    """
+    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
+    w_conv, b_conv = np.asarray(w_conv), np.asarray(b_conv)
+    _check_conv("conv_backward", x, w_conv, b_conv)
+    window = Window(x.shape, w_conv.shape[:2], stride, padding)
+    _check_same(
+        "conv_backward", "dl_dy", dl_dy.shape, (*x.shape[:-3], *window.out, w_conv.shape[3])
+    )
+    dl_dw = correlate_dw(dl_dy, x, size=w_conv.shape[:2], stride=stride, padding=padding)
+    dl_db = dl_dy.reshape(-1, dl_dy.shape[-1]).sum(axis=0)
+    return dl_dw, dl_db[:, np.newaxis]
+
+
+def pool2x2(x: Array, *, size: Pair = 2) -> Array:
+    """Max-pooling over windows that tile the image.
+
+    Parameters
+    ----------
+    x : array, shape (..., H, W, C)
+        H and W even (multiples of ``size``).
+    size : int or (int, int)
+        Rows and columns of a window, and the stride.
+
+    Returns
+    -------
+    y : array, shape (..., H/2, W/2, C)
+
+    Raises
+    ------
+    ValueError
+        If the windows do not tile the image.
+
+    Examples
+    --------
+    >>> pool2x2(np.arange(16.0).reshape(4, 4, 1))[..., 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+    x = np.asarray(x)
+    _check_tiles("pool2x2", x, size)
+    return max_pool(x, size=size)
+
+
+def pool2x2_backward(dl_dy: Array, x: Array, *, size: Pair = 2) -> Array:
+    """Gradient of :func:`pool2x2`: each window's goes to its maximum, to the first of equal ones.
+
+    Parameters
+    ----------
+    dl_dy : array, shape (..., H/2, W/2, C)
+    x : array, shape (..., H, W, C)
+    size : int or (int, int)
+        As in :func:`pool2x2`.
+
+    Returns
+    -------
+    dl_dx : array, shape (..., H, W, C)
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> pool2x2_backward(np.array([[[7.0]]]), np.zeros((2, 2, 1)))[..., 0]
+    array([[7., 0.],
+           [0., 0.]])
+    """
+    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
+    _check_tiles("pool2x2_backward", x, size)
+    rows, columns = _pair(size)
+    pooled = (*x.shape[:-3], x.shape[-3] // rows, x.shape[-2] // columns, x.shape[-1])
+    _check_same("pool2x2_backward", "dl_dy", dl_dy.shape, pooled)
+    return max_unpool(dl_dy, pool_winners(x, size=size), shape=x.shape[-3:-1], size=size)
+
+
+# --- The rest of the two networks -------------------------------------------------------------
+
+
+def flattening(x: Array) -> Array:
+    """Turn an image (H, W, C) into a column (H*W*C, 1), row-major.
+
+    Examples
+    --------
+    >>> flattening(np.zeros((7, 7, 3))).shape
+    (147, 1)
+    """
+    return np.asarray(x).reshape(-1, 1)
+
+
+def flattening_backward(dl_dy: Array, x: Array) -> Array:
+    """Gradient of :func:`flattening`: the column (H*W*C, 1) in the shape of ``x``.
+
+    Examples
+    --------
+    >>> flattening_backward(np.zeros((147, 1)), np.zeros((7, 7, 3))).shape
+    (7, 7, 3)
+    """
+    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
+    _check_same("flattening_backward", "dl_dy", dl_dy.shape, (x.size, 1))
+    return dl_dy.reshape(x.shape)
+
+
+def train_mlp(
+    mini_batch_x: Sequence[Array],
+    mini_batch_y: Sequence[Array],
+    learning_rate: float = 0.1,
+    decay_rate: float = 0.95,
+    num_iters: int = 10000,
+    *,
+    rng: int | np.random.Generator | None = None,
+    progress: bool = False,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Train 196 -> FC 30 -> ReLU -> FC 10 -> softmax by Algorithm 1.
+
+    Parameters
+    ----------
+    mini_batch_x, mini_batch_y : lists of arrays, shapes (196, R) and (10, R)
+        As :func:`get_mini_batch` returns them.
+    learning_rate : float
+    decay_rate : float
+        Factor in (0, 1] on the learning rate at every 1000th iteration.
+    num_iters : int
+    rng : None, int or numpy.random.Generator
+        Source of the initial weights.
+    progress : bool
+        Show a progress bar where tqdm is installed.
+
+    Returns
+    -------
+    w1, b1, w2, b2 : arrays, shapes (30, 196), (30, 1), (10, 30), (10, 1)
+    losses : array, shape (num_iters, 1)
+        Mean loss of each iteration's mini-batch.
+
+    Raises
+    ------
+    ValueError
+        If there are no batches, their shapes do not fit or a setting is out of range.
+
+    Examples
+    --------
+    >>> x, y = get_mini_batch(np.eye(196, 20), np.arange(20)[np.newaxis] % 10, 10, rng=0)
+    >>> w1, b1, w2, b2, losses = train_mlp(x, y, num_iters=50, rng=0)
+    >>> bool(losses[-1] < losses[0])
+    True
+    """
+    _check_batches("train_mlp", mini_batch_x, mini_batch_y)
+    rng = np.random.default_rng(rng)
+    w1, b1 = _gaussian(rng, (30, 196), fan_in=196), np.zeros((30, 1))
+    w2, b2 = _gaussian(rng, (10, 30), fan_in=30), np.zeros((10, 1))
+
+    def gradients(x: Array, y: Array) -> tuple[float, tuple[Array, ...]]:
+        a = fc(x, w1, b1)
+        h = relu(a)
+        loss, dl_dy = loss_cross_entropy_softmax(fc(h, w2, b2), y)
+        dl_dh, dl_dw2, dl_db2 = fc_backward(dl_dy, h, w2, b2)
+        # Not fc_backward: nobody wants the gradient of the images.
+        dl_da = relu_backward(dl_dh, a)
+        return loss, (dl_da @ x.T, dl_da.sum(axis=1, keepdims=True), dl_dw2, dl_db2)
+
+    batches = list(zip(mini_batch_x, mini_batch_y, strict=True))
+    losses = _sgd(
+        "MLP",
+        gradients,
+        (w1, b1, w2, b2),
+        batches,
+        learning_rate=learning_rate,
+        decay_rate=decay_rate,
+        num_iters=num_iters,
+        progress=progress,
+    )
+    return w1, b1, w2, b2, losses
+
+
+def infer_mlp(x: Array, w1: Array, b1: Array, w2: Array, b2: Array) -> int:
+    """Class of one image (196, 1) by the network of :func:`train_mlp`.
+
+    Examples
+    --------
+    >>> w1, b1, w2, b2 = np.eye(30, 196), np.zeros((30, 1)), np.eye(10, 30), np.zeros((10, 1))
+    >>> infer_mlp(np.eye(196)[:, 3:4], w1, b1, w2, b2)
+    3
+    """
+    return _one_class("infer_mlp", fc(relu(fc(x, w1, b1)), w2, b2))
+
+
+def train_cnn(
+    mini_batch_x: Sequence[Array],
+    mini_batch_y: Sequence[Array],
+    learning_rate: float = 0.05,
+    decay_rate: float = 0.95,
+    num_iters: int = 10000,
+    *,
+    rng: int | np.random.Generator | None = None,
+    progress: bool = False,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Train conv 3x3 to 3 channels -> ReLU -> pool 2x2 -> FC 10 -> softmax by Algorithm 1.
+
+    Parameters
+    ----------
+    mini_batch_x, mini_batch_y : lists of arrays, shapes (196, R) and (10, R)
+        As :func:`get_mini_batch` returns them.
+    learning_rate, decay_rate, num_iters, rng, progress
+        As in :func:`train_mlp`.
+
+    Returns
+    -------
+    w_conv, b_conv, w_fc, b_fc : arrays, shapes (3, 3, 1, 3), (3, 1), (10, 147), (10, 1)
+    losses : array, shape (num_iters, 1)
+        Mean loss of each iteration's mini-batch.
+
+    Raises
+    ------
+    ValueError
+        If there are no batches, their shapes do not fit or a setting is out of range.
+
+    Examples
+    --------
+    >>> x, y = get_mini_batch(np.eye(196, 20), np.arange(20)[np.newaxis] % 10, 10, rng=0)
+    >>> w_conv, b_conv, w_fc, b_fc, losses = train_cnn(x, y, num_iters=50, rng=0)
+    >>> bool(losses[-1] < losses[0])
+    True
+    """
+    _check_batches("train_cnn", mini_batch_x, mini_batch_y)
+    rng = np.random.default_rng(rng)
+    w_conv, b_conv = _gaussian(rng, (3, 3, 1, 3), fan_in=9), np.zeros((3, 1))
+    w_fc, b_fc = _gaussian(rng, (10, 147), fan_in=147), np.zeros((10, 1))
+
+    def gradients(x: Array, y: Array) -> tuple[float, tuple[Array, ...]]:
+        a = conv(x, w_conv, b_conv)
+        h = relu(a)
+        p = pool2x2(h)
+        f = p.reshape(len(p), -1).T
+        loss, dl_dy = loss_cross_entropy_softmax(fc(f, w_fc, b_fc), y)
+        dl_df, dl_dw_fc, dl_db_fc = fc_backward(dl_dy, f, w_fc, b_fc)
+        dl_dh = pool2x2_backward(dl_df.T.reshape(p.shape), h)
+        dl_da = relu_backward(dl_dh, a)
+        return loss, (*conv_backward(dl_da, x, w_conv, b_conv), dl_dw_fc, dl_db_fc)
+
+    images = [np.asarray(x).T.reshape(-1, *IMAGE_SHAPE, 1) for x in mini_batch_x]
+    losses = _sgd(
+        "CNN",
+        gradients,
+        (w_conv, b_conv, w_fc, b_fc),
+        list(zip(images, mini_batch_y, strict=True)),
+        learning_rate=learning_rate,
+        decay_rate=decay_rate,
+        num_iters=num_iters,
+        progress=progress,
+    )
+    return w_conv, b_conv, w_fc, b_fc, losses
+
+
+def infer_cnn(x: Array, w_conv: Array, b_conv: Array, w_fc: Array, b_fc: Array) -> int:
+    """Class of one image (14, 14, 1) by the network of :func:`train_cnn`.
+
+    Examples
+    --------
+    >>> w_conv, b_conv = np.zeros((3, 3, 1, 3)), np.zeros((3, 1))
+    >>> w_fc, b_fc = np.zeros((10, 147)), np.eye(10)[:, 4:5]
+    >>> infer_cnn(np.ones((14, 14, 1)), w_conv, b_conv, w_fc, b_fc)
+    4
+    """
+    features = flattening(pool2x2(relu(conv(x, w_conv, b_conv))))
+    return _one_class("infer_cnn", fc(features, w_fc, b_fc))
+
+
+def _sgd(
+    name: str,
+    gradients: Callable[[Array, Array], tuple[float, tuple[Array, ...]]],
+    weights: tuple[Array, ...],
+    batches: list[tuple[Array, Array]],
+    *,
+    learning_rate: float,
+    decay_rate: float,
+    num_iters: int,
+    progress: bool,
+) -> Array:
+    """Algorithm 1 of the handout: update ``weights`` in place and return the losses."""
+    if not learning_rate > 0:
+        raise ValueError(f"train_{name.lower()}: learning_rate is {learning_rate}; want above 0")
+    if not 0 < decay_rate <= 1:
+        raise ValueError(f"train_{name.lower()}: decay_rate is {decay_rate}; want in (0, 1]")
+    if num_iters < 1:
+        raise ValueError(f"train_{name.lower()}: num_iters is {num_iters}; want at least 1")
+    losses = np.empty((num_iters, 1))
+    for i in _progress_bar(range(num_iters), name, show=progress):
+        if i > 0 and i % 1000 == 0:
+            learning_rate *= decay_rate
+        x, y = batches[i % len(batches)]
+        loss, grads = gradients(x, y)
+        for w, g in zip(weights, grads, strict=True):
+            w -= learning_rate / y.shape[1] * g
+        losses[i] = loss / y.shape[1]
+    return losses
+
+
+def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> Array:
+    # Unit variance saturates the softmax at the first step; He et al. (2015), section 2.2, keeps
+    # the signal's variance through ReLU layers.
+    return rng.normal(0.0, np.sqrt(2 / fan_in), shape)
+
+
+def _one_class(op: str, logits: Array) -> int:
+    if logits.shape[1] != 1:
+        raise ValueError(f"{op}: got {logits.shape[1]} images; want one at a time")
+    return int(np.argmax(logits))
+
+
+def _progress_bar(steps: Iterable[int], name: str, *, show: bool) -> Iterable[int]:
+    if not show:
+        return steps
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return steps
+    bar: Iterable[int] = tqdm(steps, desc=f"training the {name}", unit="it", file=sys.stderr)
+    return bar
+
+
+# --- Data, evaluation, figures ----------------------------------------------------------------
+
+
+def get_MNIST_data(resource_dir: str | Path) -> tuple[Array, Array, Array, Array, list[str]]:
+    """Read the course's data.
+
+    Parameters
+    ----------
+    resource_dir : str or Path
+        The folder that holds ``mnist_train.npz`` and ``mnist_test.npz``, each with the images
+        ``img`` (N, 14, 14) and the labels ``label`` (N, 1), both uint8.
+
+    Returns
+    -------
+    image_train, label_train, image_test, label_test : arrays of uint8
+    label_classes : list of str
+        The names of the ten classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file is damaged, lacks a key or holds other shapes.
+    """
+    train = _read_digits(Path(resource_dir) / "mnist_train.npz")
+    test = _read_digits(Path(resource_dir) / "mnist_test.npz")
+    return *train, *test, [str(i) for i in range(N_CLASSES)]
+
+
+def compute_confusion_matrix_and_accuracy(
+    pred: Array, label: Array, n_classes: int
+) -> tuple[Array, float]:
+    """Confusion matrix and accuracy of predicted classes.
+
+    Parameters
+    ----------
+    pred, label : arrays of int, N entries each, such as (N,) or (N, 1)
+    n_classes : int
+
+    Returns
+    -------
+    confusion : array, shape (n_classes, n_classes)
+        Entry (i, j) is the share of all samples that have the true class j and were taken for i.
+    accuracy : float
+        Share of right predictions, the sum of the diagonal.
+
+    Raises
+    ------
+    ValueError
+        If the sets are empty or of different sizes, or an entry is not a class.
+
+    Examples
+    --------
+    >>> confusion, accuracy = compute_confusion_matrix_and_accuracy([0, 1, 1, 1], [0, 1, 1, 0], 2)
+    >>> confusion
+    array([[0.25, 0.  ],
+           [0.25, 0.5 ]])
+    >>> accuracy
+    0.75
+    """
+    op = "compute_confusion_matrix_and_accuracy"
+    pred, label = np.ravel(pred), np.ravel(label)
+    if pred.size == 0 or pred.size != label.size:
+        raise ValueError(f"{op}: got {pred.size} predictions for {label.size} labels; want as many")
+    for name, classes in (("pred", pred), ("label", label)):
+        if np.any((classes < 0) | (classes >= n_classes) | (classes != np.floor(classes))):
+            raise ValueError(f"{op}: {name} has entries that are no class; want 0..{n_classes - 1}")
+    cell = pred.astype(np.intp) * n_classes + label.astype(np.intp)
+    counts = np.bincount(cell, minlength=n_classes**2).reshape(n_classes, n_classes)
+    return counts / pred.size, float(np.trace(counts) / pred.size)
+
+
+def visualize_training_progress(
+    losses: Array, num_batches: int, *, title: str = "", path: str | Path | None = None
+) -> None:
+    """Plot the loss per iteration and the mean loss per epoch side by side (needs matplotlib).
+
+    Parameters
+    ----------
+    losses : array, shape (num_iters, 1)
+    num_batches : int
+        Iterations in an epoch.
+    title : str
+    path : str or Path, optional
+        Write the figure there; without it the figure is shown.
+    """
+    losses = np.ravel(losses)
+    if losses.size == 0 or num_batches < 1:
+        raise ValueError(
+            f"visualize_training_progress: got {losses.size} losses and {num_batches} batches; "
+            "want at least one of each"
+        )
+    starts = np.arange(0, losses.size, num_batches)
+    sizes = np.diff(np.append(starts, losses.size))
+    with _figure(path, figsize=(9.0, 3.4)) as figure:
+        left, right = figure.subplots(1, 2)
+        left.plot(np.arange(1, losses.size + 1), losses, linewidth=0.5, color="tab:blue")
+        left.set(xlabel="iteration", ylabel="loss", title="Loss per iteration", yscale="log")
+        epochs = np.arange(1, starts.size + 1)
+        right.plot(epochs, np.add.reduceat(losses, starts) / sizes, color="tab:orange")
+        right.set(xlabel="epoch", ylabel="mean loss", title="Loss per epoch", yscale="log")
+        for axes in (left, right):
+            axes.grid(alpha=0.3, which="both")
+        figure.suptitle(title)
+
+
+def visualize_confusion_matrix(
+    confusion: Array,
+    accuracy: float,
+    label_classes: Sequence[str],
+    *,
+    title: str = "",
+    path: str | Path | None = None,
+) -> None:
+    """Plot a confusion matrix as percentages of each true class (needs matplotlib).
+
+    Parameters
+    ----------
+    confusion : array, shape (n, n)
+        As :func:`compute_confusion_matrix_and_accuracy` returns it.
+    accuracy : float
+    label_classes : sequence of n str
+    title : str
+    path : str or Path, optional
+        Write the figure there; without it the figure is shown.
+    """
+    confusion = np.asarray(confusion)
+    n = len(label_classes)
+    _check_same("visualize_confusion_matrix", "confusion", confusion.shape, (n, n))
+    share = confusion / np.maximum(confusion.sum(axis=0), np.finfo(float).tiny)
+    with _figure(path, figsize=(5.6, 5.2)) as figure:
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for i, j in np.ndindex(n, n):
+            if share[i, j] >= 0.0005:
+                colour = "white" if share[i, j] > 0.5 else "black"
+                text = f"{100 * share[i, j]:.1f}"
+                axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+        axes.set(xlabel="true class", ylabel="predicted class")
+        axes.set_xticks(range(n), label_classes)
+        axes.set_yticks(range(n), label_classes)
+        name = f"{title}: accuracy" if title else "Accuracy"
+        axes.set_title(f"{name} {100 * accuracy:.2f} % (cells in % of the true class)", fontsize=10)
+
+
+@contextlib.contextmanager
+def _figure(path: str | Path | None, figsize: tuple[float, float]) -> Iterator[Any]:
+    """Give a figure to draw on; then show it, or write it to ``path``."""
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=figsize, layout="constrained")
+    try:
+        yield figure
+        if path is None:
+            with warnings.catch_warnings():
+                # A backend without a window warns that it cannot show anything.
+                warnings.simplefilter("ignore", UserWarning)
+                plt.show()
+        else:
+            path = Path(path)
+            # No creation date, so that the same figure has the same bytes.
+            meta = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+            with _replacing(path) as temporary:
+                figure.savefig(temporary, dpi=150, metadata=meta, format=path.suffix[1:] or "png")
+    finally:
+        plt.close(figure)
+
+
+def save_weights(path: str | Path, **weights: Array) -> None:
+    """Write named arrays as ``.npz``, whole or not at all."""
+    with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **weights)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; rename it to ``path`` once it is written."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        # mkstemp keeps others out; a result is an ordinary file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _read_digits(path: Path) -> tuple[Array, Array]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; put the course's mnist_*.npz there")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: damaged or not an .npz file ({error}); fetch it again"
+        ) from error
+    if not {"img", "label"} <= found.keys():
+        raise ValueError(f"{path}: has the keys {sorted(found)}; want 'img' and 'label'")
+    image, label = found["img"], found["label"]
+    if image.dtype != np.uint8 or image.shape[1:] != IMAGE_SHAPE or image.ndim != 3:
+        raise ValueError(f"{path}: img is {image.dtype} {image.shape}; want uint8 (N, 14, 14)")
+    if len(image) == 0:
+        raise ValueError(f"{path}: holds no images; want at least one")
+    if label.shape != (len(image), 1) or label.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: label is {label.dtype} {label.shape}; want integers ({len(image)}, 1)"
+        )
+    _one_hot(label.ravel())
+    return image, label
+
+
+# --- Kernels: convolution and pooling of any size, on images (..., H, W, C) --------------------
+#
+# Inside, an image batch lies as (C, H, W, N) in memory: the loops over kernel taps then move long
+# contiguous runs, and one matrix product does the arithmetic. The axes are transposed back as a
+# view, which costs nothing, and elementwise functions keep the order.
+
+
+class Window:
+    """Where the windows of a kernel lie on an image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the images, (..., H, W, C).
+    size : int or (int, int)
+        Rows and columns of the kernel.
+    stride, padding
+        As in :func:`conv`.
+    dilation : int or (int, int)
+        Distance between neighbouring taps of the kernel.
+
+    Attributes
+    ----------
+    out : (int, int)
+        Windows in a column and in a row.
+    before, after : (int, int)
+        Zeros at the top and left, at the bottom and right.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        size: Pair,
+        stride: Pair = 1,
+        padding: Padding = "valid",
+        dilation: Pair = 1,
+    ) -> None:
+        self.size, self.stride, self.dilation = _pair(size), _pair(stride), _pair(dilation)
+        self.image = shape[-3:-1]
+        if min(self.size) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
+            raise ValueError(
+                f"window: size {size}, stride {stride}, dilation {dilation}; want all at least 1"
+            )
+        reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.size, strict=True)]
+        rows, columns = _padding(padding, self.image, reach, self.stride)
+        self.before, self.after = (rows[0], columns[0]), (rows[1], columns[1])
+        room = [n + sum(p) - r for n, p, r in zip(self.image, (rows, columns), reach, strict=True)]
+        if min(room) < 0:
+            raise ValueError(
+                f"window: {reach[0]}x{reach[1]} is larger than the image "
+                f"{self.image[0]}x{self.image[1]} padded by {rows} and {columns}; pad more"
+            )
+        self.out = (room[0] // self.stride[0] + 1, room[1] // self.stride[1] + 1)
+
+    def taps(self) -> Iterator[tuple[int, int, slice, slice]]:
+        """For each tap (i, j) of the kernel, the rows and columns that it meets, one per window."""
+        (h, w), (sh, sw), (dh, dw) = self.size, self.stride, self.dilation
+        height, width = self.out
+        for i in range(h):
+            rows = slice(i * dh, i * dh + sh * (height - 1) + 1, sh)
+            for j in range(w):
+                yield i, j, rows, slice(j * dw, j * dw + sw * (width - 1) + 1, sw)
+
+    def pad(self, x: Array, value: float = 0) -> Array:
+        """Surround images (C, H, W, N) by a border of ``value``."""
+        (top, left), (bottom, right) = self.before, self.after
+        if top == left == bottom == right == 0:
+            return x
+        channels, height, width, n = x.shape
+        padded = np.full((channels, top + height + bottom, left + width + right, n), value, x.dtype)
+        padded[:, top : top + height, left : left + width] = x
+        return padded
+
+    def crop(self, x: Array) -> Array:
+        """Undo :meth:`pad`."""
+        (top, left), (height, width) = self.before, self.image
+        return x[:, top : top + height, left : left + width]
+
+
+def correlate(
+    x: Array, w: Array, *, stride: Pair = 1, padding: Padding = "same", dilation: Pair = 1
+) -> Array:
+    """Correlate images (..., H, W, C1) with filters (h, w, C1, C2): (..., H', W', C2).
+
+    Linear in ``x`` and in ``w``; :func:`correlate_dx` and :func:`correlate_dw` are its adjoints.
+
+    Examples
+    --------
+    >>> correlate(np.arange(5.0).reshape(1, 5, 1), np.ones((1, 2, 1, 1)), padding="valid").ravel()
+    array([1., 3., 5., 7.])
+    """
+    window = Window(x.shape, w.shape[:2], stride, padding, dilation)
+    taps = _patches(x, window)
+    y = w.reshape(-1, w.shape[3]).T @ taps.reshape(len(taps), -1)
+    return _batch_first(y.reshape(-1, *taps.shape[1:]), x.shape[:-3])
+
+
+def correlate_dx(
+    dl_dy: Array,
+    w: Array,
+    *,
+    shape: tuple[int, int],
+    stride: Pair = 1,
+    padding: Padding = "same",
+    dilation: Pair = 1,
+) -> Array:
+    """Adjoint of :func:`correlate` in its images: (..., H', W', C2) to (..., H, W, C1).
+
+    ``shape`` is the size (H, W) of the images.
+
+    Examples
+    --------
+    >>> g, w = np.ones((1, 4, 1)), np.ones((1, 2, 1, 1))
+    >>> correlate_dx(g, w, shape=(1, 5), padding="valid").ravel()
+    array([1., 2., 2., 2., 1.])
+    """
+    h, k, c1, c2 = w.shape
+    window = Window((*shape, c1), (h, k), stride, padding, dilation)
+    g = _batch_last(dl_dy)
+    taps = w.reshape(-1, c2) @ g.reshape(c2, -1)
+    taps = taps.reshape(h, k, c1, *g.shape[1:])
+    (top, left), (bottom, right) = window.before, window.after
+    padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
+    dl_dx = np.zeros(padded, taps.dtype)
+    for i, j, rows, columns in window.taps():
+        dl_dx[:, rows, columns] += taps[i, j]
+    return _batch_first(window.crop(dl_dx), dl_dy.shape[:-3])
+
+
+def correlate_dw(
+    dl_dy: Array,
+    x: Array,
+    *,
+    size: tuple[int, ...],
+    stride: Pair = 1,
+    padding: Padding = "same",
+    dilation: Pair = 1,
+) -> Array:
+    """Adjoint of :func:`correlate` in its filters, summed over the batch: (h, w, C1, C2).
+
+    ``size`` is the size (h, w) of the filters.
+
+    Examples
+    --------
+    >>> g, x = np.ones((1, 4, 1)), np.arange(5.0).reshape(1, 5, 1)
+    >>> correlate_dw(g, x, size=(1, 2), padding="valid").ravel()
+    array([ 6., 10.])
+    """
+    window = Window(x.shape, (size[0], size[1]), stride, padding, dilation)
+    taps = _patches(x, window)
+    g = _batch_last(dl_dy)
+    # A product per row of windows: BLAS is slow at one long thin product.
+    rows = (window.out[0], -1)
+    by_row = taps.reshape(len(taps), *rows).transpose(1, 0, 2)
+    dl_dw = (by_row @ g.reshape(len(g), *rows).transpose(1, 2, 0)).sum(axis=0)
+    return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
+
+
+def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
+    """Largest entry of each window of images (..., H, W, C): (..., H', W', C).
+
+    ``stride`` is ``size`` by default. Rows and columns that fill no whole window are left out.
+
+    Examples
+    --------
+    >>> max_pool(np.array([3.0, 1.0, 4.0, 1.0, 5.0]).reshape(1, 5, 1), size=(1, 3), stride=1)[
+    ...     0, :, 0
+    ... ]
+    array([4., 4., 5.])
+    """
+    window = Window(x.shape, size, size if stride is None else stride)
+    (_, _, rows, columns), *rest = window.taps()
+    # A copy, so that a window of one entry does not return a view of the argument.
+    y = x[..., rows, columns, :].copy(order="K")
+    for _, _, rows, columns in rest:
+        np.maximum(y, x[..., rows, columns, :], out=y)
+    return y
+
+
+def pool_winners(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
+    """For each window of :func:`max_pool`, which of its entries is the first largest: row-major.
+
+    Examples
+    --------
+    >>> pool_winners(np.array([[0.0, 7.0], [7.0, 1.0]]).reshape(2, 2, 1)).ravel()
+    array([1], dtype=int16)
+    """
+    window = Window(x.shape, size, size if stride is None else stride)
+    largest = max_pool(x, size=size, stride=stride)
+    taps = list(window.taps())
+    # A window with a NaN has no entry equal to its maximum: the first stands in.
+    winners = np.zeros_like(largest, dtype=np.int16 if len(taps) < 2**15 else np.int64)
+    for number, (_, _, rows, columns) in reversed(list(enumerate(taps))):
+        np.copyto(winners, number, where=x[..., rows, columns, :] == largest)
+    return winners
+
+
+def pool_pick(x: Array, winners: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
+    """From each window of images (..., H, W, C) the entry that ``winners`` names.
+
+    Linear in ``x``; :func:`max_unpool` is its adjoint.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0, 7.0], [7.0, 1.0]]).reshape(2, 2, 1)
+    >>> pool_pick(x, np.array([[[3]]])).ravel()
+    array([1.])
+    """
+    window = Window(x.shape, size, size if stride is None else stride)
+    y = np.zeros_like(winners, dtype=x.dtype)
+    for number, (_, _, rows, columns) in enumerate(window.taps()):
+        np.copyto(y, x[..., rows, columns, :], where=winners == number)
+    return y
+
+
+def max_unpool(
+    dl_dy: Array,
+    winners: Array,
+    *,
+    shape: tuple[int, ...],
+    size: Pair = 2,
+    stride: Pair | None = None,
+) -> Array:
+    """Adjoint of :func:`pool_pick`: send each window's entry to its winner, add where they meet.
+
+    ``shape`` is the size (H, W) of the images.
+
+    Examples
+    --------
+    >>> max_unpool(np.array([[[5.0]]]), np.array([[[3]]]), shape=(2, 2))[..., 0]
+    array([[0., 0.],
+           [0., 5.]])
+    """
+    full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
+    window = Window(full, size, size if stride is None else stride)
+    apart = all(s >= k for s, k in zip(window.stride, window.size, strict=True))
+    dl_dx = _zeros_ordered_like(dl_dy, full)
+    for number, (_, _, rows, columns) in enumerate(window.taps()):
+        target = dl_dx[..., rows, columns, :]
+        if apart:
+            np.copyto(target, dl_dy, where=winners == number)
+        else:
+            np.add(target, dl_dy, out=target, where=winners == number)
+    return dl_dx
+
+
+def _patches(x: Array, window: Window) -> Array:
+    """The window entries of images (..., H, W, C) as a matrix (h*w*C, H', W', N)."""
+    padded = window.pad(_batch_last(x))
+    channels, n = padded.shape[0], padded.shape[3]
+    patches = np.empty((*window.size, channels, *window.out, n), x.dtype)
+    for i, j, rows, columns in window.taps():
+        patches[i, j] = padded[:, rows, columns]
+    return patches.reshape(-1, *window.out, n)
+
+
+def _batch_last(x: Array) -> Array:
+    """Images (..., H, W, C) as (C, H, W, N)."""
+    return x.reshape(-1, *x.shape[-3:]).transpose(3, 1, 2, 0)
+
+
+def _batch_first(x: Array, lead: tuple[int, ...]) -> Array:
+    """Undo :func:`_batch_last`, with the batch axes ``lead`` in front."""
+    c, h, w, _ = x.shape
+    return x.transpose(3, 1, 2, 0).reshape(*lead, h, w, c)
+
+
+def _zeros_ordered_like(x: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros of another shape whose axes lie in memory in the order of those of ``x``."""
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    zeros: Array = np.zeros([shape[axis] for axis in order], x.dtype)
+    return zeros.transpose(np.argsort(order))
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, (int, np.integer)) else (value[0], value[1])
+
+
+def _padding(
+    padding: Padding, image: Sequence[int], reach: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Spell out a padding as ((top, bottom), (left, right))."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        totals = [
+            max((-(-n // s) - 1) * s + r - n, 0)
+            for n, r, s in zip(image, reach, stride, strict=True)
+        ]
+        rows, columns = ((t // 2, t - t // 2) for t in totals)
+        return rows, columns
+    if isinstance(padding, str):
+        raise ValueError(f"padding is {padding!r}; want 'same', 'valid' or numbers")
+    if isinstance(padding, (int, np.integer)):
+        padding = (int(padding), int(padding))
+    rows, columns = ((p, p) if isinstance(p, (int, np.integer)) else p for p in padding)
+    if min(*rows, *columns) < 0:
+        raise ValueError(f"padding is {padding}; want no negative number")
+    return (rows[0], rows[1]), (columns[0], columns[1])
+
+
+# --- Checks of arguments ----------------------------------------------------------------------
+
+
+def _check_same(op: str, name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if given != wanted:
+        raise ValueError(f"{op}: {name} has the shape {given}; want {wanted}")
+
+
+def _check_fc(op: str, x: Array, w: Array, b: Array) -> None:
+    if x.ndim != 2 or w.ndim != 2 or x.shape[0] != w.shape[1]:
+        raise ValueError(
+            f"{op}: x is {x.shape} and w is {w.shape}; want (m, 1) or (m, R) and (n, m)"
+        )
+    _check_same(op, "b", b.shape, (w.shape[0], 1))
+
+
+def _check_conv(op: str, x: Array, w: Array, b: Array) -> None:
+    if x.ndim < 3 or w.ndim != 4 or x.shape[-1] != w.shape[2] or 0 in (*x.shape[-3:], *w.shape):
+        raise ValueError(
+            f"{op}: x is {x.shape} and w_conv is {w.shape}; want (..., H, W, C1) and (h, w, C1, C2)"
+        )
+    _check_same(op, "b_conv", b.shape, (w.shape[3], 1))
+
+
+def _check_tiles(op: str, x: Array, size: Pair) -> None:
+    rows, columns = _pair(size)
+    if min(rows, columns) < 1:
+        raise ValueError(f"{op}: size is {size}; want at least 1")
+    if x.ndim < 3 or x.shape[-3] % rows or x.shape[-2] % columns or 0 in x.shape[-3:]:
+        raise ValueError(
+            f"{op}: x is {x.shape}; want (..., H, W, C) with H a multiple of {rows} "
+            f"and W a multiple of {columns}"
+        )
+
+
+def _check_batches(op: str, xs: Sequence[Array], ys: Sequence[Array]) -> None:
+    if len(xs) == 0 or len(xs) != len(ys):
+        raise ValueError(
+            f"{op}: got {len(xs)} and {len(ys)} mini-batches; want as many, at least 1"
+        )
+    pixels = IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+    for x, y in zip(xs, ys, strict=True):
+        columns = np.shape(x)[1] if np.ndim(x) == 2 else 0
+        if columns == 0 or np.shape(x) != (pixels, columns) or np.shape(y) != (N_CLASSES, columns):
+            raise ValueError(
+                f"{op}: a mini-batch has the shapes {np.shape(x)} and {np.shape(y)}; "
+                f"want ({pixels}, R) and ({N_CLASSES}, R)"
+            )
+
+
+def _one_hot(label: Array) -> Array:
+    """Labels (N,) as columns (10, N)."""
+    bad = label[(label < 0) | (label >= N_CLASSES) | (label != np.floor(label))]
+    if bad.size:
+        raise ValueError(f"label {bad[0]} is no class; want whole numbers 0..{N_CLASSES - 1}")
+    return np.eye(N_CLASSES)[:, label.astype(np.intp)]
+
+
+# --- The assignment ---------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and test both networks on the course's data; write weights and figures."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--data", type=Path, help="folder of mnist_train.npz and mnist_test.npz")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the results")
+    parser.add_argument("--seed", type=int, default=0, help="of the batches and initial weights")
+    options = parser.parse_args(arguments)
+    here = Path(__file__).parent
+    beside = here if (here / "mnist_train.npz").exists() else Path()
+    try:
+        _run(options.data or beside, options.out, options.seed)
+    except (OSError, ValueError) as error:
+        print(f"hw5: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(data: Path, out: Path, seed: int) -> None:
+    image_train, label_train, image_test, label_test, label_classes = get_MNIST_data(data)
+    if not os.access(out, os.W_OK):
+        raise OSError(f"{out}: no folder to write to; make it or name another with --out")
+    im_train, im_test = (im.reshape((-1, 196)).T / 255.0 for im in (image_train, image_test))
+    x, y = get_mini_batch(im_train, label_train.T, batch_size=32, rng=seed)
+    networks: tuple[tuple[str, Any, Any, tuple[int, ...], tuple[str, ...]], ...] = (
+        ("mlp", train_mlp, infer_mlp, (196, 1), ("w1", "b1", "w2", "b2")),
+        ("cnn", train_cnn, infer_cnn, (14, 14, 1), ("w_conv", "b_conv", "w_fc", "b_fc")),
+    )
+    for name, train, infer, shape, names in networks:
+        start = time.perf_counter()
+        *weights, losses = train(x, y, rng=seed, progress=True)
+        seconds = time.perf_counter() - start
+        save_weights(out / f"{name}.npz", **dict(zip(names, weights, strict=True)))
+        pred = np.array([infer(image.reshape(shape), *weights) for image in im_test.T])
+        confusion, accuracy = compute_confusion_matrix_and_accuracy(pred, label_test, N_CLASSES)
+        print(
+            f"{name.upper()}: accuracy {accuracy:.4f} on {len(pred)} test images ({seconds:.1f} s)"
+        )
+        try:
+            visualize_training_progress(
+                losses, len(x), title=name.upper(), path=out / f"{name}_loss.png"
+            )
+            visualize_confusion_matrix(
+                confusion,
+                accuracy,
+                label_classes,
+                title=name.upper(),
+                path=out / f"{name}_confusion.png",
+            )
+        except ImportError:
+            print(f"{name.upper()}: no figures, since matplotlib is not installed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
