@@ -1,1 +1,1 @@
-"""The subcommands of ``tinygrad-hw``: each module has ``configure(parser)`` and ``run(options)``."""
+"""The subcommands of ``tinygrad-hw``: modules with ``configure(parser)`` and ``run(options)``."""
