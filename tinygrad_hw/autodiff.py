@@ -1,0 +1,920 @@
+"""Derivatives: one walk back through the graph, and the functions that are made of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from . import tree
+from .errors import GraphError, MissingRuleError, ShapeError
+from .graph import (
+    FREED,
+    Handle,
+    Leaf,
+    Node,
+    Primitive,
+    enable_grad,
+    is_recording,
+    no_grad,
+    tick,
+)
+from .ops.elementwise import cast, identity, where
+from .ops.shape import sum_to
+
+_by_index = attrgetter("index")
+
+
+# --- The walk ---------------------------------------------------------------------------------
+
+
+def pull(
+    seeds: Iterable[tuple[Node, Any]],
+    wanted: Iterable[Node] | None = None,
+    *,
+    create_graph: bool = False,
+    beyond: bool = True,
+) -> tuple[dict[Node, Any], list[Node]]:
+    """Pull cotangents of some nodes back to others.
+
+    Parameters
+    ----------
+    seeds : pairs of a node and the cotangent of its value
+    wanted : nodes, optional
+        Where cotangents are asked for; by default at every leaf that is tracked.
+    create_graph : bool
+        Compute on tensors, so that the result can be differentiated again.
+    beyond : bool
+        Go on past a wanted node to those that it depends on.
+
+    Returns
+    -------
+    cotangents : dict
+        Of the wanted nodes that the seeds depend on; arrays, or tensors under ``create_graph``.
+    visited : list of Node
+        The nodes between them, latest first.
+    """
+    starts: dict[Node, Any] = {}
+    for node, seed in seeds:
+        starts[node] = starts[node] + seed if node in starts else seed
+    order = _reachable(starts)
+    keep = {node for node in order if isinstance(node, Leaf)} if wanted is None else set(wanted)
+    useful = None if wanted is None else _leading_to(keep, order)
+    path = order if useful is None else [node for node in order if node in useful]
+    ends = set() if beyond else keep
+    hooked = any([node.extras is not None and "hooks" in node.extras for node in path])
+    with np.errstate(all="ignore"):
+        # A slope may be infinite where a `where` or an index sends no cotangent: 0 * inf is then
+        # NaN and not 0. That is rare, so only a result with NaN is computed again, with care.
+        # Hooks may have effects, so a walk with hooks is careful the first time.
+        walk = (path, keep, useful, ends, create_graph)
+        result = _walk(dict(starts), *walk, careful=hooked)
+        if not hooked and any([_has_nan(g) for g in result.values()]):
+            result = _walk(starts, *walk, careful=True)
+    return result, order
+
+
+def _walk(
+    cotangents: dict[Node, Any],
+    path: list[Node],
+    keep: set[Node],
+    useful: set[Node] | None,
+    ends: set[Node],
+    create_graph: bool,
+    *,
+    careful: bool,
+) -> dict[Node, Any]:
+    """Apply the rules of the nodes on a path; return the cotangents of those in ``keep``."""
+    result = {}
+    owned: set[Node] = set()
+    for node in path:
+        g = cotangents.pop(node, None)
+        if g is None:
+            continue
+        if node.extras is not None:
+            g = _hooked(node, g)
+        if node in keep:
+            result[node] = g
+        if node.primitive is None or node in ends:
+            continue
+        for parent, cotangent in zip(
+            node.parents, _call_rule(node, g, useful, create_graph), strict=True
+        ):
+            if cotangent is None or not isinstance(parent, Node) or not parent.tracked:
+                continue
+            if useful is not None and parent not in useful:
+                continue
+            if careful:
+                cotangent = _without_leaks(g, cotangent)
+            if cotangent.shape != parent.shape:
+                cotangent = sum_to(cotangent, shape=parent.shape)
+            if cotangent.dtype != parent.dtype:
+                cotangent = cast(cotangent, dtype=parent.dtype)
+            before = cotangents.get(parent)
+            if before is None:
+                cotangents[parent] = cotangent
+            elif parent in owned:
+                before += cotangent
+            else:
+                cotangents[parent] = total = before + cotangent
+                # Only a sum made here, of arrays, is nobody else's and may be added to in place.
+                if type(total) is np.ndarray:
+                    owned.add(parent)
+    return result
+
+
+def _has_nan(g: Any) -> bool:
+    flat = np.ravel(_array(g), order="K")
+    return bool(np.isnan(np.vdot(flat, flat)))
+
+
+def _without_leaks(g: Any, cotangent: Any) -> Any:
+    """Make a NaN zero where the cotangent that it was computed from is zero."""
+    if cotangent.shape != g.shape:
+        return cotangent
+    leaks = np.isnan(_array(cotangent)) & (_array(g) == 0)
+    return where(leaks, 0, cotangent) if leaks.any() else cotangent
+
+
+def _reachable(roots: Iterable[Node]) -> list[Node]:
+    """Collect the tracked nodes that the roots depend on, latest first."""
+    stack = list(roots)
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node.inputs is FREED:
+            raise GraphError(
+                f"backward: the graph of '{_op_name(node)}' {node.shape} was freed by an earlier "
+                "backward; pass retain_graph=True to that one, or compute the forward again"
+            )
+        for parent in node.parents:
+            if isinstance(parent, Node) and parent.tracked:
+                if parent.written > node.index:
+                    _check_written(node)
+                if parent not in seen:
+                    seen.add(parent)
+                    stack.append(parent)
+        if node.written > node.index and node.output is not None:
+            _check_written(node)
+    return sorted(seen, key=_by_index, reverse=True)
+
+
+def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:
+    """Of the nodes in ``order``, those that depend on a wanted one."""
+    useful = set(wanted)
+    for node in reversed(order):
+        if node not in useful and not useful.isdisjoint(
+            [parent for parent in node.parents if isinstance(parent, Node)]
+        ):
+            useful.add(node)
+    return useful
+
+
+def _call_rule(
+    node: Node, g: Any, useful: set[Node] | None, create_graph: bool
+) -> tuple[Any, ...]:
+    op = node.primitive
+    assert op is not None
+    if op.gradient is None:
+        raise MissingRuleError(
+            f"{op.name}: has no rule for its gradient; declare one with @{op.name}.rule, or call "
+            f".detach() on what you pass to it"
+        )
+    inputs = node.parents if node.inputs is None else node.inputs
+    output = node if node.output is None else node.output
+    params = node.params
+    if create_graph:
+        inputs = tuple(map(_lifted, inputs, node.parents))
+        output = output if output is node else _lifted(output, node)
+    if op.asks_needs:
+        needs = tuple(
+            [
+                isinstance(p, Node) and p.tracked and (useful is None or p in useful)
+                for p in node.parents
+            ]
+        )
+        params = {**params, "needs": needs}
+    return op.gradient(g, output, *inputs, **params)
+
+
+def _lifted(value: Any, node: Any) -> Any:
+    """Give a kept value as the tensor it was, so that what is computed from it is recorded."""
+    if value is node or not isinstance(node, Node) or not node.tracked:
+        return value
+    return wrap(value, node)
+
+
+def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
+    """Make a tensor of an array without copying it."""
+    tensor = object.__new__(Handle.result)
+    tensor._data = value
+    tensor._node = node
+    return tensor
+
+
+def _hooked(node: Node, g: Any) -> Any:
+    extras = node.extras or {}
+    for hook in tuple(extras.get("hooks", {}).values()):
+        replaced = hook(g if isinstance(g, Handle) else wrap(np.asarray(g)))
+        if replaced is None:
+            continue
+        value = replaced if isinstance(g, Handle) else np.asarray(replaced)
+        if value.shape != node.shape:
+            raise ShapeError(
+                f"hook: returned a gradient of shape {value.shape} for a tensor {node.shape}; "
+                "return one of the same shape, or None to leave it as it is"
+            )
+        g = value
+    if "retained" in extras:
+        extras["retained"] = owned_array(g, node)
+    return g
+
+
+def _check_written(node: Node) -> None:
+    """Raise if the rule of a node uses a value that was overwritten after it was recorded."""
+    values = node.parents if node.inputs is None else node.inputs
+    stale = [
+        parent
+        for parent, value in zip(node.parents, values, strict=True)
+        if isinstance(parent, Node) and value is not parent and parent.written > node.index
+    ]
+    if node.output is not None and node.written > node.index:
+        stale.append(node)
+    if stale:
+        name = stale[0].name or f"a tensor {stale[0].shape}"
+        raise GraphError(
+            f"backward: {name} was written to in place after '{_op_name(node)}' used it, so the "
+            "gradient would be of other values; update it after backward, or write to a copy"
+        )
+
+
+def _op_name(node: Node) -> str:
+    return "leaf" if node.primitive is None else node.primitive.name
+
+
+def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
+    """Give a gradient as an array of its own: no view, and shared with nobody."""
+    array = np.asarray(g._data if isinstance(g, Handle) else g)
+    array = np.broadcast_to(array, node.shape).astype(node.dtype)
+    return array
+
+
+# --- backward ---------------------------------------------------------------------------------
+
+
+def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> None:
+    """Add the gradient of ``y`` to the ``.grad`` of every leaf that it depends on.
+
+    Parameters
+    ----------
+    y : Tensor
+    cotangent : array or Tensor, optional
+        Of ``y``'s shape: the gradient is that of ``sum(cotangent * y)``. A scalar ``y`` needs none.
+    retain_graph : bool
+        Keep the values that the graph kept, so that it can be walked again.
+
+    Raises
+    ------
+    GraphError
+        If ``y`` needs no gradient, is no scalar and comes without a cotangent, if its graph was
+        freed, or a value that it kept was overwritten.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([1.0, 2.0], requires_grad=True)
+    >>> tg.backward((w * w).sum())
+    >>> w.grad
+    array([2., 4.])
+    """
+    seed = _seed(y, cotangent, "backward")
+    root = y._node
+    cotangents, visited = pull([(root, _array(seed))])
+    for node in visited:
+        if isinstance(node, Leaf):
+            g = cotangents.pop(node, None)
+            if g is None:
+                g = np.zeros(node.shape, node.dtype)
+            elif g is seed or not _is_ours(g):
+                g = owned_array(g, node)
+            node.grad = g if node.grad is None else node.grad + g
+    if not retain_graph:
+        free(visited)
+
+
+def _is_ours(g: Any) -> bool:
+    """Tell whether an array is shared with nobody: all its references are the caller's and ours.
+
+    Rules may hand the same array to two parents, or one that the graph keeps; a view would hold a
+    reference too. Only then is the copy that keeps gradients apart needed.
+    """
+    return type(g) is np.ndarray and g.base is None and sys.getrefcount(g) <= 3
+
+
+def free(nodes: Iterable[Node]) -> None:
+    """Let go of the values that nodes keep for their rules."""
+    for node in nodes:
+        if node.primitive is not None:
+            node.inputs = FREED
+            node.output = None
+
+
+def _seed(y: Any, cotangent: Any, op: str) -> Any:
+    """Check what a backward starts from, and give its cotangent as an array or tensor."""
+    if not isinstance(y, Handle):
+        raise TypeError(f"{op}: got a {type(y).__name__}; want a Tensor")
+    if y._node is None or not y._node.tracked:
+        raise GraphError(
+            f"{op}: the tensor {y._data.shape} depends on nothing that requires a gradient; make "
+            "a leaf with requires_grad=True, and compute outside no_grad"
+        )
+    data = y._data
+    if cotangent is None:
+        if data.size != 1:
+            raise GraphError(
+                f"{op}: the output has shape {data.shape} and is no scalar; call .sum() or .mean() "
+                "first, or pass a cotangent of its shape"
+            )
+        return np.ones(data.shape, data.dtype)
+    seed = cotangent if isinstance(cotangent, Handle) else np.asarray(cotangent)
+    if seed.shape != data.shape:
+        raise ShapeError(
+            f"{op}: the cotangent has shape {seed.shape}, the output {data.shape}; want the same"
+        )
+    if seed.dtype != data.dtype:
+        seed = cast(seed, dtype=data.dtype)
+    return seed
+
+
+def _array(value: Any) -> Any:
+    return value._data if isinstance(value, Handle) else value
+
+
+# --- grad and its relatives -------------------------------------------------------------------
+
+
+def grad(y: Any, xs: Any = None, cotangent: Any = None, **options: Any) -> Any:
+    """Gradient of a computed tensor, or of a function.
+
+    ``grad(y, xs, cotangent=None, *, create_graph=False)`` gives the gradient of the tensor ``y``
+    with respect to ``xs``, one tensor or a container of tensors, in the same container; zeros where
+    ``y`` does not depend on one. It leaves the graph and every ``.grad`` as they are.
+
+    ``grad(f, argnums=0)`` gives the function that computes the gradient of a scalar function with
+    respect to the positional arguments ``argnums`` (an int or several): arrays, numbers, tensors or
+    containers of them. It can be nested to any order.
+
+    Parameters
+    ----------
+    y : Tensor or callable
+    xs : Tensor or container of tensors, or argnums
+    cotangent : array, optional
+        Of the shape of ``y``; not needed for a scalar.
+    create_graph : bool
+        Record the computation of the gradient, so that it can be differentiated.
+
+    Returns
+    -------
+    Tensor, container of tensors, or callable
+
+    Raises
+    ------
+    GraphError
+        If ``y`` is no scalar and has no cotangent, or depends on nothing that requires a gradient.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> x = tg.Tensor(3.0, requires_grad=True)
+    >>> first = tg.grad(x**3, x, create_graph=True)
+    >>> first, tg.grad(first, x)
+    (Tensor(27., requires_grad=True), Tensor(18.))
+    >>> tg.grad(tg.grad(tg.sin))(0.0)
+    Tensor(-0.)
+    """
+    if not isinstance(y, Handle) and callable(y):
+        argnums = options.pop("argnums", 0 if xs is None else xs)
+        with_value = value_and_grad(y, argnums, **options)
+        return _named(y, "grad", lambda *args, **kwargs: with_value(*args, **kwargs)[1])
+    if xs is None:
+        raise TypeError("grad: want the tensors to differentiate by, as in grad(y, [w, b])")
+    return _grad_of_tensor(y, xs, cotangent, **options)
+
+
+def _grad_of_tensor(y: Any, xs: Any, cotangent: Any, *, create_graph: bool = False) -> Any:
+    leaves, rebuild = tree.flatten(xs)
+    nodes = [_tracked_node(x, "grad") for x in leaves]
+    seed = _seed(y, cotangent, "grad")
+    return rebuild(iter(_pull_to([(y._node, seed)], nodes, create_graph=create_graph)))
+
+
+def _tracked_node(x: Any, op: str) -> Node:
+    if not isinstance(x, Handle) or x._node is None or not x._node.tracked:
+        given = f"a constant Tensor {x._data.shape}" if isinstance(x, Handle) else repr(x)
+        raise GraphError(f"{op}: cannot differentiate by {given}; make it with requires_grad=True")
+    return x._node
+
+
+def _pull_to(
+    seeds: list[tuple[Node, Any]], nodes: list[Node], *, create_graph: bool
+) -> list[Any]:
+    """Cotangents at ``nodes`` as tensors, zeros where they are not reached."""
+    if create_graph:
+        seeds = [(node, g if isinstance(g, Handle) else wrap(g)) for node, g in seeds]
+        with enable_grad():
+            cotangents, _ = pull(seeds, nodes, create_graph=True)
+    else:
+        cotangents, _ = pull([(node, _array(g)) for node, g in seeds], nodes)
+    results = []
+    for node in nodes:
+        g = cotangents.get(node)
+        if g is None:
+            results.append(wrap(np.zeros(node.shape, node.dtype)))
+        elif isinstance(g, Handle) and g._node is not None:
+            results.append(wrap(g._data, g._node))
+        else:
+            results.append(wrap(owned_array(g, node)))
+    return results
+
+
+def value_and_grad(
+    function: Callable[..., Any], argnums: int | Sequence[int] = 0, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """Give the function that computes both a scalar function and its gradient.
+
+    Parameters
+    ----------
+    function : callable
+    argnums : int or sequence of int
+        Which positional arguments to differentiate by.
+    has_aux : bool
+        ``function`` returns a pair, of which only the first is differentiated.
+
+    Returns
+    -------
+    callable
+        Returns ``(value, gradient)``; the gradient has the structure of the argument, or is a tuple
+        with one for each of ``argnums``. With ``has_aux`` the value is the pair.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.value_and_grad(lambda p: (p["w"] * p["b"]).sum())({"w": [1.0, 2.0], "b": 3.0})
+    (Tensor(9.), {'w': Tensor([3., 3.]), 'b': Tensor(3.)})
+    """
+
+    def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
+        call = _Call(function, args, kwargs, argnums, has_aux=has_aux, op="grad")
+        y = call.output
+        if not isinstance(y, Handle):
+            raise TypeError(
+                f"grad: the function returned a {type(y).__name__}; want a scalar Tensor"
+            )
+        if y._data.size != 1:
+            raise GraphError(
+                f"grad: the function returned shape {y._data.shape}, no scalar; take .sum(), or "
+                "use jacobian or vjp"
+            )
+        gradient = call.pull([np.ones(y._data.shape, y._data.dtype)])
+        value = call.released(y)
+        return ((value, call.aux) if has_aux else value), gradient
+
+    return _named(function, "value_and_grad", value_and_gradient)
+
+
+def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """Compute a function and the pullback of its cotangents (reverse mode).
+
+    Returns
+    -------
+    output : Tensor or container
+    pullback : callable
+        Takes a cotangent of the structure of ``output``; returns a tuple with the cotangent of
+        each of ``primals``. It can be called again and again.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> y, pullback = tg.vjp(tg.multiply, [1.0, 2.0], [3.0, 4.0])
+    >>> pullback([1.0, 10.0])
+    (Tensor([ 3., 40.]), Tensor([1., 2.]))
+    """
+    call = _Call(function, primals, {}, tuple(range(len(primals))), op="vjp")
+    outputs, rebuild = tree.flatten(call.output)
+    _check_outputs(outputs, "vjp")
+
+    def pullback(cotangent: Any) -> Any:
+        return call.pull(_matching(cotangent, outputs, "vjp"))
+
+    return rebuild(iter([call.released(y) for y in outputs])), pullback
+
+
+def jvp(function: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """Push tangents forward through a function.
+
+    The pullback is linear in its cotangent, and the pullback of that linear map is the pushforward,
+    so no second table of rules is needed.
+
+    Parameters
+    ----------
+    function : callable
+    primals : tuple
+        The arguments of ``function``; one argument need not be in a tuple.
+    tangents : tuple
+        Of the same structure.
+
+    Returns
+    -------
+    output, tangent_of_output : Tensor or container
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.jvp(tg.sin, (0.0,), (2.0,))
+    (Tensor(0.), Tensor(2.))
+    """
+    if not isinstance(primals, tuple):
+        primals, tangents = (primals,), (tangents,)
+    call = _Call(function, primals, {}, tuple(range(len(primals))), op="jvp")
+    outputs, rebuild = tree.flatten(call.output)
+    _check_outputs(outputs, "jvp")
+    pushed = call.push(outputs, _matching(tangents, call.variables, "jvp"))
+    return (
+        rebuild(iter([call.released(y) for y in outputs])),
+        tree.flatten(call.output)[1](iter(pushed)),
+    )
+
+
+def hvp(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+    """Multiply the Hessian of a scalar function by a vector, without forming it.
+
+    Parameters
+    ----------
+    function : callable
+    primals, tangents
+        The argument of ``function``, or a tuple of them, and as many directions.
+
+    Returns
+    -------
+    Tensor or container, of the structure of the argument; a tuple for several.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.hvp(lambda x: (x**3).sum(), [1.0, 2.0], [1.0, 1.0])
+    Tensor([ 6., 12.])
+    """
+    if isinstance(primals, tuple):
+        return jvp(grad(function, tuple(range(len(primals)))), primals, tangents)[1]
+    return jvp(grad(function), (primals,), (tangents,))[1]
+
+
+def jacobian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """Give the function that computes all derivatives of all outputs.
+
+    Parameters
+    ----------
+    function : callable
+        Returns one tensor.
+    argnums : int or sequence of int
+
+    Returns
+    -------
+    callable
+        Returns tensors of shape ``output.shape + argument.shape``, in the structure of the
+        argument; a tuple for several of ``argnums``.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.jacobian(lambda x: x * x)([1.0, 2.0])
+    Tensor([[2., 0.],
+            [0., 4.]])
+    """
+
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        from .ops.shape import reshape, stack
+
+        call = _Call(function, args, kwargs, argnums, op="jacobian")
+        y = call.output
+        _check_outputs([y], "jacobian")
+        rows = []
+        for i in range(y._data.size):
+            one = np.zeros(y._data.shape, y._data.dtype)
+            one.flat[i] = 1
+            rows.append(tree.flatten(call.pull([one]))[0])
+        columns = []
+        for k, x in enumerate(call.variables):
+            shape = (*y._data.shape, *x._data.shape)
+            if rows:
+                columns.append(reshape(stack([row[k] for row in rows]), shape))
+            else:
+                columns.append(wrap(np.zeros(shape, x._data.dtype)))
+        return call.rebuild(iter(columns))
+
+    return _named(function, "jacobian", jacobian_of)
+
+
+def hessian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """Give the function that computes all second derivatives of a scalar function.
+
+    Returns
+    -------
+    callable
+        For one array argument, a tensor of shape ``x.shape + x.shape``; for a container or several
+        ``argnums``, nested containers: of the first derivative, then of the second.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.hessian(lambda x: x[0] ** 2 * x[1])([1.0, 3.0])
+    Tensor([[6., 2.],
+            [2., 0.]])
+    """
+
+    def hessian_of(*args: Any, **kwargs: Any) -> Any:
+        first = grad(function, argnums)
+        probe = first(*args, **kwargs)
+        parts, rebuild = tree.flatten(probe)
+        return rebuild(
+            iter(
+                [
+                    jacobian(lambda *a, k=k, **kw: tree.flatten(first(*a, **kw))[0][k], argnums)(
+                        *args, **kwargs
+                    )
+                    for k in range(len(parts))
+                ]
+            )
+        )
+
+    return _named(function, "hessian", hessian_of)
+
+
+class _Call:
+    """One call of a function on fresh variables, and the graph that it recorded."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        argnums: int | Sequence[int],
+        *,
+        op: str,
+        has_aux: bool = False,
+    ) -> None:
+        numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        if not all(-len(args) <= n < len(args) for n in numbers):
+            raise ValueError(f"{op}: argnums is {argnums}, but got {len(args)} positional arguments")
+        chosen = [args[n] for n in numbers]
+        leaves, self.rebuild = tree.flatten(chosen[0] if isinstance(argnums, int) else tuple(chosen))
+        # Under no_grad the derivative is computed all the same, but nothing beyond it is recorded.
+        self.outer = is_recording()
+        with enable_grad():
+            self.variables = [_variable(leaf, op) for leaf in leaves]
+            new = self.rebuild(iter(self.variables))
+            arguments = list(args)
+            for n, value in zip(numbers, (new,) if isinstance(argnums, int) else new, strict=True):
+                arguments[n] = value
+            result = function(*arguments, **kwargs)
+        self.output, self.aux = result if has_aux else (result, None)
+
+    def _seeds(self, cotangents: Sequence[Any]) -> list[tuple[Node, Any]]:
+        outputs, _ = tree.flatten(self.output)
+        return [
+            (y._node, g)
+            for y, g in zip(outputs, cotangents, strict=True)
+            if isinstance(y, Handle) and y._node is not None and y._node.tracked
+        ]
+
+    def pull(self, cotangents: Sequence[Any]) -> Any:
+        """Cotangents of the arguments, in their structure."""
+        seeds = self._seeds(cotangents)
+        nodes = [x._node for x in self.variables]
+        deeper = self.outer and self._reaches_outside(seeds)
+        return self.rebuild(iter(_pull_to(seeds, nodes, create_graph=deeper)))
+
+    def push(self, outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+        """Tangents of the outputs: the pullback of the pullback, which is linear."""
+        probes = [wrap(np.zeros(y._data.shape, y._data.dtype)) for y in outputs]
+        for probe in probes:
+            probe._node = Leaf(probe._data)
+        seeds = self._seeds(probes)
+        deeper = self.outer and (
+            self._reaches_outside(seeds)
+            or any(isinstance(t, Handle) and t._node is not None for t in tangents)
+        )
+        with enable_grad():
+            pulled = _pull_to(seeds, [x._node for x in self.variables], create_graph=True)
+        pairs = [
+            (g._node, t)
+            for g, t in zip(pulled, tangents, strict=True)
+            if g._node is not None and g._node.tracked
+        ]
+        return _pull_to(pairs, [probe._node for probe in probes], create_graph=deeper)
+
+    def _reaches_outside(self, seeds: list[tuple[Node, Any]]) -> bool:
+        """Tell whether anything else that wants a gradient had a part in the outputs."""
+        ours = {x._node for x in self.variables}
+        if any(isinstance(g, Handle) and g._node is not None and g._node.tracked for _, g in seeds):
+            return True
+        nodes = _reachable([node for node, _ in seeds])
+        return any(isinstance(node, Leaf) and node not in ours for node in nodes)
+
+    def released(self, y: Any) -> Any:
+        """Give an output without the graph, unless an outer derivative needs it."""
+        if not isinstance(y, Handle) or y._node is None or not y._node.tracked:
+            return y
+        if self.outer and self._reaches_outside([(y._node, None)]):
+            return y
+        return wrap(y._data)
+
+
+def _variable(x: Any, op: str) -> Any:
+    """Make what a function is differentiated by: a fresh leaf, or a copy linked to its origin."""
+    if isinstance(x, Handle) and x._node is not None and x._node.tracked:
+        return identity(x)
+    data = np.array(_array(x), copy=True)
+    if data.dtype.kind in "iub" and not isinstance(x, (Handle, np.ndarray)):
+        # A number or a list of them: the caller means reals.
+        data = data.astype(float)
+    if data.dtype.kind != "f":
+        raise TypeError(
+            f"{op}: cannot differentiate by an argument of dtype {data.dtype}; want floats, as in "
+            "x.astype(float)"
+        )
+    variable = wrap(data)
+    variable._node = Leaf(data)
+    return variable
+
+
+def _check_outputs(outputs: Sequence[Any], op: str) -> None:
+    for y in outputs:
+        if not isinstance(y, Handle):
+            raise TypeError(f"{op}: the function returned a {type(y).__name__}; want a Tensor")
+
+
+def _matching(given: Any, wanted: Sequence[Any], op: str) -> list[Any]:
+    """Flatten cotangents or tangents and check them against the tensors that they belong to."""
+    # A list of numbers may stand for an array, so the structure comes from the wanted ones.
+    leaves = [given] if len(wanted) == 1 and not isinstance(given, (tuple, dict)) else None
+    if leaves is None:
+        leaves = list(given.values()) if isinstance(given, dict) else list(given)
+        if len(leaves) != len(wanted):
+            leaves = tree.flatten(given)[0]
+    if len(leaves) != len(wanted):
+        raise ValueError(f"{op}: got {len(leaves)} directions for {len(wanted)} tensors")
+    matched = []
+    for leaf, x in zip(leaves, wanted, strict=True):
+        value = leaf if isinstance(leaf, Handle) else np.asarray(leaf)
+        if value.shape != x._data.shape:
+            raise ShapeError(
+                f"{op}: a direction has shape {value.shape} for a tensor {x._data.shape}; want equal"
+            )
+        matched.append(value if value.dtype == x._data.dtype else cast(value, dtype=x._data.dtype))
+    return matched
+
+
+def _named(function: Callable[..., Any], kind: str, derivative: Callable[..., Any]) -> Any:
+    name = getattr(function, "__name__", "function")
+
+    @wraps(derivative)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return derivative(*args, **kwargs)
+
+    wrapper.__name__ = wrapper.__qualname__ = f"{kind}({name})"
+    wrapper.__doc__ = f"{kind} of {name}."
+    return wrapper
+
+
+# --- checkpoint -------------------------------------------------------------------------------
+
+
+def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function, keep only its arguments, and compute it again when backward needs it.
+
+    Memory for time (Chen et al. 2016, Training deep nets with sublinear memory cost).
+
+    Parameters
+    ----------
+    function : callable
+        Returns one tensor and gives the same values when called again. It may use other tensors,
+        such as a module's parameters; their gradients are right too.
+    *args : Tensor or anything else
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    GraphError
+        In backward, if the second call gives other values, as with unseeded dropout.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> x = tg.Tensor(2.0, requires_grad=True)
+    >>> y = tg.checkpoint(lambda x: tg.exp(tg.sin(x)), x)
+    >>> y.backward()
+    >>> bool(abs(x.grad - np.cos(2.0) * np.exp(np.sin(2.0))) < 1e-12)
+    True
+    """
+    if not is_recording():
+        return function(*args)
+    start = tick()
+    probes = [_detached_variable(arg) for arg in args]
+    y = function(*probes)
+    if not isinstance(y, Handle):
+        raise TypeError(f"checkpoint: the function returned a {type(y).__name__}; want one Tensor")
+    if y._node is None or not y._node.tracked:
+        return y
+    captured = sorted(_frontier(y._node, start), key=_by_index)
+    replay = _replaying(function, args, captured)
+    value = y._data
+    variables = [arg for arg in args if isinstance(arg, Handle)]
+    outside = [wrap(np.empty(node.shape, node.dtype), node) for node in captured]
+    del y, probes
+    replay.forward = lambda *values: value
+    out = replay(*variables, *outside)
+    replay.forward = _no_forward
+    return out
+
+
+def _no_forward(*values: Any) -> Any:
+    raise GraphError("checkpoint: its node cannot be computed from arrays alone")
+
+
+def _detached_variable(arg: Any) -> Any:
+    if isinstance(arg, Handle) and arg._node is not None and arg._node.tracked:
+        return wrap(arg._data, Leaf(arg._data))
+    return arg
+
+
+def _frontier(root: Node, start: int) -> set[Node]:
+    """The nodes older than ``start`` that newer ones under ``root`` were computed from."""
+    older = {root} if root.index < start else set()
+    for node in _reachable([root]):
+        if node.index > start:
+            older |= {
+                p for p in node.parents if isinstance(p, Node) and p.tracked and p.index < start
+            }
+    return older
+
+
+def _replaying(
+    function: Callable[..., Any], args: tuple[Any, ...], captured: list[Node]
+) -> Primitive:
+    """A primitive whose rule calls the function again and pulls back through that graph."""
+    places = [i for i, arg in enumerate(args) if isinstance(arg, Handle)]
+    others = [None if isinstance(arg, Handle) else arg for arg in args]
+    op = Primitive(_no_forward, "checkpoint", None, None, "")
+
+    def rule(g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
+        arguments = list(others)
+        nodes: list[Node] = []
+        deeper = isinstance(g, Handle)
+        with enable_grad():
+            for place, value in zip(places, inputs, strict=False):
+                data = _array(value)
+                linked = isinstance(value, Handle) and value._node is not None
+                variable = value if linked else wrap(data, Leaf(data))
+                arguments[place] = variable
+                nodes.append(variable._node)
+            again = function(*arguments)
+        if not np.array_equal(again._data, _array(y), equal_nan=True):
+            raise GraphError(
+                "checkpoint: the function gave other values when it was called again; seed its "
+                "random numbers inside it"
+            )
+        cotangents, _ = pull([(again._node, g)], [*nodes, *captured], create_graph=deeper, beyond=False)
+        return tuple(cotangents.get(node) for node in [*nodes, *captured])
+
+    op.rule(rule, keeps="y")
+    op.keeps_inputs = tuple(range(len(places)))
+    return op
+
+
+def stop_gradient(x: Any) -> Any:
+    """Give a tensor's value as a constant; the same as ``x.detach()``."""
+    return wrap(x._data.copy()) if isinstance(x, Handle) else x
+
+
+__all__ = [
+    "backward",
+    "checkpoint",
+    "enable_grad",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "no_grad",
+    "stop_gradient",
+    "value_and_grad",
+    "vjp",
+]

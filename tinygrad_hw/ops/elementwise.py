@@ -1,0 +1,564 @@
+"""Elementwise primitives; they broadcast as NumPy does, and none of their rules knows it.
+
+Most forwards are NumPy's own ufuncs. A rule's ``g`` is the cotangent of the output ``y``; which of
+the values it uses stands in ``keeps``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import domains
+from ..domains import POSITIVE, REAL, elementwise
+from ..errors import ShapeError
+from ..graph import Handle, primitive
+from ..kernels import hw5
+
+# --- Arithmetic -------------------------------------------------------------------------------
+
+
+@primitive(domain=elementwise(REAL))
+def identity(x):
+    """Give the same values as a new node."""
+    return np.positive(x)
+
+
+identity.rule(lambda g, y, x: (g,))
+
+
+@primitive(domain=elementwise(REAL, dtype=np.float64))
+def cast(x, *, dtype):
+    """Change the dtype."""
+    return np.asarray(x).astype(dtype)
+
+
+@cast.rule
+def _(g, y, x, *, dtype):
+    return (g,)  # The engine gives every gradient the dtype of its input.
+
+
+add = primitive(np.add, domain=elementwise(REAL, REAL))
+add.rule(lambda g, y, a, b: (g, g))
+
+subtract = primitive(np.subtract, domain=elementwise(REAL, REAL))
+subtract.rule(lambda g, y, a, b: (g, -g))
+
+multiply = primitive(np.multiply, domain=elementwise(REAL, REAL))
+
+
+@multiply.rule(keeps="a b")
+def _(g, y, a, b, *, needs):
+    return g * b if needs[0] else None, g * a if needs[1] else None
+
+
+divide = primitive(np.divide, domain=elementwise(REAL, POSITIVE))
+
+
+@divide.rule(keeps="a b")
+def _(g, y, a, b, *, needs):
+    return g / b if needs[0] else None, -g * a / (b * b) if needs[1] else None
+
+
+negative = primitive(np.negative, domain=elementwise(REAL))
+negative.rule(lambda g, y, x: (-g,))
+
+reciprocal = primitive(np.reciprocal, domain=elementwise(POSITIVE))
+reciprocal.rule(lambda g, y, x: (-g * y * y,), keeps="y")
+
+square = primitive(np.square, domain=elementwise(REAL))
+square.rule(lambda g, y, x: (g * 2 * x,), keeps="x")
+
+power = primitive(
+    np.power,
+    domain=elementwise(POSITIVE, REAL),
+    conventions="d/dx x**0 = 0; d/dy 0**y = 0",
+)
+
+
+@power.rule(keeps="y a b")
+def _(g, y, a, b, *, needs):
+    return (
+        g * _power_by_base(a, b) if needs[0] else None,
+        g * y * log(where(equal(a, 0), 1, a)) if needs[1] else None,
+    )
+
+
+def _power_by_base(a, b):
+    # The exponent 0 - 1 would divide by zero at the base 0, where the factor 0 must win.
+    if isinstance(b, (int, float)):
+        return b * power(a, b - 1) if b != 0 else a * 0
+    zero = equal(b, 0)
+    return where(zero, 0, b * power(where(zero, 1, a), b - 1))
+
+
+# --- Powers and logarithms --------------------------------------------------------------------
+
+exp = primitive(np.exp, domain=elementwise(REAL))
+exp.rule(lambda g, y, x: (g * y,), keeps="y")
+
+exp2 = primitive(np.exp2, domain=elementwise(REAL))
+exp2.rule(lambda g, y, x: (g * y * math.log(2),), keeps="y")
+
+expm1 = primitive(np.expm1, domain=elementwise(REAL))
+expm1.rule(lambda g, y, x: (g * (y + 1),), keeps="y")
+
+log = primitive(np.log, domain=elementwise(POSITIVE))
+log.rule(lambda g, y, x: (g / x,), keeps="x")
+
+log1p = primitive(np.log1p, domain=elementwise((-1.0, math.inf)))
+log1p.rule(lambda g, y, x: (g / (x + 1),), keeps="x")
+
+log2 = primitive(np.log2, domain=elementwise(POSITIVE))
+log2.rule(lambda g, y, x: (g / (x * math.log(2)),), keeps="x")
+
+log10 = primitive(np.log10, domain=elementwise(POSITIVE))
+log10.rule(lambda g, y, x: (g / (x * math.log(10)),), keeps="x")
+
+logaddexp = primitive(np.logaddexp, domain=elementwise(REAL, REAL))
+
+
+@logaddexp.rule(keeps="a b")
+def _(g, y, a, b):
+    share = sigmoid(a - b)
+    return g * share, g * (1 - share)
+
+
+sqrt = primitive(np.sqrt, domain=elementwise(POSITIVE))
+sqrt.rule(lambda g, y, x: (g * 0.5 / y,), keeps="y")
+
+cbrt = primitive(np.cbrt, domain=elementwise(POSITIVE))
+cbrt.rule(lambda g, y, x: (g / (3 * y * y),), keeps="y")
+
+hypot = primitive(
+    np.hypot, domain=elementwise(POSITIVE, REAL), conventions="gradient 0 at the origin"
+)
+
+
+@hypot.rule(keeps="y a b")
+def _(g, y, a, b):
+    length = where(equal(y, 0), 1, y)
+    return g * a / length, g * b / length
+
+
+# --- Circular and hyperbolic functions --------------------------------------------------------
+
+sin = primitive(np.sin, domain=elementwise(REAL))
+sin.rule(lambda g, y, x: (g * cos(x),), keeps="x")
+
+cos = primitive(np.cos, domain=elementwise(REAL))
+cos.rule(lambda g, y, x: (-g * sin(x),), keeps="x")
+
+tan = primitive(np.tan, domain=elementwise((-1.5, 1.5)))
+tan.rule(lambda g, y, x: (g * (1 + y * y),), keeps="y")
+
+arcsin = primitive(np.arcsin, domain=elementwise((-1.0, 1.0)))
+arcsin.rule(lambda g, y, x: (g / sqrt(1 - x * x),), keeps="x")
+
+arccos = primitive(np.arccos, domain=elementwise((-1.0, 1.0)))
+arccos.rule(lambda g, y, x: (-g / sqrt(1 - x * x),), keeps="x")
+
+arctan = primitive(np.arctan, domain=elementwise(REAL))
+arctan.rule(lambda g, y, x: (g / (1 + x * x),), keeps="x")
+
+arctan2 = primitive(np.arctan2, domain=elementwise(REAL, POSITIVE))
+
+
+@arctan2.rule(keeps="a b")
+def _(g, y, a, b):
+    square_length = a * a + b * b
+    return g * b / square_length, -g * a / square_length
+
+
+sinh = primitive(np.sinh, domain=elementwise(REAL))
+sinh.rule(lambda g, y, x: (g * cosh(x),), keeps="x")
+
+cosh = primitive(np.cosh, domain=elementwise(REAL))
+cosh.rule(lambda g, y, x: (g * sinh(x),), keeps="x")
+
+tanh = primitive(np.tanh, domain=elementwise(REAL))
+tanh.rule(lambda g, y, x: (g * (1 - y * y),), keeps="y")
+
+arcsinh = primitive(np.arcsinh, domain=elementwise(REAL))
+arcsinh.rule(lambda g, y, x: (g / sqrt(x * x + 1),), keeps="x")
+
+arccosh = primitive(np.arccosh, domain=elementwise((1.0, math.inf)))
+arccosh.rule(lambda g, y, x: (g / (sqrt(x - 1) * sqrt(x + 1)),), keeps="x")
+
+arctanh = primitive(np.arctanh, domain=elementwise((-1.0, 1.0)))
+arctanh.rule(lambda g, y, x: (g / (1 - x * x),), keeps="x")
+
+
+@primitive(domain=elementwise(REAL))
+def sinc(x):
+    """Compute ``sin(pi x) / (pi x)``, 1 at 0."""
+    return np.sinc(x)
+
+
+sinc.rule(lambda g, y, x: (g * _sinc_derivative(x, order=1),), keeps="x")
+
+
+@primitive(name="sinc_derivative", domain=elementwise(REAL, order=1))
+def _sinc_derivative(x, *, order):
+    # Near 0: sinc(x) is the mean of cos(pi x t) over t in [0, 1], so the n-th derivative is that of
+    # (pi t)**n cos(pi x t + n pi / 2), by Gauss-Legendre. Elsewhere: x sinc(x) = sin(pi x) / pi,
+    # differentiated n times, gives each derivative from the one before.
+    x = np.asarray(x)
+    near = np.abs(x) < 2
+    nodes, weights = np.polynomial.legendre.leggauss(40)
+    t = np.pi * (nodes + 1) / 2
+    wave = np.cos(np.multiply.outer(np.where(near, x, 0), t) + order * np.pi / 2)
+    far_x = np.where(near, 2.0, x)
+    far = np.sinc(far_x)
+    for n in range(1, order + 1):
+        far = (np.pi ** (n - 1) * np.sin(np.pi * far_x + n * np.pi / 2) - n * far) / far_x
+    return np.where(near, wave @ (weights / 2 * t**order), far).astype(x.dtype, copy=False)
+
+
+@_sinc_derivative.rule(keeps="x")
+def _(g, y, x, *, order):
+    return (g * _sinc_derivative(x, order=order + 1),)
+
+
+# --- Pieces: constant or linear on each side of a kink ----------------------------------------
+
+
+def _sign_of(x, **params):
+    return np.sign(x)
+
+
+def _sign_of_difference(a, b):
+    return np.sign(np.subtract(a, b))
+
+
+sign = primitive(np.sign, domain=elementwise(REAL), piece=_sign_of, conventions="gradient 0")
+floor = primitive(np.floor, domain=elementwise(REAL), piece=np.floor, conventions="gradient 0")
+ceil = primitive(np.ceil, domain=elementwise(REAL), piece=np.ceil, conventions="gradient 0")
+
+
+@primitive(
+    domain=elementwise(REAL, decimals=0),
+    piece=lambda x, *, decimals: np.round(x, decimals),
+    conventions="gradient 0",
+)
+def _round(x, *, decimals):
+    return np.round(x, decimals)
+
+
+_round.name = "round"
+for _constant in (sign, floor, ceil, _round):
+    _constant.rule(lambda g, y, x, **params: (None,))
+
+
+def round(x: Any, decimals: int = 0) -> Any:
+    """Round to ``decimals`` places, half to even; the gradient is 0.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.round(np.array([0.5, 1.5, 2.4]))
+    array([0., 2., 2.])
+    """
+    return _round(x, decimals=decimals)
+
+
+abs = primitive(
+    np.abs, name="abs", domain=elementwise(REAL), piece=_sign_of, conventions="abs'(0) = 0"
+)
+abs.rule(lambda g, y, x: (g * sign(x),), keeps="x")
+
+_TIES = "ties split equally"
+maximum = primitive(
+    np.maximum, domain=elementwise(REAL, REAL), piece=_sign_of_difference, conventions=_TIES
+)
+minimum = primitive(
+    np.minimum, domain=elementwise(REAL, REAL), piece=_sign_of_difference, conventions=_TIES
+)
+
+
+@maximum.rule(keeps="a b")
+def _(g, y, a, b):
+    share = _share_above(a, b)
+    return g * share, g * (1 - share)
+
+
+@minimum.rule(keeps="a b")
+def _(g, y, a, b):
+    share = _share_above(b, a)
+    return g * share, g * (1 - share)
+
+
+def _share_above(a, b):
+    """1 where a is above b, 1/2 at ties, 0 below: a constant."""
+    a, b = _value(a), _value(b)
+    dtype = np.result_type(a, b)
+    return (np.greater(a, b) + 0.5 * np.equal(a, b)).astype(dtype if dtype.kind == "f" else float)
+
+
+def _where_call(draw):
+    a, b = domains.broadcastable(draw, 2)
+    return (draw.array(np.broadcast_shapes(a, b)) > 0, draw.array(a), draw.array(b)), {}
+
+
+@primitive(
+    domain=domains.Domain("all reals", _where_call),
+    conventions="nothing leaks from the branch not taken",
+)
+def where(condition, a, b):
+    """Choose ``a`` where the condition holds, else ``b``.
+
+    Parameters
+    ----------
+    condition : array of bool, broadcastable; a constant
+    a, b : array or Tensor, broadcastable
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> x = tg.Tensor([0.0, 4.0], requires_grad=True)
+    >>> tg.where(x > 0, tg.sqrt(x), 0.0).sum().backward()
+    >>> x.grad
+    array([0.  , 0.25])
+    """
+    return np.where(condition, a, b)
+
+
+@where.rule(keeps="condition")
+def _(g, y, condition, a, b, *, needs):
+    taken = where(condition, g, 0) if needs[1] else None
+    return None, taken, where(condition, 0, g) if needs[2] else None
+
+
+@primitive(
+    name="clip",
+    domain=elementwise(REAL, lower=-1.0, upper=1.0),
+    piece=lambda x, *, lower, upper: _within(x, lower, upper),
+    conventions="gradient 1 inside and at the bounds",
+)
+def _clip(x, *, lower, upper):
+    return np.clip(x, lower, upper)
+
+
+@_clip.rule(keeps="x")
+def _(g, y, x, *, lower, upper):
+    return (where(equal(_within(_value(x), lower, upper), 0), g, 0),)
+
+
+def _within(x, lower, upper):
+    below = 0 if lower is None else np.less(x, lower)
+    above = 0 if upper is None else np.greater(x, upper)
+    return np.subtract(above, below, dtype=np.int8)
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Any:
+    """Limit the values to ``[min, max]``; the gradient is 1 inside and at the bounds, 0 outside.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    min, max : float, array or None
+        Constants: pass tensors that want a gradient to ``maximum`` and ``minimum``.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.clip(np.array([-2.0, 0.5, 2.0]), 0, 1)
+    array([0. , 0.5, 1. ])
+    """
+    for bound in (min, max):
+        if isinstance(bound, Handle) and bound._node is not None and bound._node.tracked:
+            raise TypeError(
+                "clip: a bound requires a gradient; use minimum(maximum(x, low), high)"
+            )
+    return _clip(x, lower=_value(min), upper=_value(max))
+
+
+remainder = primitive(
+    np.remainder,
+    domain=elementwise(REAL, POSITIVE),
+    piece=lambda a, b: np.floor_divide(a, b),
+    conventions="the quotient's floor is constant",
+)
+
+
+@remainder.rule(keeps="a b")
+def _(g, y, a, b):
+    return g, -g * floor(a / b)
+
+
+# --- Activations ------------------------------------------------------------------------------
+
+
+@primitive(domain=elementwise(REAL), piece=_sign_of, conventions="relu'(0) = 0")
+def relu(x):
+    """Rectified linear unit ``max(0, x)``; its gradient at 0 is 0.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    return hw5.relu(x)
+
+
+def _relu_grad_call(draw):
+    shape = domains.shape(draw)
+    return (draw.array(shape), draw.array(shape)), {}
+
+
+@primitive(
+    domain=domains.Domain("all reals", _relu_grad_call), piece=lambda g, x: np.sign(x)
+)
+def relu_grad(g, x):
+    """The handout's ``relu_backward``: the gradient of relu, itself a primitive."""
+    return hw5.relu_backward(g, x)
+
+
+@relu.rule(keeps="x")
+def _(g, y, x):
+    return (relu_grad(g, x),)
+
+
+@relu_grad.rule(keeps="x")
+def _(gg, y, g, x):
+    return relu_grad(gg, x), None
+
+
+@primitive(domain=elementwise(REAL))
+def sigmoid(x):
+    """Logistic function ``1 / (1 + exp(-x))``, without overflow.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    return 0.5 * np.tanh(0.5 * np.asarray(x)) + 0.5
+
+
+sigmoid.rule(lambda g, y, x: (g * (y * (1 - y)),), keeps="y")
+
+
+@primitive(domain=elementwise(REAL))
+def softplus(x):
+    """Smooth relu ``log(1 + exp(x))``, without overflow.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.softplus(np.array([-1000.0, 1000.0]))
+    array([   0., 1000.])
+    """
+    return np.logaddexp(x, 0)
+
+
+softplus.rule(lambda g, y, x: (g * sigmoid(x),), keeps="x")
+
+
+@primitive(domain=elementwise(REAL))
+def erf(x):
+    """Error function, to the accuracy of the dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.erf(np.array([0.0, 0.5, -6.0])).round(12)
+    array([ 0.        ,  0.520499877813, -1.        ])
+    """
+    x = np.asarray(x)
+    return _erf(x).astype(x.dtype if x.dtype.kind == "f" else float, copy=False)
+
+
+erf.rule(lambda g, y, x: (g * (exp(-x * x) * (2 / math.sqrt(math.pi))),), keeps="x")
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Any:
+    """Compute ``x`` where positive, ``slope * x`` elsewhere; the gradient at 0 is ``slope``.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.leaky_relu(np.array([-1.0, 2.0]), 0.1)
+    array([-0.1,  2. ])
+    """
+    return where(greater(x, 0), x, multiply(x, slope))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """Compute ``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al. 2016).
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.elu(np.array([0.0, 2.0]))
+    array([0., 2.])
+    """
+    return where(greater(x, 0), x, multiply(alpha, expm1(minimum(x, 0))))
+
+
+def silu(x: Any) -> Any:
+    """Compute ``x * sigmoid(x)``, also called swish (Ramachandran et al. 2017).
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.silu(np.array([0.0, 1000.0]))
+    array([   0., 1000.])
+    """
+    return multiply(x, sigmoid(x))
+
+
+def gelu(x: Any) -> Any:
+    """Gaussian error linear unit, exact: ``x (1 + erf(x / sqrt 2)) / 2`` (Hendrycks, Gimpel 2016).
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.gelu(np.array([0.0, 10.0]))
+    array([ 0., 10.])
+    """
+    return multiply(multiply(x, 0.5), add(erf(multiply(x, math.sqrt(0.5))), 1))
+
+
+# --- Constants: no gradient flows -------------------------------------------------------------
+
+
+def _constant_op(function: Any) -> Any:
+    """Make a NumPy function of tensors whose result has no gradient, such as a comparison."""
+
+    def constant(*args: Any) -> Any:
+        values = [_value(arg) for arg in args]
+        try:
+            y = np.asarray(function(*values))
+        except ValueError as error:
+            shapes = " and ".join(str(np.shape(value)) for value in values)
+            raise ShapeError(f"{function.__name__}: {error} (shapes {shapes})") from error
+        return _as_tensor(y) if any(isinstance(arg, Handle) for arg in args) else y
+
+    constant.__name__ = constant.__qualname__ = function.__name__
+    constant.__doc__ = f"NumPy's ``{function.__name__}``, element by element; a constant."
+    return constant
+
+
+def _as_tensor(y: Any) -> Any:
+    tensor = object.__new__(Handle.result)
+    tensor._data, tensor._node = y, None
+    return tensor
+
+
+def _value(x: Any) -> Any:
+    return x._data if isinstance(x, Handle) else x
+
+
+equal, not_equal = _constant_op(np.equal), _constant_op(np.not_equal)
+less, less_equal = _constant_op(np.less), _constant_op(np.less_equal)
+greater, greater_equal = _constant_op(np.greater), _constant_op(np.greater_equal)
+isnan, isfinite, isinf = _constant_op(np.isnan), _constant_op(np.isfinite), _constant_op(np.isinf)
+logical_and, logical_or = _constant_op(np.logical_and), _constant_op(np.logical_or)
+logical_not, logical_xor = _constant_op(np.logical_not), _constant_op(np.logical_xor)

@@ -1,0 +1,402 @@
+"""Tensor: what the user holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from . import autodiff, numpy_protocols, ops
+from .errors import GraphError, ShapeError
+from .graph import Handle, Leaf, is_recording, tick
+from .watched import watched
+
+
+class Tensor(Handle):
+    """An array that remembers how it was computed.
+
+    Parameters
+    ----------
+    data : array_like
+        Copied. Numbers and lists become float64 or integer arrays, as in NumPy.
+    requires_grad : bool
+        Whether to record what is computed from it and to accumulate its gradient; floats only.
+    dtype : optional
+    name : str, optional
+        For pictures and errors.
+
+    Raises
+    ------
+    TypeError
+        If ``requires_grad`` is asked of integers, booleans or complex numbers.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> x = tg.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> y = (x * x).sum()
+    >>> y.backward()
+    >>> y, x.grad
+    (Tensor(14., requires_grad=True), array([2., 4., 6.]))
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        data: Any,
+        requires_grad: bool = False,
+        *,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(data, (list, tuple)) and _holds_tracked(data):
+            raise TypeError(
+                "Tensor: the list holds tensors that require a gradient, which a copy would lose; "
+                "use stack(list) or concatenate(list)"
+            )
+        self._data = np.array(data._data if isinstance(data, Handle) else data, dtype=dtype)
+        if self._data.dtype.kind not in "fiubc":
+            raise TypeError(f"Tensor: got data of dtype {self._data.dtype}; want numbers")
+        self._node = None
+        if requires_grad:
+            self.requires_grad = True
+        if name is not None:
+            self.name = name
+
+    # --- What it is ---------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray[Any, Any]:
+        """The array; writing to it in place is noticed by a backward that needed the old values."""
+        return watched(self._data, self)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        array = np.asarray(_value(value))
+        if array.shape != self._data.shape:
+            raise ShapeError(
+                f"data: got shape {array.shape} for a tensor {self._data.shape}; want the same"
+            )
+        if not np.shares_memory(array, self._data):
+            self._data = array.astype(self._data.dtype)
+
+    def _stamp(self) -> None:
+        """Note that the array was written to."""
+        if self._node is not None:
+            self._node.written = tick()
+
+    @property
+    def grad(self) -> np.ndarray[Any, Any] | None:
+        """What ``backward`` accumulated, an array of this shape and dtype; None before the first."""
+        node = self._node
+        if isinstance(node, Leaf):
+            grad: np.ndarray[Any, Any] | None = node.grad
+            return grad
+        return None if node is None or node.extras is None else node.extras.get("retained")
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if not self.is_leaf or not self.requires_grad:
+            raise GraphError("grad: can only be set on a leaf that requires a gradient")
+        assert isinstance(self._node, Leaf)
+        if value is None:
+            self._node.grad = None
+            return
+        array = np.asarray(_value(value))
+        if array.shape != self.shape:
+            raise ShapeError(f"grad: got shape {array.shape} for a tensor {self.shape}")
+        self._node.grad = array.astype(self.dtype)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether computations with it are recorded."""
+        return self._node is not None and self._node.tracked
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value == self.requires_grad:
+            return
+        if not self.is_leaf:
+            raise GraphError("requires_grad: cannot be taken from a computed tensor; use .detach()")
+        if value and self._data.dtype.kind != "f":
+            raise TypeError(
+                f"requires_grad: only floats have gradients, this is {self._data.dtype}; "
+                "use .astype(float) first"
+            )
+        self._node = Leaf(self._data, self.name) if value else None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user and not by an operation."""
+        return self._node is None or isinstance(self._node, Leaf)
+
+    @property
+    def name(self) -> str | None:
+        """The name shown in pictures and errors."""
+        return None if self._node is None else self._node.name
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        autodiff.node_of(self).extra()["name"] = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the entries."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self._data.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the entries."""
+        return self._data.nbytes
+
+    def __len__(self) -> int:
+        if self._data.ndim == 0:
+            raise TypeError("len: a 0-d tensor has no length")
+        return len(self._data)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self._data, separator=", ", prefix="Tensor(")
+        parts = [text]
+        if self._data.dtype not in (np.float64, np.int64, np.bool_):
+            parts.append(f"dtype={self._data.dtype}")
+        if self.name is not None:
+            parts.append(f"name={self.name!r}")
+        if self.requires_grad:
+            parts.append("requires_grad=True")
+        return f"Tensor({', '.join(parts)})"
+
+    # --- Out of the graph ---------------------------------------------------------------------
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Give the values as an array of the caller's own."""
+        return self._data.copy()
+
+    def item(self) -> Any:
+        """Give the one entry as a Python number."""
+        if self._data.size != 1:
+            raise ShapeError(f"item: the tensor has shape {self.shape}; want exactly one entry")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """Give the values as nested lists of Python numbers."""
+        return self._data.tolist()
+
+    def detach(self) -> Tensor:
+        """Give the same values as a constant."""
+        return autodiff.wrap(self._data.copy())  # type: ignore[no-any-return]
+
+    def copy(self) -> Tensor:
+        """Give a copy that is part of the graph."""
+        return ops.identity(self)  # type: ignore[no-any-return]
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Give the values in another dtype; differentiable between floats."""
+        dtype = np.dtype(dtype)
+        if dtype.kind != "f":
+            return autodiff.wrap(self._data.astype(dtype))  # type: ignore[no-any-return]
+        return ops.cast(self, dtype=dtype)  # type: ignore[no-any-return]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if copy is False:
+            return np.asarray(self._data, dtype=dtype)
+        return np.array(self._data, dtype=dtype)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return self._data.__index__()
+
+    def __bool__(self) -> bool:
+        if self._data.size != 1:
+            raise ValueError(
+                f"bool: the truth of a tensor of shape {self.shape} is ambiguous; "
+                "use .any() or .all()"
+            )
+        return bool(self._data.item())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._data.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(len(self)))
+
+    __hash__ = object.__hash__
+
+    # --- Gradients ----------------------------------------------------------------------------
+
+    def backward(self, cotangent: Any = None, *, retain_graph: bool = False) -> None:
+        """Add the gradient of this tensor to ``.grad`` of its leaves; see :func:`backward`."""
+        autodiff.backward(self, cotangent, retain_graph=retain_graph)
+
+    def zero_grad(self) -> None:
+        """Forget the accumulated gradient."""
+        if self.requires_grad:
+            self.grad = None
+
+    def retain_grad(self) -> None:
+        """Have ``backward`` leave the gradient of this computed tensor in ``.grad`` too."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad: the tensor does not require a gradient")
+        if not self.is_leaf:
+            autodiff.node_of(self).extra().setdefault("retained", None)
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call ``hook(gradient)`` when backward has this tensor's gradient.
+
+        Parameters
+        ----------
+        hook : callable
+            Takes the gradient as a Tensor; returns another of the same shape, or None.
+
+        Returns
+        -------
+        callable
+            Call it to remove the hook.
+
+        Examples
+        --------
+        >>> import tinygrad_hw as tg
+        >>> x = tg.Tensor(2.0, requires_grad=True)
+        >>> y = x * x
+        >>> remove = y.register_hook(lambda g: 10 * g)
+        >>> y.backward()
+        >>> x.grad
+        array(40.)
+        """
+        if not self.requires_grad:
+            raise GraphError("register_hook: the tensor does not require a gradient")
+        hooks = autodiff.node_of(self).extra().setdefault("hooks", {})
+        key = tick()
+        hooks[key] = hook
+        return lambda: hooks.pop(key, None)
+
+    # --- Assignment: the handle moves on to a new node -----------------------------------------
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._become(ops.setitem(self, value, index=_constants(index)), "x[i] = v")
+
+    def _become(self, new: Any, how: str) -> Tensor:
+        if new._data.shape != self.shape:
+            raise ShapeError(
+                f"{how}: the result has shape {new._data.shape}, the tensor {self.shape}; an "
+                "assignment cannot change the shape"
+            )
+        if new._data.dtype != self.dtype:
+            new = new.astype(self.dtype)
+        if isinstance(self._node, Leaf) and self._node.tracked:
+            if is_recording():
+                raise GraphError(
+                    f"{how}: on a leaf that requires a gradient, the gradient would have nowhere "
+                    "to go; assign to x.copy(), or inside no_grad() to change its values"
+                )
+            self._data = new._data
+        else:
+            self._data, self._node = new._data, new._node
+        return self
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._become(ops.add(self, other), "x += v")
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._become(ops.subtract(self, other), "x -= v")
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._become(ops.multiply(self, other), "x *= v")
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._become(ops.divide(self, other), "x /= v")
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._become(ops.power(self, other), "x **= v")
+
+    # --- NumPy --------------------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return numpy_protocols.call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return numpy_protocols.call_function(function, args, kwargs)
+
+
+def _constants(index: Any) -> Any:
+    """Give an index with tensors turned to arrays: positions have no gradient."""
+    if isinstance(index, tuple):
+        return tuple(_constants(part) for part in index)
+    return index._data if isinstance(index, Handle) else index
+
+
+def _value(x: Any) -> Any:
+    return x._data if isinstance(x, Handle) else x
+
+
+def _holds_tracked(items: Any) -> bool:
+    return any(
+        _holds_tracked(item)
+        if isinstance(item, (list, tuple))
+        else isinstance(item, Tensor) and item.requires_grad
+        for item in items
+    )
+
+
+def _method(name: str) -> Any:
+    """Make a method of the op of that name."""
+    op = getattr(ops, name)
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return op(self, *args, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"Tensor.{name}"
+    method.__doc__ = op.__doc__
+    return method
+
+
+for _name in ops.METHODS:
+    setattr(Tensor, _name, _method(_name))
+
+
+def _binary(op: Any) -> tuple[Any, Any]:
+    def forward(self: Any, other: Any) -> Any:
+        return op(self, other)
+
+    def reflected(self: Any, other: Any) -> Any:
+        return op(other, self)
+
+    return forward, reflected
+
+
+for _name, _op in ops.OPERATORS.items():
+    _forward, _reflected = _binary(_op)
+    setattr(Tensor, f"__{_name}__", _forward)
+    if _name not in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(Tensor, f"__r{_name}__", _reflected)
+
+Tensor.__neg__ = lambda self: ops.negative(self)  # type: ignore[attr-defined]
+Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
+Tensor.__abs__ = lambda self: ops.abs(self)  # type: ignore[attr-defined]
+Tensor.__invert__ = lambda self: ops.logical_not(self)  # type: ignore[attr-defined]
+Tensor.__getitem__ = lambda self, index: ops.getitem(self, index=_constants(index))  # type: ignore[attr-defined]
+Tensor.T = property(lambda self: ops.transpose(self))  # type: ignore[attr-defined]
+Tensor.mT = property(lambda self: ops.swapaxes(self, -1, -2))  # type: ignore[attr-defined]
+
+Handle.result = Tensor
