@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
 from .graph import (
     FREED,
+    Constant,
     Handle,
     Leaf,
     Node,
@@ -27,6 +29,9 @@ from .ops.elementwise import cast, identity, where
 from .ops.shape import sum_to
 
 _by_index = attrgetter("index")
+
+# The kinds of a node's parents that have gradients; others are constants and Python scalars.
+VARIABLES = frozenset({Node, Leaf})
 
 
 # --- The walk ---------------------------------------------------------------------------------
@@ -61,17 +66,16 @@ def pull(
     starts: dict[Node, Any] = {}
     for node, seed in seeds:
         starts[node] = starts[node] + seed if node in starts else seed
-    order = _reachable(starts)
-    keep = {node for node in order if isinstance(node, Leaf)} if wanted is None else set(wanted)
+    order, special = _reachable(starts)
+    keep = {node for node in order if type(node) is Leaf} if wanted is None else set(wanted)
     useful = None if wanted is None else _leading_to(keep, order)
     path = order if useful is None else [node for node in order if node in useful]
-    ends = set() if beyond else keep
-    hooked = any([node.extras is not None and "hooks" in node.extras for node in path])
+    hooked = special and any([node.extras and "hooks" in node.extras for node in path])
     with np.errstate(all="ignore"):
         # A slope may be infinite where a `where` or an index sends no cotangent: 0 * inf is then
         # NaN and not 0. That is rare, so only a result with NaN is computed again, with care.
         # Hooks may have effects, so a walk with hooks is careful the first time.
-        walk = (path, keep, useful, ends, create_graph)
+        walk = (path, keep, useful, create_graph, beyond)
         result = _walk(dict(starts), *walk, careful=hooked)
         if not hooked and any([_has_nan(g) for g in result.values()]):
             result = _walk(starts, *walk, careful=True)
@@ -83,8 +87,8 @@ def _walk(
     path: list[Node],
     keep: set[Node],
     useful: set[Node] | None,
-    ends: set[Node],
     create_graph: bool,
+    beyond: bool,
     *,
     careful: bool,
 ) -> dict[Node, Any]:
@@ -99,12 +103,17 @@ def _walk(
             g = _hooked(node, g)
         if node in keep:
             result[node] = g
-        if node.primitive is None or node in ends:
-            continue
-        for parent, cotangent in zip(
-            node.parents, _call_rule(node, g, useful, create_graph), strict=True
-        ):
-            if cotangent is None or not isinstance(parent, Node) or not parent.tracked:
+            if node.primitive is None or not beyond:
+                continue
+        parents = node.parents
+        pulled = _apply_rule(node, g, useful, create_graph)
+        if len(pulled) != len(parents):
+            raise TypeError(
+                f"{_op_name(node)}: its rule returned {len(pulled)} cotangents for {len(parents)} "
+                "inputs; want one each, None for zero"
+            )
+        for parent, cotangent in zip(parents, pulled):  # noqa: B905 (strict= costs time)
+            if cotangent is None or type(parent) not in VARIABLES:
                 continue
             if useful is not None and parent not in useful:
                 continue
@@ -112,7 +121,7 @@ def _walk(
                 cotangent = _without_leaks(g, cotangent)
             if cotangent.shape != parent.shape:
                 cotangent = sum_to(cotangent, shape=parent.shape)
-            if cotangent.dtype != parent.dtype:
+            if cotangent.dtype is not parent.dtype and cotangent.dtype != parent.dtype:
                 cotangent = cast(cotangent, dtype=parent.dtype)
             before = cotangents.get(parent)
             if before is None:
@@ -127,7 +136,48 @@ def _walk(
     return result
 
 
+def _apply_rule(node: Node, g: Any, useful: set[Node] | None, create_graph: bool) -> Any:
+    """Pull the cotangent of a node's value back to its parents."""
+    op: Any = node.primitive
+    parents = node.parents
+    inputs = parents if node.inputs is None else node.inputs
+    output = node if node.output is None else node.output
+    if create_graph:
+        inputs = tuple(map(_lifted, inputs, parents))
+        output = _lifted(output, node)
+    params = node.params
+    if op.asks_needs:
+        needs = [type(p) in VARIABLES and (useful is None or p in useful) for p in parents]
+        params = {**params, "needs": needs}
+    elif not params and node.extras is None and op.gradient is not None:
+        return op.gradient(g, output, *inputs)
+    if op.gradient is None:
+        raise MissingRuleError(
+            f"{op.name}: has no rule for its gradient; declare one with @{op.name}.rule, or call "
+            f".detach() on what you pass to it"
+        )
+    pulled = op.gradient(g, output, *inputs, **params)
+    if node.extras is not None and "where" in node.extras:
+        _check_finite(node, g, pulled)
+    return pulled
+
+
+def _check_finite(node: Node, g: Any, pulled: tuple[Any, ...]) -> None:
+    """In debug mode: raise if a rule made NaN or infinity of finite cotangents."""
+    if trouble_in(np.asarray(_array(g))):
+        return
+    for i, cotangent in enumerate(pulled):
+        trouble = "" if cotangent is None else trouble_in(np.asarray(_array(cotangent)))
+        if trouble:
+            place = (node.extras or {}).get("where")
+            raise FloatingPointError(
+                f"{_op_name(node)}: the gradient of argument {i} has {trouble}"
+                + (f"; recorded at {place}" if place else "")
+            )
+
+
 def _has_nan(g: Any) -> bool:
+    # The dot product reads the array once and makes no other; NaN survives it.
     flat = np.ravel(_array(g), order="K")
     return bool(np.isnan(np.vdot(flat, flat)))
 
@@ -140,10 +190,11 @@ def _without_leaks(g: Any, cotangent: Any) -> Any:
     return where(leaks, 0, cotangent) if leaks.any() else cotangent
 
 
-def _reachable(roots: Iterable[Node]) -> list[Node]:
-    """Collect the tracked nodes that the roots depend on, latest first."""
+def _reachable(roots: Iterable[Node]) -> tuple[list[Node], bool]:
+    """Collect the variables that the roots depend on, latest first, and whether any has extras."""
     stack = list(roots)
     seen = set(stack)
+    special = False
     while stack:
         node = stack.pop()
         if node.inputs is FREED:
@@ -151,16 +202,18 @@ def _reachable(roots: Iterable[Node]) -> list[Node]:
                 f"backward: the graph of '{_op_name(node)}' {node.shape} was freed by an earlier "
                 "backward; pass retain_graph=True to that one, or compute the forward again"
             )
+        marked = node.extras is not None
         for parent in node.parents:
-            if isinstance(parent, Node) and parent.tracked:
-                if parent.written > node.index:
-                    _check_written(node)
-                if parent not in seen:
+            if isinstance(parent, Node):
+                if parent.extras is not None:
+                    marked = True
+                if parent not in seen and type(parent) is not Constant:
                     seen.add(parent)
                     stack.append(parent)
-        if node.written > node.index and node.output is not None:
-            _check_written(node)
-    return sorted(seen, key=_by_index, reverse=True)
+        if marked:
+            special = True
+            _check_unwritten(node)
+    return sorted(seen, key=_by_index, reverse=True), special
 
 
 def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:
@@ -168,44 +221,17 @@ def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:
     useful = set(wanted)
     for node in reversed(order):
         if node not in useful and not useful.isdisjoint(
-            [parent for parent in node.parents if isinstance(parent, Node)]
+            [parent for parent in node.parents if type(parent) in VARIABLES]
         ):
             useful.add(node)
     return useful
 
 
-def _call_rule(
-    node: Node, g: Any, useful: set[Node] | None, create_graph: bool
-) -> tuple[Any, ...]:
-    op = node.primitive
-    assert op is not None
-    if op.gradient is None:
-        raise MissingRuleError(
-            f"{op.name}: has no rule for its gradient; declare one with @{op.name}.rule, or call "
-            f".detach() on what you pass to it"
-        )
-    inputs = node.parents if node.inputs is None else node.inputs
-    output = node if node.output is None else node.output
-    params = node.params
-    if create_graph:
-        inputs = tuple(map(_lifted, inputs, node.parents))
-        output = output if output is node else _lifted(output, node)
-    if op.asks_needs:
-        needs = tuple(
-            [
-                isinstance(p, Node) and p.tracked and (useful is None or p in useful)
-                for p in node.parents
-            ]
-        )
-        params = {**params, "needs": needs}
-    return op.gradient(g, output, *inputs, **params)
-
-
 def _lifted(value: Any, node: Any) -> Any:
     """Give a kept value as the tensor it was, so that what is computed from it is recorded."""
-    if value is node or not isinstance(node, Node) or not node.tracked:
+    if value is node or type(node) not in VARIABLES:
         return value
-    return wrap(value, node)
+    return wrap(np.asarray(value), node)
 
 
 def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
@@ -213,6 +239,7 @@ def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
     tensor = object.__new__(Handle.result)
     tensor._data = value
     tensor._node = node
+    tensor._constant = None
     return tensor
 
 
@@ -234,22 +261,19 @@ def _hooked(node: Node, g: Any) -> Any:
     return g
 
 
-def _check_written(node: Node) -> None:
+def _check_unwritten(node: Node) -> None:
     """Raise if the rule of a node uses a value that was overwritten after it was recorded."""
     values = node.parents if node.inputs is None else node.inputs
-    stale = [
-        parent
-        for parent, value in zip(node.parents, values, strict=True)
-        if isinstance(parent, Node) and value is not parent and parent.written > node.index
-    ]
-    if node.output is not None and node.written > node.index:
-        stale.append(node)
-    if stale:
-        name = stale[0].name or f"a tensor {stale[0].shape}"
-        raise GraphError(
-            f"backward: {name} was written to in place after '{_op_name(node)}' used it, so the "
-            "gradient would be of other values; update it after backward, or write to a copy"
-        )
+    used = [p for p, value in zip(node.parents, values, strict=True) if value is not p]
+    for kept in [*used, node] if node.output is not None else used:
+        extras = kept.extras if isinstance(kept, Node) else None
+        if extras is not None and extras.get("written", 0) > node.index:
+            name = kept.name or f"a tensor {kept.shape}"
+            raise GraphError(
+                f"backward: {name} was written to in place after '{_op_name(node)}' used it, so "
+                "the gradient would be of other values; update it after backward, or write to a "
+                "copy"
+            )
 
 
 def _op_name(node: Node) -> str:
@@ -327,7 +351,7 @@ def _seed(y: Any, cotangent: Any, op: str) -> Any:
     """Check what a backward starts from, and give its cotangent as an array or tensor."""
     if not isinstance(y, Handle):
         raise TypeError(f"{op}: got a {type(y).__name__}; want a Tensor")
-    if y._node is None or not y._node.tracked:
+    if y._node is None:
         raise GraphError(
             f"{op}: the tensor {y._data.shape} depends on nothing that requires a gradient; make "
             "a leaf with requires_grad=True, and compute outside no_grad"
@@ -413,7 +437,7 @@ def _grad_of_tensor(y: Any, xs: Any, cotangent: Any, *, create_graph: bool = Fal
 
 
 def _tracked_node(x: Any, op: str) -> Node:
-    if not isinstance(x, Handle) or x._node is None or not x._node.tracked:
+    if not isinstance(x, Handle) or x._node is None:
         given = f"a constant Tensor {x._data.shape}" if isinstance(x, Handle) else repr(x)
         raise GraphError(f"{op}: cannot differentiate by {given}; make it with requires_grad=True")
     return x._node
@@ -670,8 +694,8 @@ class _Call:
         numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         if not all(-len(args) <= n < len(args) for n in numbers):
             raise ValueError(f"{op}: argnums is {argnums}, but got {len(args)} positional arguments")
-        chosen = [args[n] for n in numbers]
-        leaves, self.rebuild = tree.flatten(chosen[0] if isinstance(argnums, int) else tuple(chosen))
+        chosen = tuple(_numbers_to_array(args[n]) for n in numbers)
+        leaves, self.rebuild = tree.flatten(chosen[0] if isinstance(argnums, int) else chosen)
         # Under no_grad the derivative is computed all the same, but nothing beyond it is recorded.
         self.outer = is_recording()
         with enable_grad():
@@ -688,7 +712,7 @@ class _Call:
         return [
             (y._node, g)
             for y, g in zip(outputs, cotangents, strict=True)
-            if isinstance(y, Handle) and y._node is not None and y._node.tracked
+            if isinstance(y, Handle) and y._node is not None
         ]
 
     def pull(self, cotangents: Sequence[Any]) -> Any:
@@ -705,7 +729,7 @@ class _Call:
             probe._node = Leaf(probe._data)
         seeds = self._seeds(probes)
         deeper = self.outer and (
-            self._reaches_outside(seeds)
+            self._reaches_outside([(node, None) for node, _ in seeds])
             or any(isinstance(t, Handle) and t._node is not None for t in tangents)
         )
         with enable_grad():
@@ -713,34 +737,54 @@ class _Call:
         pairs = [
             (g._node, t)
             for g, t in zip(pulled, tangents, strict=True)
-            if g._node is not None and g._node.tracked
+            if g._node is not None
         ]
         return _pull_to(pairs, [probe._node for probe in probes], create_graph=deeper)
 
     def _reaches_outside(self, seeds: list[tuple[Node, Any]]) -> bool:
         """Tell whether anything else that wants a gradient had a part in the outputs."""
         ours = {x._node for x in self.variables}
-        if any(isinstance(g, Handle) and g._node is not None and g._node.tracked for _, g in seeds):
+        if any(isinstance(g, Handle) and g._node is not None for _, g in seeds):
             return True
-        nodes = _reachable([node for node, _ in seeds])
+        nodes = _reachable([node for node, _ in seeds])[0]
         return any(isinstance(node, Leaf) and node not in ours for node in nodes)
 
     def released(self, y: Any) -> Any:
         """Give an output without the graph, unless an outer derivative needs it."""
-        if not isinstance(y, Handle) or y._node is None or not y._node.tracked:
+        if not isinstance(y, Handle) or y._node is None:
             return y
         if self.outer and self._reaches_outside([(y._node, None)]):
             return y
         return wrap(y._data)
 
 
+def _numbers_to_array(tree_or_list: Any) -> Any:
+    """Make arrays of the lists of numbers in a container: they stand for arrays, not containers."""
+    if isinstance(tree_or_list, dict):
+        return {key: _numbers_to_array(value) for key, value in tree_or_list.items()}
+    if isinstance(tree_or_list, tuple) and not hasattr(tree_or_list, "_fields"):
+        return tuple(map(_numbers_to_array, tree_or_list))
+    if isinstance(tree_or_list, list):
+        if _all_numbers(tree_or_list):
+            return np.array(tree_or_list)
+        return list(map(_numbers_to_array, tree_or_list))
+    return tree_or_list
+
+
+def _all_numbers(items: list[Any]) -> bool:
+    return bool(items) and all(
+        _all_numbers(item) if isinstance(item, list) else isinstance(item, (int, float))
+        for item in items
+    )
+
+
 def _variable(x: Any, op: str) -> Any:
     """Make what a function is differentiated by: a fresh leaf, or a copy linked to its origin."""
-    if isinstance(x, Handle) and x._node is not None and x._node.tracked:
+    if isinstance(x, Handle) and x._node is not None:
         return identity(x)
     data = np.array(_array(x), copy=True)
-    if data.dtype.kind in "iub" and not isinstance(x, (Handle, np.ndarray)):
-        # A number or a list of them: the caller means reals.
+    if data.dtype.kind == "i" and not isinstance(x, Handle):
+        # Whole numbers: the caller means reals.
         data = data.astype(float)
     if data.dtype.kind != "f":
         raise TypeError(
@@ -831,7 +875,7 @@ def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
     y = function(*probes)
     if not isinstance(y, Handle):
         raise TypeError(f"checkpoint: the function returned a {type(y).__name__}; want one Tensor")
-    if y._node is None or not y._node.tracked:
+    if y._node is None:
         return y
     captured = sorted(_frontier(y._node, start), key=_by_index)
     replay = _replaying(function, args, captured)
@@ -850,7 +894,7 @@ def _no_forward(*values: Any) -> Any:
 
 
 def _detached_variable(arg: Any) -> Any:
-    if isinstance(arg, Handle) and arg._node is not None and arg._node.tracked:
+    if isinstance(arg, Handle) and arg._node is not None:
         return wrap(arg._data, Leaf(arg._data))
     return arg
 
@@ -858,10 +902,10 @@ def _detached_variable(arg: Any) -> Any:
 def _frontier(root: Node, start: int) -> set[Node]:
     """The nodes older than ``start`` that newer ones under ``root`` were computed from."""
     older = {root} if root.index < start else set()
-    for node in _reachable([root]):
+    for node in _reachable([root])[0]:
         if node.index > start:
             older |= {
-                p for p in node.parents if isinstance(p, Node) and p.tracked and p.index < start
+                p for p in node.parents if type(p) in VARIABLES and p.index < start
             }
     return older
 
@@ -882,7 +926,8 @@ def _replaying(
             for place, value in zip(places, inputs, strict=False):
                 data = _array(value)
                 linked = isinstance(value, Handle) and value._node is not None
-                variable = value if linked else wrap(data, Leaf(data))
+                # A node of its own, apart from those that the function reaches in other ways.
+                variable = identity(value) if linked else wrap(data, Leaf(data))
                 arguments[place] = variable
                 nodes.append(variable._node)
             again = function(*arguments)

@@ -48,10 +48,9 @@ class Node:
         Creation time. Parents are older, so descending order is a reverse topological order.
     shape, dtype
         Of the result.
-    written : int
-        Time of the last raw write to the result's array; 0 for never.
     extras : dict or None
-        Rare things: name, hooks, a retained gradient, the line that recorded the node.
+        Rare things: the user's name, hooks, a retained gradient, the line that recorded the node,
+        the time of the last raw write to the value.
     """
 
     __slots__ = (
@@ -65,7 +64,6 @@ class Node:
         "parents",
         "primitive",
         "shape",
-        "written",
     )
     primitive: Primitive | None
     parents: tuple[Any, ...]
@@ -75,10 +73,7 @@ class Node:
     index: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    written: int
     extras: dict[str, Any] | None
-
-    tracked = True
 
     @property
     def name(self) -> str | None:
@@ -109,35 +104,42 @@ class Leaf(Node):
         self.inputs = self.output = self.grad = None
         self.index = tick()
         self.shape, self.dtype = value.shape, value.dtype
-        self.written = 0
         self.extras = None if name is None else {"name": name}
 
 
 class Constant(Leaf):
-    """A leaf without a gradient, recorded so that a picture can show it."""
+    """An input that wants no gradient, recorded so that a picture can show it."""
 
     __slots__ = ()
-    tracked = False
 
 
 class Handle:
     """What primitives take and return while recording: a value and the node that made it.
 
-    ``tinygrad_hw.Tensor`` is the one subclass; :data:`Handle.result` names it, so that the engine
-    makes tensors without knowing them.
+    ``tinygrad_hw.Tensor`` is the one subclass; it registers itself here as ``result``, so that the
+    engine makes tensors without knowing them.
+
+    Attributes
+    ----------
+    _data : array
+    _node : Node or None
+        None for a constant.
+    _constant : Constant or None
+        What stands for a constant in the graphs that use it.
     """
 
-    __slots__ = ("_data", "_node")
+    __slots__ = ("_constant", "_data", "_node")
     _data: np.ndarray[Any, Any]
     _node: Node | None
+    _constant: Constant | None
     result: type[Handle]
 
-
-Handle.result = Handle
+    def __init_subclass__(cls) -> None:
+        Handle.result = cls
 
 FREED: tuple[Any, ...] = ("freed",)
-_PLAIN = frozenset({float, int, bool, complex, np.ndarray})
-_new = object.__new__
+_new, _asarray, _ndarray = object.__new__, np.asarray, np.ndarray
+_NO_PARAMS: dict[str, Any] = {}
 
 
 class Mode(NamedTuple):
@@ -254,56 +256,66 @@ class Primitive:
         return function
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        values = []
-        tracked = traced = False
+        return self.call(args, params)
+
+    def call(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Compute and, for tensors, record."""
+        values: Any = []
+        traced = tracked = False
         for arg in args:
             if isinstance(arg, Handle):
-                values.append(arg._data)
                 traced = True
-                node = arg._node
-                if node is not None and node.tracked:
+                if arg._node is not None:
                     tracked = True
-            elif type(arg) in _PLAIN:
-                values.append(arg)
+                values.append(arg._data)
             else:
-                values.append(np.asarray(arg) if isinstance(arg, (list, tuple)) else arg)
+                values.append(np.asarray(arg) if type(arg) in _SEQUENCES else arg)
         try:
             y = self.forward(*values, **params)
-        except (ValueError, TypeError, IndexError, np.linalg.LinAlgError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise _explained(error, self, args, params) from error
-        if type(y) is not np.ndarray:
-            # Ufuncs turn 0-d arrays into scalars, and a scalar would be lifted as a constant.
-            y = np.asarray(y)
         if not traced:
-            return y
+            # NumPy makes scalars of 0-d results. Arrays give arrays, as scalars give scalars.
+            return np.asarray(y) if type(y) is not _ndarray and _any_array(values) else y
         recording, observers = _state.mode
-        out = _new(Handle.result)
-        out._data = y
         if tracked and recording:
-            out._node = node = _new(Node)
-            node.primitive = self
-            node.parents = parents = tuple([_parent(arg) for arg in args])
-            node.params = params
-            if self.keeps_all:
-                node.inputs = tuple(values)
-            elif self.keeps_inputs:
-                inputs = list(parents)
-                for i in self.keeps_inputs:
-                    inputs[i] = values[i]
-                node.inputs = tuple(inputs)
-            else:
-                node.inputs = None
-            node.output = y if self.keeps_output else None
-            node.index = tick()
-            node.shape = y.shape
-            node.dtype = y.dtype
-            node.written = 0
-            node.extras = None
+            parents = tuple([_parent(arg) for arg in args])
+            out = self.record(parents, values, params, y)
         else:
-            out._node = None
+            out = _constant_result(y)
         if observers:
             for observer in observers:
                 observer(self, args, params, out)
+        return out
+
+    def record(self, parents: Any, values: Any, params: dict[str, Any], y: Any) -> Any:
+        """Make the tensor of a result, with its node."""
+        out = _new(Handle.result)
+        out._constant = None
+        out._node = node = Node()
+        node.primitive = self
+        node.parents = parents
+        node.params = params
+        node.output = y if self.keeps_output else None
+        if type(y) is not _ndarray:
+            # Ufuncs turn 0-d arrays into scalars, and a scalar would be lifted as a constant. What
+            # is kept for the rule is made a scalar, though: NumPy is faster with them.
+            y = np.asarray(y)
+            values = [v[()] if type(v) is _ndarray else v for v in values]
+        if self.keeps_all:
+            node.inputs = tuple(values)
+        elif self.keeps_inputs:
+            kept = list(parents)
+            for i in self.keeps_inputs:
+                kept[i] = values[i]
+            node.inputs = tuple(kept)
+        else:
+            node.inputs = None
+        node.index = tick()
+        node.shape = y.shape
+        node.dtype = y.dtype
+        node.extras = None
+        out._data = y
         return out
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -312,6 +324,99 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
+
+
+class Unary(Primitive):
+    """A primitive of one array without parameters; the same, without the loops."""
+
+    def __call__(self, x: Any) -> Any:  # type: ignore[override]
+        if not isinstance(x, Handle):
+            return self.call((x,), {})
+        value, parent = x._data, x._node
+        recording, observers = _state.mode
+        if parent is None or not recording or observers:
+            return self.call((x,), {})
+        try:
+            y = self.forward(value)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(error, self, (x,), {}) from error
+        out = _new(Handle.result)
+        out._constant = None
+        out._node = node = Node()
+        node.primitive = self
+        node.parents = (parent,)
+        node.params = _NO_PARAMS
+        node.output = y if self.keeps_output else None
+        if type(y) is not _ndarray:
+            y = _asarray(y)
+            value = value[()]
+        node.inputs = (value,) if self.keeps_all else None
+        node.index = tick()
+        node.shape = y.shape
+        node.dtype = y.dtype
+        node.extras = None
+        out._data = y
+        return out
+
+
+class Binary(Primitive):
+    """A primitive of two arrays without parameters; the same, without the loops."""
+
+    def __call__(self, a: Any, b: Any) -> Any:  # type: ignore[override]
+        if isinstance(a, Handle):
+            left, parent = a._data, a._node
+        elif type(a) is float or type(a) is int:
+            left, parent = a, None
+        else:
+            return self.call((a, b), {})
+        if isinstance(b, Handle):
+            right, other = b._data, b._node
+        elif type(b) is float or type(b) is int:
+            right, other = b, None
+        else:
+            return self.call((a, b), {})
+        recording, observers = _state.mode
+        if parent is other is None or not recording or observers:
+            return self.call((a, b), {})
+        try:
+            y = self.forward(left, right)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explained(error, self, (a, b), {}) from error
+        out = _new(Handle.result)
+        out._constant = None
+        out._node = node = Node()
+        node.primitive = self
+        node.parents = parents = (
+            _parent(a) if parent is None else parent,
+            _parent(b) if other is None else other,
+        )
+        node.params = _NO_PARAMS
+        node.output = y if self.keeps_output else None
+        if type(y) is not _ndarray:
+            y = _asarray(y)
+            if type(left) is _ndarray:
+                left = left[()]
+            if type(right) is _ndarray:
+                right = right[()]
+        if self.keeps_all:
+            node.inputs = (left, right)
+        elif self.keeps_inputs:
+            node.inputs = (left, parents[1]) if self.keeps_inputs == (0,) else (parents[0], right)
+        else:
+            node.inputs = None
+        node.index = tick()
+        node.shape = y.shape
+        node.dtype = y.dtype
+        node.extras = None
+        out._data = y
+        return out
+
+
+def _constant_result(y: Any) -> Any:
+    out = _new(Handle.result)
+    out._data = y if type(y) is _ndarray else np.asarray(y)
+    out._node = out._constant = None
+    return out
 
 
 def primitive(
@@ -362,19 +467,40 @@ def primitive(
         return lambda forward: primitive(
             forward, name=name, domain=domain, piece=piece, conventions=conventions
         )
-    return Primitive(forward, name or forward.__name__, domain, piece, conventions)
+    kind = {1: Unary, 2: Binary}.get(_plain_arity(forward), Primitive)
+    return kind(forward, name or forward.__name__, domain, piece, conventions)
+
+
+def _plain_arity(forward: Callable[..., Any]) -> int | None:
+    """Number of arguments, if there are only positional ones."""
+    if isinstance(forward, np.ufunc):
+        return forward.nin
+    parameters = inspect.signature(forward).parameters.values()
+    return len(parameters) if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) else None
 
 
 def _parent(arg: Any) -> Any:
     """Give what a node remembers of an argument: its node, or itself for a Python scalar."""
     if isinstance(arg, Handle):
-        node = arg._node
-        if node is None:
-            arg._node = node = Constant(arg._data)
-        return node
-    if isinstance(arg, (np.ndarray, np.generic)):
-        return Constant(arg)
-    return Constant(np.asarray(arg)) if isinstance(arg, (list, tuple)) else arg
+        return arg._node or constant_of(arg)
+    if type(arg) is float or type(arg) is int:
+        return arg
+    return Constant(np.asarray(arg)) if isinstance(arg, _ARRAYS) else arg
+
+
+def constant_of(handle: Handle) -> Constant:
+    """Give the node that stands for a constant tensor, always the same one."""
+    if handle._constant is None:
+        handle._constant = Constant(handle._data)
+    return handle._constant
+
+
+_SEQUENCES = (list, tuple)
+_ARRAYS = (np.ndarray, np.generic, list, tuple)
+
+
+def _any_array(values: Any) -> bool:
+    return any([not isinstance(value, (np.generic, float, int)) for value in values])
 
 
 def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Exception:

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import autodiff, numpy_protocols, ops
 from .errors import GraphError, ShapeError
-from .graph import Handle, Leaf, is_recording, tick
+from .graph import Handle, Leaf, constant_of, is_recording, tick
 from .watched import watched
 
 
@@ -59,7 +59,7 @@ class Tensor(Handle):
         self._data = np.array(data._data if isinstance(data, Handle) else data, dtype=dtype)
         if self._data.dtype.kind not in "fiubc":
             raise TypeError(f"Tensor: got data of dtype {self._data.dtype}; want numbers")
-        self._node = None
+        self._node = self._constant = None
         if requires_grad:
             self.requires_grad = True
         if name is not None:
@@ -79,13 +79,15 @@ class Tensor(Handle):
             raise ShapeError(
                 f"data: got shape {array.shape} for a tensor {self._data.shape}; want the same"
             )
-        if not np.shares_memory(array, self._data):
+        if array.__array_interface__ != self._data.__array_interface__:
             self._data = array.astype(self._data.dtype)
 
     def _stamp(self) -> None:
         """Note that the array was written to."""
         if self._node is not None:
-            self._node.written = tick()
+            self._node.extra()["written"] = tick()
+        elif self._constant is not None:
+            self._constant.extra()["written"] = tick()
 
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:
@@ -112,7 +114,7 @@ class Tensor(Handle):
     @property
     def requires_grad(self) -> bool:
         """Whether computations with it are recorded."""
-        return self._node is not None and self._node.tracked
+        return self._node is not None
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -126,6 +128,7 @@ class Tensor(Handle):
                 "use .astype(float) first"
             )
         self._node = Leaf(self._data, self.name) if value else None
+        self._constant = None
 
     @property
     def is_leaf(self) -> bool:
@@ -135,11 +138,12 @@ class Tensor(Handle):
     @property
     def name(self) -> str | None:
         """The name shown in pictures and errors."""
-        return None if self._node is None else self._node.name
+        node = self._node or self._constant
+        return None if node is None else node.name
 
     @name.setter
     def name(self, value: str | None) -> None:
-        autodiff.node_of(self).extra()["name"] = value
+        (self._node or constant_of(self)).extra()["name"] = value
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -258,7 +262,7 @@ class Tensor(Handle):
         if not self.requires_grad:
             raise GraphError("retain_grad: the tensor does not require a gradient")
         if not self.is_leaf:
-            autodiff.node_of(self).extra().setdefault("retained", None)
+            self._node.extra().setdefault("retained", None)
 
     def register_hook(self, hook: Any) -> Any:
         """Call ``hook(gradient)`` when backward has this tensor's gradient.
@@ -285,7 +289,7 @@ class Tensor(Handle):
         """
         if not self.requires_grad:
             raise GraphError("register_hook: the tensor does not require a gradient")
-        hooks = autodiff.node_of(self).extra().setdefault("hooks", {})
+        hooks = self._node.extra().setdefault("hooks", {})
         key = tick()
         hooks[key] = hook
         return lambda: hooks.pop(key, None)
@@ -303,7 +307,7 @@ class Tensor(Handle):
             )
         if new._data.dtype != self.dtype:
             new = new.astype(self.dtype)
-        if isinstance(self._node, Leaf) and self._node.tracked:
+        if isinstance(self._node, Leaf):
             if is_recording():
                 raise GraphError(
                     f"{how}: on a leaf that requires a gradient, the gradient would have nowhere "
@@ -376,11 +380,13 @@ for _name in ops.METHODS:
 
 
 def _binary(op: Any) -> tuple[Any, Any]:
+    call = op.__call__
+
     def forward(self: Any, other: Any) -> Any:
-        return op(self, other)
+        return call(self, other)
 
     def reflected(self: Any, other: Any) -> Any:
-        return op(other, self)
+        return call(other, self)
 
     return forward, reflected
 
@@ -398,5 +404,3 @@ Tensor.__invert__ = lambda self: ops.logical_not(self)  # type: ignore[attr-defi
 Tensor.__getitem__ = lambda self, index: ops.getitem(self, index=_constants(index))  # type: ignore[attr-defined]
 Tensor.T = property(lambda self: ops.transpose(self))  # type: ignore[attr-defined]
 Tensor.mT = property(lambda self: ops.swapaxes(self, -1, -2))  # type: ignore[attr-defined]
-
-Handle.result = Tensor

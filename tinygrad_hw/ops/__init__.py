@@ -1,5 +1,7 @@
 """The operations: one file per family, all of them primitives or plain functions of primitives."""
 
+from typing import Any
+
 from . import elementwise, index, linalg, nn, reduce, shape
 from .elementwise import *
 from .index import *
@@ -7,3 +9,49 @@ from .linalg import *
 from .nn import *
 from .reduce import *
 from .shape import *
+
+FAMILIES = (elementwise, reduce, shape, index, linalg, nn)
+
+# Operators of Python, by the name between the underscores.
+OPERATORS: dict[str, Any] = {
+    "add": elementwise.add,
+    "sub": elementwise.subtract,
+    "mul": elementwise.multiply,
+    "truediv": elementwise.divide,
+    "pow": elementwise.power,
+    "mod": elementwise.remainder,
+    "matmul": linalg.matmul,
+    "eq": elementwise.equal,
+    "ne": elementwise.not_equal,
+    "lt": elementwise.less,
+    "le": elementwise.less_equal,
+    "gt": elementwise.greater,
+    "ge": elementwise.greater_equal,
+    "and": elementwise.logical_and,
+    "or": elementwise.logical_or,
+    "xor": elementwise.logical_xor,
+}
+
+# Functions that are methods of tensors too: those of arrays, and the elementwise ones.
+METHODS = (
+    "sum mean var std prod max min argmax argmin any all cumsum cumprod norm sort argsort "
+    "logsumexp softmax log_softmax median topk "
+    "reshape transpose swapaxes moveaxis squeeze expand_dims broadcast_to ravel repeat flip roll "
+    "tile split diag trace tril triu take take_along_axis dot matmul outer inv det "
+    "abs sign square sqrt exp log log1p expm1 sin cos tan tanh sigmoid relu round clip floor ceil "
+    "maximum minimum"
+).split()
+
+
+def primitives() -> dict[str, Any]:
+    """Give every primitive of the package by name, in the order of the families.
+
+    Examples
+    --------
+    >>> primitives()["relu"]
+    <primitive relu>
+    """
+    from ..graph import Primitive
+
+    found = [p for family in FAMILIES for p in vars(family).values() if isinstance(p, Primitive)]
+    return {p.name: p for p in found}

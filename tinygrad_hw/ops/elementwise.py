@@ -17,6 +17,76 @@ from ..errors import ShapeError
 from ..graph import Handle, primitive
 from ..kernels import hw5
 
+__all__ = [
+    "abs",
+    "add",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "cast",
+    "cbrt",
+    "ceil",
+    "clip",
+    "cos",
+    "cosh",
+    "divide",
+    "elu",
+    "equal",
+    "erf",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "gelu",
+    "greater",
+    "greater_equal",
+    "hypot",
+    "identity",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "leaky_relu",
+    "less",
+    "less_equal",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logaddexp",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "power",
+    "reciprocal",
+    "relu",
+    "relu_grad",
+    "remainder",
+    "round",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "sinc",
+    "sinh",
+    "softplus",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "where",
+]
+
 # --- Arithmetic -------------------------------------------------------------------------------
 
 
@@ -368,7 +438,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     array([0. , 0.5, 1. ])
     """
     for bound in (min, max):
-        if isinstance(bound, Handle) and bound._node is not None and bound._node.tracked:
+        if isinstance(bound, Handle) and bound._node is not None:
             raise TypeError(
                 "clip: a bound requires a gradient; use minimum(maximum(x, low), high)"
             )
@@ -548,7 +618,7 @@ def _constant_op(function: Any) -> Any:
 
 def _as_tensor(y: Any) -> Any:
     tensor = object.__new__(Handle.result)
-    tensor._data, tensor._node = y, None
+    tensor._data, tensor._node, tensor._constant = y, None, None
     return tensor
 
 

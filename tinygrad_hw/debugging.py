@@ -1,0 +1,75 @@
+"""``with tg.debug():`` remembers the line that recorded each node, and checks every value."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .graph import Handle, observe
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+@contextmanager
+def debug() -> Iterator[None]:
+    """Find NaN and infinity where they arise, forward and backward, with the user's line.
+
+    Every node recorded inside remembers the file and line that made it, also for pictures. A value
+    that is NaN or infinite though its inputs are not raises a FloatingPointError that names the op
+    and the line; so does a backward, inside or later, at the node whose rule made one.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> with np.errstate(all="ignore"), tg.debug():
+    ...     tg.log(tg.Tensor([1.0, -1.0]))
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: log: NaN in 1 of 2 values, first at (1,), from finite inputs
+    """
+    with observe(_check):
+        yield
+
+
+def _check(primitive: Any, args: Any, params: Any, result: Any) -> None:
+    where = caller()
+    if result._node is not None and result._node.primitive is primitive:
+        result._node.extra()["where"] = where
+    values = [arg._data if isinstance(arg, Handle) else arg for arg in args]
+    if any(_bad(value) for value in values):
+        return
+    trouble = trouble_in(result._data)
+    if trouble:
+        place = f"; recorded at {where}" if where else ""
+        raise FloatingPointError(f"{primitive.name}: {trouble}, from finite inputs{place}")
+
+
+def trouble_in(array: np.ndarray[Any, Any]) -> str:
+    """Describe the NaN or infinities of an array; empty if it has none."""
+    bad = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    if not bad.any():
+        return ""
+    kind = "NaN" if np.isnan(array).any() else "infinity"
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{kind} in {int(bad.sum())} of {array.size} values, first at {first}"
+
+
+def _bad(value: Any) -> bool:
+    array = np.asarray(value)
+    return array.dtype.kind == "f" and not np.isfinite(array).all()
+
+
+def caller() -> str:
+    """Give the file and line of the innermost frame outside this package."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_PACKAGE):
+            return "" if file.startswith("<doctest") else f"{file}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
