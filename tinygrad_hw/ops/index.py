@@ -12,10 +12,12 @@ import operator
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from .. import domains
 from ..errors import ShapeError
 from ..graph import Handle, primitive
+from .elementwise import _value
 from .shape import _reshape
 
 # --- What an index is -------------------------------------------------------------------------
@@ -106,7 +108,9 @@ def _index_into(draw, shape):
     last = _integers(draw, shape[-1], (len(first),))
     if kind == "mixed":
         return (first, Ellipsis, last)
-    return (first.reshape(-1, 1), last)if len(shape) == 2 else (first, slice(None), None, -1)
+    if len(shape) == 2:
+        return (first.reshape(-1, 1), last)
+    return (first, slice(None), None, -1)
 
 
 def _basic_part(draw, side):
@@ -244,7 +248,7 @@ def _(g, y, x, v, *, index, needs):
     if needs[1]:
         taken = _getitem(g, index=index)
         if _may_repeat(index):
-            taken = taken * _winners(index, g.shape, g.dtype)
+            taken = taken * _winners(index, g.shape, taken)
         # NumPy lets a value have more leading axes of length 1 than the place that it goes to.
         extra = len(v.shape) - len(taken.shape)
         if extra > 0:
@@ -252,13 +256,12 @@ def _(g, y, x, v, *, index, needs):
     return _setitem(g, 0, index=index), taken
 
 
-def _winners(index, shape, dtype):
+def _winners(index, shape, written):
     """1 where a value is the last that is written to its place, 0 elsewhere."""
-    places = _flat_places(index, shape)
-    order = np.arange(places.size).reshape(places.shape)
+    order = np.arange(math.prod(written.shape)).reshape(written.shape)
     last = np.zeros(shape, np.intp)
     last[index] = order
-    return (last[index] == order).astype(dtype)
+    return (last[index] == order).astype(written.dtype)
 
 
 def setitem(x: Any, v: Any, *, index: Any) -> Any:
@@ -312,11 +315,11 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     array([[2., 1.],
            [4., 3.]])
     """
-    part = _integer_part(indices, "take")
     if axis is None:
-        return _getitem(_reshape(x, shape=(-1,)), index=part)
-    before = _checked_axis(axis, x)
-    return _getitem(x, index=(*(slice(None),) * before, part))
+        x, axis = _reshape(x, shape=(-1,)), 0
+    axis = _checked_axis(axis, x)
+    part = _positions(indices, x, axis, "take")
+    return _getitem(x, index=(*(slice(None),) * axis, part))
 
 
 def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
@@ -337,14 +340,18 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     >>> tg.take_along_axis(x, tg.argsort(x))
     array([[1., 2., 3.]])
     """
-    part = np.asarray(_integer_part(indices, "take_along_axis"))
     if axis is None:
-        return _getitem(_reshape(x, shape=(-1,)), index=part.reshape(-1))
-    shape, axis = np.shape(x), _checked_axis(axis, x)
-    if part.ndim != len(shape):
+        x, axis = _reshape(x, shape=(-1,)), 0
+        indices = np.reshape(_value(indices), -1)
+    shape, axis = np.shape(_value(x)), _checked_axis(axis, x)
+    part = np.asarray(_positions(indices, x, axis, "take_along_axis"))
+    if part.ndim != len(shape) or any(
+        n != axis and side not in (1, part.shape[n]) and part.shape[n] != 1
+        for n, side in enumerate(shape)
+    ):
         raise ShapeError(
-            f"take_along_axis: indices {part.shape} have {part.ndim} axes, x {shape} has "
-            f"{len(shape)}; want as many, with any length along axis {axis}"
+            f"take_along_axis: indices of shape {part.shape} for x of shape {shape}; want "
+            f"{len(shape)} axes, as long as those of x except for axis {axis}"
         )
     grid = [
         part if n == axis else np.arange(side).reshape((-1,) + (1,) * (len(shape) - n - 1))
@@ -353,15 +360,24 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     return _getitem(x, index=tuple(grid))
 
 
-def _integer_part(indices, op):
+def _positions(indices, x, axis, op):
+    """Check integers that are positions along an axis."""
     part = _constant_part(indices, op)
-    if np.asarray(part).dtype.kind not in "iu":
+    if isinstance(part, slice) or np.asarray(part).dtype.kind not in "iu":
         raise IndexError(f"{op}: want integer indices, got {indices!r}")
+    side = np.shape(_value(x))[axis]
+    outside = np.less(part, -side) | np.greater_equal(part, side)
+    if np.any(outside):
+        first = np.asarray(part)[outside].flat[0]
+        raise IndexError(
+            f"{op}: index {first} is out of bounds for axis {axis} of length {side}; want "
+            f"{-side} to {side - 1}"
+        )
     return part
 
 
 def _checked_axis(axis, x):
-    return np.lib.array_utils.normalize_axis_index(operator.index(axis), len(np.shape(x)))
+    return normalize_axis_index(operator.index(axis), np.ndim(_value(x)))
 
 
 __all__ = ["getitem", "scatter_add", "setitem", "take", "take_along_axis"]
