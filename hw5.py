@@ -71,7 +71,8 @@ def get_mini_batch(
     Raises
     ------
     ValueError
-        If a shape is wrong, the set is empty, a label is not a class or ``batch_size`` is below 1.
+        If a shape is wrong, the set is empty, a label is not a class or ``batch_size`` is not a
+        whole number of at least 1.
 
     Examples
     --------
@@ -79,21 +80,26 @@ def get_mini_batch(
     >>> [b.shape for b in x], y[0].shape
     ([(196, 2), (196, 2), (196, 1)], (10, 2))
     """
-    im_train, label_train = np.asarray(im_train), np.asarray(label_train)
+    op = "get_mini_batch"
+    im_train, label_train = _arrays(op, im_train=im_train, label_train=label_train)
     if im_train.ndim != 2:
-        raise ValueError(f"get_mini_batch: im_train is {im_train.shape}; want (196, N)")
+        raise ValueError(
+            f"{op}: im_train has the shape {im_train.shape}; want (196, N), one image a column: "
+            "use im_train.reshape((-1, 196)).T"
+        )
     n = im_train.shape[1]
     if n == 0:
-        raise ValueError("get_mini_batch: the training set is empty; want at least one image")
+        raise ValueError(f"{op}: the training set is empty; want at least one image")
     if label_train.shape != (1, n):
+        transposed = label_train.shape == (n, 1)
         raise ValueError(
-            f"get_mini_batch: label_train is {label_train.shape} for {n} images; want (1, {n})"
+            f"{op}: label_train has the shape {label_train.shape} and im_train {im_train.shape}, "
+            f"that is {n} images; want labels (1, {n}){': use label_train.T' if transposed else ''}"
         )
-    if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
-        raise ValueError(f"get_mini_batch: batch_size is {batch_size!r}; want a whole number >= 1")
-    one_hot = _one_hot(label_train.ravel())
+    _check_whole(op, "batch_size", batch_size)
+    one_hot = _one_hot(op, label_train.ravel())
     order = np.random.default_rng(rng).permutation(n)
-    parts = [order[i : i + int(batch_size)] for i in range(0, n, int(batch_size))]
+    parts = [order[i : i + batch_size] for i in range(0, n, batch_size)]
     return [im_train[:, part] for part in parts], [one_hot[:, part] for part in parts]
 
 
@@ -121,7 +127,7 @@ def fc(x: Array, w: Array, b: Array) -> Array:
     array([[1.],
            [1.]])
     """
-    x, w, b = np.asarray(x), np.asarray(w), np.asarray(b)
+    x, w, b = _arrays("fc", x=x, w=w, b=b)
     _check_fc("fc", x, w, b)
     return w @ x + b
 
@@ -152,9 +158,10 @@ def fc_backward(dl_dy: Array, x: Array, w: Array, b: Array) -> tuple[Array, Arra
     >>> dx.ravel()
     array([1., 1., 0.])
     """
-    dl_dy, x, w, b = np.asarray(dl_dy), np.asarray(x), np.asarray(w), np.asarray(b)
-    _check_fc("fc_backward", x, w, b)
-    _check_same("fc_backward", "dl_dy", dl_dy.shape, (w.shape[0], x.shape[1]))
+    op = "fc_backward"
+    dl_dy, x, w, b = _arrays(op, dl_dy=dl_dy, x=x, w=w, b=b)
+    _check_fc(op, x, w, b)
+    _check_same(op, "dl_dy", dl_dy.shape, (w.shape[0], x.shape[1]))
     return w.T @ dl_dy, dl_dy @ x.T, dl_dy.sum(axis=1, keepdims=True)
 
 
@@ -166,6 +173,7 @@ def relu(x: Array) -> Array:
     >>> relu(np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 2.])
     """
+    (x,) = _arrays("relu", x=x)
     return np.maximum(x, 0)
 
 
@@ -177,7 +185,7 @@ def relu_backward(dl_dy: Array, x: Array) -> Array:
     >>> relu_backward(np.array([5.0, 5.0, 5.0]), np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 5.])
     """
-    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
+    dl_dy, x = _arrays("relu_backward", dl_dy=dl_dy, x=x)
     _check_same("relu_backward", "dl_dy", dl_dy.shape, x.shape)
     return _masked(dl_dy, x > 0)
 
@@ -212,10 +220,10 @@ def loss_cross_entropy_softmax(x: Array, y: Array) -> tuple[float, Array]:
     >>> print(l, dl_dx.ravel())
     1000.0 [ 1. -1.]
     """
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim != 2 or x.shape[0] == 0:
-        raise ValueError(f"loss_cross_entropy_softmax: x is {x.shape}; want columns (m, R)")
-    _check_same("loss_cross_entropy_softmax", "y", y.shape, x.shape)
+    op = "loss_cross_entropy_softmax"
+    x, y = _arrays(op, x=x, y=y)
+    _check_column(op, "x", x)
+    _check_same(op, "y", y.shape, x.shape)
     shifted = x - x.max(axis=0)
     exp = np.exp(shifted)
     total = exp.sum(axis=0)
@@ -261,7 +269,7 @@ def conv(
            [6., 9., 9., 6.],
            [4., 6., 6., 4.]])
     """
-    x, w_conv, b_conv = np.asarray(x), np.asarray(w_conv), np.asarray(b_conv)
+    x, w_conv, b_conv = _arrays("conv", x=x, w_conv=w_conv, b_conv=b_conv)
     _check_conv("conv", x, w_conv, b_conv)
     return correlate(x, w_conv, stride=stride, padding=padding) + b_conv[:, 0]
 
@@ -302,14 +310,13 @@ def conv_backward(
     >>> dl_dw[1, 1, 0, 0], dl_db[0, 0]
     (np.float64(9.0), np.float64(9.0))
     """
-    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
-    w_conv, b_conv = np.asarray(w_conv), np.asarray(b_conv)
-    _check_conv("conv_backward", x, w_conv, b_conv)
-    window = _window(x.shape, w_conv.shape[:2], stride, padding)
-    _check_same(
-        "conv_backward", "dl_dy", dl_dy.shape, (*x.shape[:-3], *window.out, w_conv.shape[3])
-    )
-    dl_dw = correlate_dw(dl_dy, x, size=w_conv.shape[:2], stride=stride, padding=padding)
+    op = "conv_backward"
+    dl_dy, x, w_conv, b_conv = _arrays(op, dl_dy=dl_dy, x=x, w_conv=w_conv, b_conv=b_conv)
+    _check_conv(op, x, w_conv, b_conv)
+    size = w_conv.shape[:2]
+    window = _window(x.shape, size, stride, padding)
+    _check_same(op, "dl_dy", dl_dy.shape, (*x.shape[:-3], *window.out, w_conv.shape[3]))
+    dl_dw = correlate_dw(dl_dy, x, size=size, stride=stride, padding=padding)
     dl_db = dl_dy.sum(axis=tuple(range(dl_dy.ndim - 1)))
     return dl_dw, dl_db[:, np.newaxis]
 
@@ -339,7 +346,7 @@ def pool2x2(x: Array, *, size: Pair = 2) -> Array:
     array([[ 5.,  7.],
            [13., 15.]])
     """
-    x = np.asarray(x)
+    (x,) = _arrays("pool2x2", x=x)
     _check_tiles("pool2x2", x, size)
     return max_pool(x, size=size)
 
@@ -369,11 +376,11 @@ def pool2x2_backward(dl_dy: Array, x: Array, *, size: Pair = 2) -> Array:
     array([[7., 0.],
            [0., 0.]])
     """
-    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
-    _check_tiles("pool2x2_backward", x, size)
-    rows, columns = _pair(size)
+    op = "pool2x2_backward"
+    dl_dy, x = _arrays(op, dl_dy=dl_dy, x=x)
+    rows, columns = _check_tiles(op, x, size)
     pooled = (*x.shape[:-3], x.shape[-3] // rows, x.shape[-2] // columns, x.shape[-1])
-    _check_same("pool2x2_backward", "dl_dy", dl_dy.shape, pooled)
+    _check_same(op, "dl_dy", dl_dy.shape, pooled)
     return max_unpool(dl_dy, pool_winners(x, size=size), shape=x.shape[-3:-1], size=size)
 
 
@@ -388,7 +395,8 @@ def flattening(x: Array) -> Array:
     >>> flattening(np.zeros((7, 7, 3))).shape
     (147, 1)
     """
-    return np.asarray(x).reshape(-1, 1)
+    (x,) = _arrays("flattening", x=x)
+    return x.reshape(-1, 1).copy()
 
 
 def flattening_backward(dl_dy: Array, x: Array) -> Array:
@@ -399,9 +407,9 @@ def flattening_backward(dl_dy: Array, x: Array) -> Array:
     >>> flattening_backward(np.zeros((147, 1)), np.zeros((7, 7, 3))).shape
     (7, 7, 3)
     """
-    dl_dy, x = np.asarray(dl_dy), np.asarray(x)
+    dl_dy, x = _arrays("flattening_backward", dl_dy=dl_dy, x=x)
     _check_same("flattening_backward", "dl_dy", dl_dy.shape, (x.size, 1))
-    return dl_dy.reshape(x.shape)
+    return dl_dy.reshape(x.shape).copy()
 
 
 def train_mlp(
@@ -581,12 +589,12 @@ def _sgd(
     progress: bool,
 ) -> Array:
     """Algorithm 1 of the handout: update ``weights`` in place and return the losses."""
-    if not learning_rate > 0:
-        raise ValueError(f"train_{name.lower()}: learning_rate is {learning_rate}; want above 0")
+    op = f"train_{name.lower()}"
+    if not 0 < learning_rate < np.inf:
+        raise ValueError(f"{op}: learning_rate is {learning_rate}; want a number above 0")
     if not 0 < decay_rate <= 1:
-        raise ValueError(f"train_{name.lower()}: decay_rate is {decay_rate}; want in (0, 1]")
-    if num_iters < 1:
-        raise ValueError(f"train_{name.lower()}: num_iters is {num_iters}; want at least 1")
+        raise ValueError(f"{op}: decay_rate is {decay_rate}; want in (0, 1]")
+    _check_whole(op, "num_iters", num_iters)
     losses = np.empty((num_iters, 1))
     for i in _progress_bar(range(num_iters), name, show=progress):
         if i > 0 and i % 1000 == 0:
@@ -685,9 +693,12 @@ def compute_confusion_matrix_and_accuracy(
     0.75
     """
     op = "compute_confusion_matrix_and_accuracy"
-    pred, label = np.ravel(pred), np.ravel(label)
+    pred, label = (array.ravel() for array in _arrays(op, pred=pred, label=label))
+    _check_whole(op, "n_classes", n_classes)
     if pred.size == 0 or pred.size != label.size:
-        raise ValueError(f"{op}: got {pred.size} predictions for {label.size} labels; want as many")
+        raise ValueError(
+            f"{op}: got {pred.size} predictions for {label.size} labels; want as many, at least one"
+        )
     for name, classes in (("pred", pred), ("label", label)):
         if np.any((classes < 0) | (classes >= n_classes) | (classes != np.floor(classes))):
             raise ValueError(f"{op}: {name} has entries that are no class; want 0..{n_classes - 1}")
@@ -836,7 +847,7 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
         raise ValueError(
             f"{path}: label is {label.dtype} {label.shape}; want integers ({len(image)}, 1)"
         )
-    _one_hot(label.ravel())
+    _one_hot(str(path), label.ravel())
     return image, label
 
 
@@ -877,12 +888,9 @@ class Window:
         padding: Padding = "valid",
         dilation: Pair = 1,
     ) -> None:
-        self.size, self.stride, self.dilation = _pair(size), _pair(stride), _pair(dilation)
+        self.size, self.stride = _pair("size", size), _pair("stride", stride)
+        self.dilation = _pair("dilation", dilation)
         self.image = shape[-3:-1]
-        if min(self.size) < 1 or min(self.stride) < 1 or min(self.dilation) < 1:
-            raise ValueError(
-                f"window: size {size}, stride {stride}, dilation {dilation}; want all at least 1"
-            )
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.size, strict=True)]
         rows, columns = _padding(padding, self.image, reach, self.stride)
         self.before, self.after = (rows[0], columns[0]), (rows[1], columns[1])
@@ -923,7 +931,15 @@ class Window:
         return x[:, top : top + height, left : left + width]
 
 
-_window = functools.lru_cache(maxsize=256, typed=True)(Window)
+_kept_window = functools.lru_cache(maxsize=256, typed=True)(Window)
+
+
+def _window(shape: tuple[int, ...], *settings: Any) -> Window:
+    """A :class:`Window`, laid out once for all calls with the same arguments."""
+    try:
+        return _kept_window(shape, *settings)
+    except TypeError:  # A list does not hash.
+        return Window(shape, *settings)
 
 
 def correlate(
@@ -1001,7 +1017,7 @@ def correlate_dw(
     # A product per row of windows: BLAS is slow at one long thin product.
     rows = (window.out[0], -1)
     by_row = taps.reshape(len(taps), *rows).transpose(1, 0, 2)
-    dl_dw = (by_row @ g.reshape(len(g), *rows).transpose(1, 2, 0)).sum(axis=0)
+    dl_dw: Array = (by_row @ g.reshape(len(g), *rows).transpose(1, 2, 0)).sum(axis=0)
     return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
 
 
@@ -1039,7 +1055,7 @@ def pool_winners(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Arr
     *taps, _ = window.taps()
     kind = np.int8 if len(taps) < 2**7 else np.intp
     # The winner's number is how many entries stand before it, none of them the largest.
-    winners = np.zeros_like(largest, dtype=kind)
+    winners: Array = np.zeros_like(largest, dtype=kind)
     for _, _, rows, columns in reversed(taps):
         winners += 1
         winners *= x[..., rows, columns, :] != largest
@@ -1130,8 +1146,11 @@ def _zeros_ordered_like(x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return zeros.transpose(np.argsort(order))
 
 
-def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, (int, np.integer)) else (value[0], value[1])
+def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and n >= least for n in pair):
+        raise ValueError(f"{name} is {value!r}; want a whole number >= {least} or a pair of them")
+    return int(pair[0]), int(pair[1])
 
 
 def _padding(
@@ -1149,47 +1168,86 @@ def _padding(
         return rows, columns
     if isinstance(padding, str):
         raise ValueError(f"padding is {padding!r}; want 'same', 'valid' or numbers")
-    if isinstance(padding, (int, np.integer)):
-        padding = (int(padding), int(padding))
-    rows, columns = ((p, p) if isinstance(p, (int, np.integer)) else p for p in padding)
-    if min(*rows, *columns) < 0:
-        raise ValueError(f"padding is {padding}; want no negative number")
-    return (rows[0], rows[1]), (columns[0], columns[1])
+    both = padding if isinstance(padding, (tuple, list)) and len(padding) == 2 else (padding,) * 2
+    rows, columns = (_pair("padding", p, least=0) for p in both)
+    return rows, columns
 
 
 # --- Checks of arguments ----------------------------------------------------------------------
 
 
+def _arrays(op: str, **given: Any) -> list[Array]:
+    """The arguments of a function as arrays of numbers."""
+    arrays = []
+    for name, value in given.items():
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{op}: {name} is no array: {error}") from None
+        if array.dtype.kind not in "fiubc":
+            raise ValueError(
+                f"{op}: {name} is {type(value).__name__} of {array.dtype}; want numbers"
+            )
+        arrays.append(array)
+    return arrays
+
+
 def _check_same(op: str, name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if given != wanted:
-        raise ValueError(f"{op}: {name} has the shape {given}; want {wanted}")
+        flat = len(given) == 1 and wanted == (*given, 1)
+        advice = f": use {name}.reshape(-1, 1)" if flat else ""
+        raise ValueError(f"{op}: {name} has the shape {given}; want {wanted}{advice}")
+
+
+def _check_column(op: str, name: str, x: Array) -> None:
+    if x.ndim != 2 or x.shape[0] == 0:
+        advice = f": use {name}.reshape(-1, 1)" if x.ndim == 1 else ""
+        raise ValueError(
+            f"{op}: {name} has the shape {x.shape}; want a column (m, 1), or columns (m, R){advice}"
+        )
 
 
 def _check_fc(op: str, x: Array, w: Array, b: Array) -> None:
-    if x.ndim != 2 or w.ndim != 2 or x.shape[0] != w.shape[1]:
+    _check_column(op, "x", x)
+    if w.ndim != 2 or x.shape[0] != w.shape[1]:
+        transposed = w.ndim == 2 and x.shape[0] == w.shape[0]
         raise ValueError(
-            f"{op}: x is {x.shape} and w is {w.shape}; want (m, 1) or (m, R) and (n, m)"
+            f"{op}: w has the shape {w.shape} and x {x.shape}; "
+            f"want w (n, {x.shape[0]}){': use w.T' if transposed else ''}"
         )
     _check_same(op, "b", b.shape, (w.shape[0], 1))
 
 
 def _check_conv(op: str, x: Array, w: Array, b: Array) -> None:
-    if x.ndim < 3 or w.ndim != 4 or x.shape[-1] != w.shape[2] or 0 in (*x.shape[-3:], *w.shape):
+    _check_images(op, x)
+    if w.ndim != 4 or x.shape[-1] != w.shape[2] or 0 in w.shape:
         raise ValueError(
-            f"{op}: x is {x.shape} and w_conv is {w.shape}; want (..., H, W, C1) and (h, w, C1, C2)"
+            f"{op}: w_conv has the shape {w.shape} and x {x.shape}; want (h, w, {x.shape[-1]}, C2)"
         )
     _check_same(op, "b_conv", b.shape, (w.shape[3], 1))
 
 
-def _check_tiles(op: str, x: Array, size: Pair) -> None:
-    rows, columns = _pair(size)
-    if min(rows, columns) < 1:
-        raise ValueError(f"{op}: size is {size}; want at least 1")
-    if x.ndim < 3 or x.shape[-3] % rows or x.shape[-2] % columns or 0 in x.shape[-3:]:
+def _check_images(op: str, x: Array) -> None:
+    if x.ndim < 3 or 0 in x.shape[-3:]:
+        advice = ": use x[:, :, np.newaxis] for one channel" if x.ndim == 2 else ""
         raise ValueError(
-            f"{op}: x is {x.shape}; want (..., H, W, C) with H a multiple of {rows} "
-            f"and W a multiple of {columns}"
+            f"{op}: x has the shape {x.shape}; want (H, W, C) or (..., H, W, C){advice}"
         )
+
+
+def _check_tiles(op: str, x: Array, size: Pair) -> tuple[int, int]:
+    rows, columns = _pair(f"{op}: size", size)
+    _check_images(op, x)
+    if x.shape[-3] % rows or x.shape[-2] % columns:
+        raise ValueError(
+            f"{op}: x has the shape {x.shape}; want H a multiple of {rows} and W of {columns}"
+        )
+    return rows, columns
+
+
+def _check_whole(op: str, name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{op}: {name} is {value!r}; want a whole number >= 1")
 
 
 def _check_batches(op: str, xs: Sequence[Array], ys: Sequence[Array]) -> None:
@@ -1207,11 +1265,13 @@ def _check_batches(op: str, xs: Sequence[Array], ys: Sequence[Array]) -> None:
             )
 
 
-def _one_hot(label: Array) -> Array:
+def _one_hot(op: str, label: Array) -> Array:
     """Labels (N,) as columns (10, N)."""
     bad = label[(label < 0) | (label >= N_CLASSES) | (label != np.floor(label))]
     if bad.size:
-        raise ValueError(f"label {bad[0]} is no class; want whole numbers 0..{N_CLASSES - 1}")
+        raise ValueError(
+            f"{op}: label {bad[0]} is no class; want whole numbers 0 to {N_CLASSES - 1}"
+        )
     return np.eye(N_CLASSES)[:, label.astype(np.intp)]
 
 
@@ -1237,8 +1297,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(data: Path, out: Path, seed: int) -> None:
     image_train, label_train, image_test, label_test, label_classes = get_MNIST_data(data)
-    if not os.access(out, os.W_OK):
-        raise OSError(f"{out}: no folder to write to; make it or name another with --out")
+    if not (out.is_dir() and os.access(out, os.W_OK)):
+        raise OSError(f"{out}: not a folder that can be written to; name another with --out")
     im_train, im_test = (im.reshape((-1, 196)).T / 255.0 for im in (image_train, image_test))
     x, y = get_mini_batch(im_train, label_train.T, batch_size=32, rng=seed)
     networks: tuple[tuple[str, Any, Any, tuple[int, ...], tuple[str, ...]], ...] = (
