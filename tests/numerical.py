@@ -47,8 +47,9 @@ def _compare(function, xs, directions, rtol, level, op):
         return sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
 
     def along(h):
-        points = [tg.Tensor(x + h * d, requires_grad=True)
-                  for x, d in zip(xs, directions, strict=True)]
+        points = [
+            tg.Tensor(x + h * d, requires_grad=True) for x, d in zip(xs, directions, strict=True)
+        ]
         return function(*points).item()
 
     def central(h):

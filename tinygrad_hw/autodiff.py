@@ -443,9 +443,7 @@ def _tracked_node(x: Any, op: str) -> Node:
     return x._node
 
 
-def _pull_to(
-    seeds: list[tuple[Node, Any]], nodes: list[Node], *, create_graph: bool
-) -> list[Any]:
+def _pull_to(seeds: list[tuple[Node, Any]], nodes: list[Node], *, create_graph: bool) -> list[Any]:
     """Cotangents at ``nodes`` as tensors, zeros where they are not reached."""
     if create_graph:
         seeds = [(node, g if isinstance(g, Handle) else wrap(g)) for node, g in seeds]
@@ -693,7 +691,9 @@ class _Call:
     ) -> None:
         numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         if not all(-len(args) <= n < len(args) for n in numbers):
-            raise ValueError(f"{op}: argnums is {argnums}, but got {len(args)} positional arguments")
+            raise ValueError(
+                f"{op}: argnums is {argnums}, but got {len(args)} positional arguments"
+            )
         chosen = tuple(_numbers_to_array(args[n]) for n in numbers)
         leaves, self.rebuild = tree.flatten(chosen[0] if isinstance(argnums, int) else chosen)
         # Under no_grad the derivative is computed all the same, but nothing beyond it is recorded.
@@ -734,11 +734,7 @@ class _Call:
         )
         with enable_grad():
             pulled = _pull_to(seeds, [x._node for x in self.variables], create_graph=True)
-        pairs = [
-            (g._node, t)
-            for g, t in zip(pulled, tangents, strict=True)
-            if g._node is not None
-        ]
+        pairs = [(g._node, t) for g, t in zip(pulled, tangents, strict=True) if g._node is not None]
         return _pull_to(pairs, [probe._node for probe in probes], create_graph=deeper)
 
     def _reaches_outside(self, seeds: list[tuple[Node, Any]]) -> bool:
@@ -904,9 +900,7 @@ def _frontier(root: Node, start: int) -> set[Node]:
     older = {root} if root.index < start else set()
     for node in _reachable([root])[0]:
         if node.index > start:
-            older |= {
-                p for p in node.parents if type(p) in VARIABLES and p.index < start
-            }
+            older |= {p for p in node.parents if type(p) in VARIABLES and p.index < start}
     return older
 
 
@@ -936,7 +930,9 @@ def _replaying(
                 "checkpoint: the function gave other values when it was called again; seed its "
                 "random numbers inside it"
             )
-        cotangents, _ = pull([(again._node, g)], [*nodes, *captured], create_graph=deeper, beyond=False)
+        cotangents, _ = pull(
+            [(again._node, g)], [*nodes, *captured], create_graph=deeper, beyond=False
+        )
         return tuple(cotangents.get(node) for node in [*nodes, *captured])
 
     op.rule(rule, keeps="y")

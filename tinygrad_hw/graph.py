@@ -137,6 +137,7 @@ class Handle:
     def __init_subclass__(cls) -> None:
         Handle.result = cls
 
+
 FREED: tuple[Any, ...] = ("freed",)
 _new, _asarray, _ndarray = object.__new__, np.asarray, np.ndarray
 _NO_PARAMS: dict[str, Any] = {}

@@ -41,12 +41,40 @@ _OTHER_NAMES = {
     "invert": "logical_not",
 }
 _ABOUT_ARRAYS = frozenset(
-    {"shape", "ndim", "size", "result_type", "can_cast", "iscomplexobj", "isrealobj", "may_share_memory"}
+    {
+        "shape",
+        "ndim",
+        "size",
+        "result_type",
+        "can_cast",
+        "iscomplexobj",
+        "isrealobj",
+        "may_share_memory",
+    }
 )
 _ON_VALUES = frozenset(
-    {"array_equal", "allclose", "isclose", "array_repr", "array_str", "array2string", "save",
-     "savez", "savez_compressed", "savetxt", "zeros_like", "ones_like", "empty_like", "full_like",
-     "nonzero", "flatnonzero", "argwhere", "array_equiv", "count_nonzero", "shares_memory"}
+    {
+        "array_equal",
+        "allclose",
+        "isclose",
+        "array_repr",
+        "array_str",
+        "array2string",
+        "save",
+        "savez",
+        "savez_compressed",
+        "savetxt",
+        "zeros_like",
+        "ones_like",
+        "empty_like",
+        "full_like",
+        "nonzero",
+        "flatnonzero",
+        "argwhere",
+        "array_equiv",
+        "count_nonzero",
+        "shares_memory",
+    }
 )
 
 
@@ -109,7 +137,9 @@ def call_function(function: Any, args: Any, kwargs: Any) -> Any:
         return op(*args, **given)
     except TypeError as error:
         if "unexpected keyword" in str(error):
-            raise TypeError(f"np.{name}: {error}; tg.{op.__name__} takes no such argument") from None
+            raise TypeError(
+                f"np.{name}: {error}; tg.{op.__name__} takes no such argument"
+            ) from None
         raise
 
 
@@ -119,9 +149,7 @@ _RENAMED = {("clip", "a_min"): "min", ("clip", "a_max"): "max"}
 def _op(name: str) -> Any:
     op = getattr(ops, _OTHER_NAMES.get(name, name), None)
     if not callable(op) or name.startswith("_") or name in ("primitives", "Any"):
-        raise MissingRuleError(
-            f"np.{name}: has no rule for gradients on tensors; {_advice(name)}"
-        )
+        raise MissingRuleError(f"np.{name}: has no rule for gradients on tensors; {_advice(name)}")
     return op
 
 

@@ -439,9 +439,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     """
     for bound in (min, max):
         if isinstance(bound, Handle) and bound._node is not None:
-            raise TypeError(
-                "clip: a bound requires a gradient; use minimum(maximum(x, low), high)"
-            )
+            raise TypeError("clip: a bound requires a gradient; use minimum(maximum(x, low), high)")
     return _clip(x, lower=_value(min), upper=_value(max))
 
 
@@ -479,9 +477,7 @@ def _relu_grad_call(draw):
     return (draw.array(shape), draw.array(shape)), {}
 
 
-@primitive(
-    domain=domains.Domain("all reals", _relu_grad_call), piece=lambda g, x: np.sign(x)
-)
+@primitive(domain=domains.Domain("all reals", _relu_grad_call), piece=lambda g, x: np.sign(x))
 def relu_grad(g, x):
     """The handout's ``relu_backward``: the gradient of relu, itself a primitive."""
     return hw5.relu_backward(g, x)

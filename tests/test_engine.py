@@ -1,0 +1,518 @@
+"""The graph and the walk through it: what is kept, freed, checked, and what it costs."""
+
+import gc
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+
+
+def leaf(*values):
+    return tg.Tensor(values[0] if len(values) == 1 else values, requires_grad=True)
+
+
+# --- Shape of the graph -----------------------------------------------------------------------
+
+
+def test_a_chain_of_100_000_ops_runs_forward_and_backward_and_is_freed():
+    x = leaf(1.0)
+    y = x
+    for _ in range(100_000):
+        y = y + 1e-5
+    y.backward()
+    assert x.grad == 1.0
+    del y
+
+
+def test_60_doublings_are_walked_once_each():
+    x = leaf(1.0)
+    y = x
+    for _ in range(60):
+        y = y + y
+    y.backward()
+    assert x.grad == 2.0**60
+
+
+def test_memory_grows_linearly_with_the_ops():
+    def peak(n):
+        x = leaf(np.ones(10))
+        tracemalloc.start()
+        y = x
+        for _ in range(n):
+            y = y * 1.0
+        y.sum().backward()
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    # Quadratic growth would make it 16; hash tables grow in steps.
+    assert peak(4000) < 8 * peak(1000)
+
+
+def test_time_grows_linearly_with_the_ops():
+    def seconds(n):
+        best = np.inf
+        for _ in range(3):
+            x = leaf(1.0)
+            start = time.perf_counter()
+            y = x
+            for _ in range(n):
+                y = y * 1.0
+            y.backward()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    # Quadratic growth would make it 64; the bound leaves room for a busy machine.
+    assert seconds(16_000) < 30 * seconds(2_000)
+
+
+def test_no_cyclic_garbage():
+    w = leaf(np.ones(3))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            (tg.sin(w) * w).sum().backward()
+            tg.grad((w * w).sum(), w)
+            tg.grad(tg.grad((w**3).sum(), w, create_graph=True).sum(), w)
+            tg.grad(tg.grad(tg.sin))(1.0)
+            tg.checkpoint(lambda x: (x * w).sum(), w).backward()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_the_graph_dies_with_its_last_tensor():
+    import weakref
+
+    y = leaf(2.0) * 3.0
+    node = weakref.ref(y._node)
+    del y
+    assert node() is None
+
+
+# --- Freeing, overwriting ---------------------------------------------------------------------
+
+
+def test_a_second_backward_raises_with_advice():
+    for make in (lambda x: (x * x).sum(), lambda x: (x + x).sum()):
+        y = make(leaf(1.0, 2.0))
+        y.backward()
+        with pytest.raises(tg.GraphError, match="retain_graph=True"):
+            y.backward()
+
+
+def test_retain_graph_accumulates():
+    x = leaf(1.0, 2.0)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [4.0, 8.0])
+
+
+def test_grad_does_not_free_or_accumulate():
+    x = leaf(3.0)
+    y = x * x
+    assert tg.grad(y, x).item() == 6.0
+    assert x.grad is None
+    y.backward()
+    assert x.grad == 6.0
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.data.__setitem__(0, 5.0),
+        lambda x: x.data.__iadd__(1.0),
+        lambda x: x.data.fill(3.0),
+        lambda x: np.copyto(x.data, 3.0),
+        lambda x: np.add(x.data, 1.0, out=x.data),
+        lambda x: x.data[1:].__setitem__(0, 7.0),
+    ],
+)
+def test_a_raw_write_after_use_raises(write):
+    x = leaf(1.0, 2.0)
+    y = (x * x).sum()
+    write(x)
+    with pytest.raises(tg.GraphError, match="written to in place after 'multiply'"):
+        y.backward()
+
+
+def test_augmented_assignment_to_data_after_use_raises():
+    x = leaf(1.0, 2.0)
+    y = (x * x).sum()
+    x.data -= 1.0
+    with pytest.raises(tg.GraphError, match="in place"):
+        y.backward()
+
+
+def test_a_raw_write_before_use_or_to_values_nobody_kept_is_fine():
+    x = leaf(1.0, 2.0)
+    x.data[0] = 5.0
+    y = (x * x).sum()
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [10.0, 4.0])
+    z = (x + x).sum()
+    x.data[0] = 7.0
+    x.grad = None
+    z.backward()
+    np.testing.assert_array_equal(x.grad, [2.0, 2.0])
+
+
+def test_a_raw_write_to_an_intermediate_or_a_constant_raises():
+    x, c = leaf(1.0, 2.0), tg.Tensor([3.0, 4.0])
+    h = tg.exp(x)
+    y = (h * c).sum()
+    c.data[0] = 0.0
+    with pytest.raises(tg.GraphError, match="in place"):
+        y.backward()
+    h = tg.exp(x)
+    y = h.sum()
+    h.data[0] = 0.0
+    with pytest.raises(tg.GraphError, match="in place after 'exp'"):
+        y.backward()
+
+
+def test_data_behaves_as_an_array():
+    x = leaf(1.0, 2.0)
+    assert isinstance(x.data, np.ndarray)
+    assert type(x.data + 1) is np.ndarray
+    assert repr(x.data) == "array([1., 2.])"
+    assert type(np.sort(x.data)) is np.ndarray
+    x.data = [5.0, 6.0]
+    np.testing.assert_array_equal(x.numpy(), [5.0, 6.0])
+
+
+# --- Gradients --------------------------------------------------------------------------------
+
+
+def test_gradients_never_alias():
+    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    seed = np.ones(2)
+    (a + b).backward(seed)
+    assert not np.shares_memory(a.grad, b.grad)
+    assert not np.shares_memory(a.grad, seed)
+    a.grad += 1
+    np.testing.assert_array_equal(b.grad, [1.0, 1.0])
+    np.testing.assert_array_equal(seed, [1.0, 1.0])
+    x, y = leaf(1.0, 2.0), leaf(2.0, 5.0)
+    gx, gy = tg.grad(x + y, [x, y], np.ones(2))
+    assert not np.shares_memory(gx.data, gy.data)
+    x.sum().backward()
+    x.grad[0] = 9.0  # A gradient is an ordinary, writable array.
+
+
+def test_a_gradient_has_its_inputs_shape_and_dtype():
+    x = tg.Tensor(np.ones((3, 1), np.float32), requires_grad=True)
+    y = tg.Tensor(np.ones(4), requires_grad=True)
+    (x * y).sum().backward()
+    assert (x.grad.shape, x.grad.dtype) == ((3, 1), np.float32)
+    assert (y.grad.shape, y.grad.dtype) == ((4,), np.float64)
+    np.testing.assert_array_equal(x.grad, np.full((3, 1), 4.0))
+
+
+@pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "maximum", "hypot"])
+def test_broadcasting_equals_explicit_expand(op):
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(1, 2, (2, 1, 3)), rng.uniform(2, 3, (4, 1))
+    g = rng.standard_normal((2, 4, 3))
+    function = getattr(tg, op)
+    one, two = leaf(a), leaf(b)
+    function(one, two).backward(g)
+    three, four = leaf(a), leaf(b)
+    function(tg.broadcast_to(three, (2, 4, 3)), tg.broadcast_to(four, (2, 4, 3))).backward(g)
+    np.testing.assert_allclose(one.grad, three.grad, rtol=1e-14)
+    np.testing.assert_allclose(two.grad, four.grad, rtol=1e-14)
+
+
+def test_unused_and_zero_gradients_are_zeros():
+    x, y = leaf(1.0, 2.0), leaf(3.0)
+    g = tg.grad(x.sum(), [x, y])
+    np.testing.assert_array_equal(g[1].numpy(), 0.0)
+    tg.floor(x).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0.0, 0.0])
+
+
+def test_a_cotangent_for_a_non_scalar():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(tg.GraphError, match=r"call \.sum\(\)"):
+        (x * x).backward()
+    with pytest.raises(tg.ShapeError, match="cotangent has shape"):
+        (x * x).backward(np.ones(3))
+    (x * x).backward(np.array([1.0, 10.0]))
+    np.testing.assert_array_equal(x.grad, [2.0, 40.0])
+
+
+def test_python_scalars_never_promote_float32():
+    x = tg.Tensor(np.ones(3, np.float32), requires_grad=True)
+    y = ((2.0 * x + 1) / 3 - 0.5) ** 2
+    assert y.dtype == np.float32
+    y.sum().backward()
+    assert x.grad.dtype == np.float32
+    zero_d = tg.Tensor(np.float32(2.0), requires_grad=True)
+    z = zero_d * 3.0
+    assert z.dtype == np.float32
+    assert tg.grad(tg.grad(z * z, zero_d, create_graph=True), zero_d).dtype == np.float32
+
+
+def test_0_d_stays_an_array_to_order_3():
+    x = leaf(0.7)
+    y = tg.sin(x) * x
+    assert type(y.data[()]) is not tg.Tensor
+    assert y.shape == ()
+    assert isinstance(y.numpy(), np.ndarray)
+    d = tg.grad(tg.grad(tg.grad(lambda x: tg.sin(x) * x)))(0.7).item()
+    assert d == pytest.approx(-3 * np.sin(0.7) - 0.7 * np.cos(0.7), rel=1e-13)
+
+
+def test_nothing_leaks_from_where_a_zero_cotangent_meets_an_infinite_slope():
+    x = leaf(0.0, 4.0)
+    tg.where(x > 0, tg.sqrt(x), 0.0).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0.0, 0.25])
+    x = leaf(0.0, 2.0)
+    with np.errstate(divide="ignore"):
+        tg.where(x != 0, 1.0 / x, 0.0).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0.0, -0.25])
+    x = leaf(1000.0, 0.0)
+    with np.errstate(over="ignore"):
+        y = tg.where(x < 100, tg.exp(x), 1.0)
+    np.testing.assert_array_equal(tg.grad(y.sum(), x).numpy(), [0.0, 1.0])
+    x = leaf(0.0, 4.0)
+    tg.sqrt(x)[1].backward()
+    np.testing.assert_array_equal(x.grad, [0.0, 0.25])
+
+
+# --- no_grad, hooks, retain_grad, debug ----------------------------------------------------------
+
+
+def test_no_grad_gives_the_same_values_and_no_graph():
+    x = leaf(1.0, 2.0)
+    with tg.no_grad():
+        y = tg.exp(x) * x
+        with tg.enable_grad():
+            z = x * 2
+    assert not y.requires_grad
+    assert z.requires_grad
+    np.testing.assert_array_equal(y.numpy(), (tg.exp(x) * x).numpy())
+
+    @tg.no_grad()
+    def double(x):
+        return x * 2
+
+    assert not double(x).requires_grad
+    assert not double(x).requires_grad
+
+
+def test_no_grad_is_of_its_thread():
+    seen = []
+    with tg.no_grad():
+        thread = threading.Thread(target=lambda: seen.append((leaf(1.0) * 2).requires_grad))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_hooks_see_and_replace_the_gradient_and_can_be_removed():
+    x = leaf(2.0)
+    y = x * x
+    seen = []
+    remove = y.register_hook(lambda g: seen.append(g.item()))
+    y.register_hook(lambda g: g * 10)
+    x.register_hook(lambda g: g + 1)
+    y.backward(retain_graph=True)
+    assert seen == [1.0]
+    assert x.grad == 41.0
+    remove()
+    y.backward()
+    assert seen == [1.0]
+    with pytest.raises(tg.ShapeError, match="hook"):
+        z = x * x
+        z.register_hook(lambda g: np.ones(3))
+        z.backward()
+
+
+def test_retain_grad_of_an_intermediate():
+    x = leaf(2.0)
+    h = x * 3
+    h.retain_grad()
+    assert h.grad is None
+    (h * h).backward()
+    assert h.grad == 12.0
+    assert x.grad == 36.0
+
+
+def test_debug_names_the_op_and_the_line():
+    x = leaf(-1.0, 1.0)
+    with np.errstate(invalid="ignore"), tg.debug():
+        with pytest.raises(FloatingPointError, match=r"log: NaN in 1 of 2 values.*test_engine\.py"):
+            tg.log(x)
+        y = tg.sqrt(leaf(0.0, 1.0)).sum()
+    with pytest.raises(FloatingPointError, match=r"sqrt: the gradient of argument 0 has inf"):
+        y.backward()
+
+
+# --- checkpoint -------------------------------------------------------------------------------
+
+
+def test_checkpoint_gives_the_same_gradients_for_arguments_and_captured_tensors():
+    rng = np.random.default_rng(0)
+    x, w = leaf(rng.standard_normal((4, 3))), leaf(rng.standard_normal((3, 2)))
+
+    def layer(x):
+        return tg.tanh(x @ w)
+
+    plain = tg.grad((layer(x) ** 2).sum(), [x, w])
+    again = tg.grad((tg.checkpoint(layer, x) ** 2).sum(), [x, w])
+    for a, b in zip(plain, again, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-14)
+    second = [
+        tg.grad((tg.grad((f(x) ** 2).sum(), x, create_graph=True) ** 2).sum(), [x, w])
+        for f in (layer, lambda x: tg.checkpoint(layer, x))
+    ]
+    for a, b in zip(*second, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+def test_checkpoint_keeps_less():
+    x = leaf(np.ones(100_000))
+
+    def deep(x):
+        for _ in range(20):
+            x = tg.sin(x)
+        return x
+
+    def kept(f):
+        tracemalloc.start()
+        y = f(x).sum()
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        y.backward()
+        return size
+
+    assert kept(lambda x: tg.checkpoint(deep, x)) < kept(deep) / 5
+
+
+def test_checkpoint_notices_other_values():
+    rng = np.random.default_rng(0)
+    x = leaf(1.0, 2.0)
+    y = tg.checkpoint(lambda x: x * rng.standard_normal(2), x)
+    with pytest.raises(tg.GraphError, match="other values"):
+        y.sum().backward()
+
+
+# --- Assignment -------------------------------------------------------------------------------
+
+
+def test_item_assignment_is_differentiable_and_has_value_semantics():
+    x, v = leaf(1.0, 2.0, 3.0), leaf(10.0)
+    y = x * 2
+    before = y * 1
+    y[1] = v
+    np.testing.assert_array_equal(before.numpy(), [2.0, 4.0, 6.0])
+    np.testing.assert_array_equal(y.numpy(), [2.0, 10.0, 6.0])
+    (y * np.array([1.0, 10.0, 100.0])).sum().backward()
+    np.testing.assert_array_equal(x.grad, [2.0, 0.0, 200.0])
+    assert v.grad == 10.0
+
+
+def test_augmented_assignment_moves_the_handle():
+    x = leaf(1.0, 2.0)
+    y = x * 1
+    same = y
+    y += x
+    y *= 3
+    assert same is y
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, [6.0, 6.0])
+
+
+def test_assignment_to_a_leaf():
+    w = leaf(1.0, 2.0)
+    with pytest.raises(tg.GraphError, match="leaf"):
+        w[0] = 5.0
+    with pytest.raises(tg.GraphError, match="leaf"):
+        w += 1.0
+    with tg.no_grad():
+        w[0] = 5.0
+        w -= 1.0
+    assert w.requires_grad
+    np.testing.assert_array_equal(w.numpy(), [4.0, 1.0])
+    (w * w).sum().backward()
+    np.testing.assert_array_equal(w.grad, [8.0, 2.0])
+    c = tg.Tensor([1.0, 2.0])
+    c[0] = 7.0
+    np.testing.assert_array_equal(c.numpy(), [7.0, 2.0])
+
+
+def test_detach_and_numpy_are_copies():
+    x = leaf(1.0, 2.0)
+    d, n = x.detach(), x.numpy()
+    assert not d.requires_grad
+    n[0] = 9.0
+    d.data[0] = 9.0
+    np.testing.assert_array_equal(x.numpy(), [1.0, 2.0])
+    source = np.ones(2)
+    t = tg.Tensor(source)
+    source[0] = 9.0
+    np.testing.assert_array_equal(t.numpy(), [1.0, 1.0])
+
+
+# --- Primitives of one's own ------------------------------------------------------------------
+
+
+def test_a_users_primitive_and_its_missing_rule():
+    @tg.primitive
+    def double(x, *, times=1):
+        return x * 2.0**times
+
+    x = leaf(1.0, 2.0)
+    y = double(x, times=2)
+    with pytest.raises(tg.MissingRuleError, match=r"double.*@double\.rule"):
+        y.sum().backward()
+
+    @double.rule
+    def _(g, y, x, *, times):
+        return (double(g, times=times),)
+
+    y = double(x, times=2)
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, [4.0, 4.0])
+    assert type(double(np.ones(2))) is np.ndarray
+    with pytest.raises(TypeError, match="names out of"):
+        double.rule(lambda g, y, x: (g,), keeps="z")
+
+
+def test_a_rule_that_returns_too_few_or_misshapen_cotangents():
+    @tg.primitive
+    def plus(a, b):
+        return a + b
+
+    plus.rule(lambda g, y, a, b: (g,))
+    with pytest.raises(TypeError, match="1 cotangents for 2 inputs"):
+        plus(leaf(1.0), leaf(2.0)).backward()
+    plus.rule(lambda g, y, a, b: (g[:1], g))
+    with pytest.raises(tg.ShapeError, match="cotangent"):
+        plus(leaf(1.0, 2.0), leaf(1.0, 2.0)).sum().backward()
+
+
+def test_needs_spares_the_gradient_that_nobody_wants():
+    asked = []
+
+    @tg.primitive
+    def product(a, b):
+        return a * b
+
+    @product.rule(keeps="a b")
+    def _(g, y, a, b, *, needs):
+        asked.append(tuple(needs))
+        return g * b, g * a
+
+    x, w = leaf(1.0), leaf(2.0)
+    product(np.array(3.0), w).backward()
+    tg.grad(product(x, w), [w])
+    product(x, w).backward()
+    assert asked == [(False, True), (False, True), (True, True)]
