@@ -238,7 +238,10 @@ def _setitem(x, v, *, index):
             f"cannot put {np.result_type(v)} into {out.dtype} without loss; "
             "use x.astype(float) first"
         )
-    out[index] = v
+    try:
+        out[index] = v
+    except TypeError as error:
+        raise ShapeError(str(error)) from None
     return out
 
 
