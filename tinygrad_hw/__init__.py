@@ -20,6 +20,23 @@ from .serialize import load, save
 from .tensor import Tensor
 
 __version__ = "0.1.0"
+__all__ = [
+    "GraphError",
+    "MissingRuleError",
+    "Primitive",
+    "ShapeError",
+    "Tensor",
+    "debug",
+    "is_recording",
+    "load",
+    "nn",
+    "observe",
+    "optim",
+    "primitive",
+    "save",
+]
+__all__ += autodiff.__all__
+__all__ += ops.__all__
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,11 @@ from .ops.shape import sum_to
 
 _by_index = attrgetter("index")
 
+
+def _is_leaf(node: Node) -> bool:
+    return type(node) is Leaf
+
+
 # The kinds of a node's parents that have gradients; others are constants and Python scalars.
 VARIABLES = frozenset({Node, Leaf})
 
@@ -67,7 +72,7 @@ def pull(
     for node, seed in seeds:
         starts[node] = starts[node] + seed if node in starts else seed
     order, special = _reachable(starts)
-    keep = {node for node in order if type(node) is Leaf} if wanted is None else set(wanted)
+    keep = set(filter(_is_leaf, order) if wanted is None else wanted)
     useful = None if wanted is None else _leading_to(keep, order)
     path = order if useful is None else [node for node in order if node in useful]
     hooked = special and any([node.extras and "hooks" in node.extras for node in path])
@@ -364,7 +369,7 @@ def _seed(y: Any, cotangent: Any, op: str) -> Any:
                 "first, or pass a cotangent of its shape"
             )
         return np.ones(data.shape, data.dtype)
-    seed = cotangent if isinstance(cotangent, Handle) else np.asarray(cotangent)
+    seed: Any = cotangent if isinstance(cotangent, Handle) else np.asarray(cotangent)
     if seed.shape != data.shape:
         raise ShapeError(
             f"{op}: the cotangent has shape {seed.shape}, the output {data.shape}; want the same"
@@ -705,7 +710,8 @@ class _Call:
             for n, value in zip(numbers, (new,) if isinstance(argnums, int) else new, strict=True):
                 arguments[n] = value
             result = function(*arguments, **kwargs)
-        self.output, self.aux = result if has_aux else (result, None)
+        self.output: Any = result[0] if has_aux else result
+        self.aux: Any = result[1] if has_aux else None
 
     def _seeds(self, cotangents: Sequence[Any]) -> list[tuple[Node, Any]]:
         outputs, _ = tree.flatten(self.output)
@@ -810,16 +816,18 @@ def _matching(given: Any, wanted: Sequence[Any], op: str) -> list[Any]:
         raise ValueError(f"{op}: got {len(leaves)} directions for {len(wanted)} tensors")
     matched = []
     for leaf, x in zip(leaves, wanted, strict=True):
-        value = leaf if isinstance(leaf, Handle) else np.asarray(leaf)
+        value: Any = leaf if isinstance(leaf, Handle) else np.asarray(leaf)
         if value.shape != x._data.shape:
             raise ShapeError(
-                f"{op}: a direction has shape {value.shape} for a tensor {x._data.shape}; want equal"
+                f"{op}: a direction has shape {value.shape} for a tensor {x._data.shape}"
             )
         matched.append(value if value.dtype == x._data.dtype else cast(value, dtype=x._data.dtype))
     return matched
 
 
-def _named(function: Callable[..., Any], kind: str, derivative: Callable[..., Any]) -> Any:
+def _named(
+    function: Callable[..., Any], kind: str, derivative: Callable[..., Any]
+) -> Callable[..., Any]:
     name = getattr(function, "__name__", "function")
 
     @wraps(derivative)

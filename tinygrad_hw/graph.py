@@ -364,6 +364,8 @@ class Binary(Primitive):
     """A primitive of two arrays without parameters; the same, without the loops."""
 
     def __call__(self, a: Any, b: Any) -> Any:  # type: ignore[override]
+        left: Any
+        right: Any
         if isinstance(a, Handle):
             left, parent = a._data, a._node
         elif type(a) is float or type(a) is int:
@@ -468,7 +470,8 @@ def primitive(
         return lambda forward: primitive(
             forward, name=name, domain=domain, piece=piece, conventions=conventions
         )
-    kind = {1: Unary, 2: Binary}.get(_plain_arity(forward), Primitive)
+    kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
+    kind = kinds.get(_plain_arity(forward), Primitive)
     return kind(forward, name or forward.__name__, domain, piece, conventions)
 
 
@@ -511,9 +514,9 @@ def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Excep
     message = f"{op.name}: {error} (arguments of shape {shapes}{extra})"
     kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
     kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
-    explained = kind(message)
-    explained.parents = tuple(_parent(arg) for arg in args)  # type: ignore[attr-defined]
-    return explained
+    explained: Any = kind(message)
+    explained.parents = tuple(_parent(arg) for arg in args)
+    return explained  # type: ignore[no-any-return]
 
 
 def _value(arg: Any) -> Any:

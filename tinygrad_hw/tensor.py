@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Tensor(Handle):
 
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:
-        """What ``backward`` accumulated, an array of this shape and dtype; None before the first."""
+        """What ``backward`` accumulated, of this shape and dtype; None before the first."""
         node = self._node
         if isinstance(node, Leaf):
             grad: np.ndarray[Any, Any] | None = node.grad
@@ -148,12 +148,14 @@ class Tensor(Handle):
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
-        return self._data.shape
+        shape: tuple[int, ...] = self._data.shape
+        return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the entries."""
-        return self._data.dtype
+        dtype: np.dtype[Any] = self._data.dtype
+        return dtype
 
     @property
     def ndim(self) -> int:
@@ -259,7 +261,7 @@ class Tensor(Handle):
 
     def retain_grad(self) -> None:
         """Have ``backward`` leave the gradient of this computed tensor in ``.grad`` too."""
-        if not self.requires_grad:
+        if self._node is None:
             raise GraphError("retain_grad: the tensor does not require a gradient")
         if not self.is_leaf:
             self._node.extra().setdefault("retained", None)
@@ -287,7 +289,7 @@ class Tensor(Handle):
         >>> x.grad
         array(40.)
         """
-        if not self.requires_grad:
+        if self._node is None:
             raise GraphError("register_hook: the tensor does not require a gradient")
         hooks = self._node.extra().setdefault("hooks", {})
         key = tick()
@@ -340,6 +342,34 @@ class Tensor(Handle):
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_protocols.call_function(function, args, kwargs)
+
+    if TYPE_CHECKING:
+        # Attached below: the operators, and the functions of `ops.METHODS` as methods.
+        T: Tensor
+        mT: Tensor
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __mod__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...
+        def __xor__(self, other: Any) -> Tensor: ...
 
 
 def _constants(index: Any) -> Any:
@@ -397,10 +427,18 @@ for _name, _op in ops.OPERATORS.items():
     if _name not in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, f"__r{_name}__", _reflected)
 
-Tensor.__neg__ = lambda self: ops.negative(self)  # type: ignore[attr-defined]
-Tensor.__pos__ = lambda self: self  # type: ignore[attr-defined]
-Tensor.__abs__ = lambda self: ops.abs(self)  # type: ignore[attr-defined]
-Tensor.__invert__ = lambda self: ops.logical_not(self)  # type: ignore[attr-defined]
-Tensor.__getitem__ = lambda self, index: ops.getitem(self, index=_constants(index))  # type: ignore[attr-defined]
-Tensor.T = property(lambda self: ops.transpose(self))  # type: ignore[attr-defined]
-Tensor.mT = property(lambda self: ops.swapaxes(self, -1, -2))  # type: ignore[attr-defined]
+def _getitem(self: Tensor, index: Any) -> Any:
+    return ops.getitem(self, index=_constants(index))
+
+
+_OTHERS: dict[str, Any] = {
+    "__getitem__": _getitem,
+    "__neg__": _method("negative"),
+    "__pos__": lambda self: self,
+    "__abs__": _method("abs"),
+    "__invert__": _method("logical_not"),
+    "T": property(lambda self: ops.transpose(self)),
+    "mT": property(lambda self: ops.swapaxes(self, -1, -2)),
+}
+for _name, _attribute in _OTHERS.items():
+    setattr(Tensor, _name, _attribute)

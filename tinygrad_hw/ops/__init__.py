@@ -10,6 +10,14 @@ from .nn import *
 from .reduce import *
 from .shape import *
 
+__all__ = ["primitives"]
+__all__ += elementwise.__all__
+__all__ += index.__all__
+__all__ += linalg.__all__
+__all__ += nn.__all__
+__all__ += reduce.__all__
+__all__ += shape.__all__
+
 FAMILIES = (elementwise, reduce, shape, index, linalg, nn)
 
 # Operators of Python, by the name between the underscores.

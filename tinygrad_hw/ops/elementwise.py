@@ -53,9 +53,9 @@ __all__ = [
     "less",
     "less_equal",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "logaddexp",
     "logical_and",
     "logical_not",
@@ -218,7 +218,7 @@ def _(g, y, a, b):
 sin = primitive(np.sin, domain=elementwise(REAL))
 sin.rule(lambda g, y, x: (g * cos(x),), keeps="x")
 
-cos = primitive(np.cos, domain=elementwise(REAL))
+cos: Any = primitive(np.cos, domain=elementwise(REAL))
 cos.rule(lambda g, y, x: (-g * sin(x),), keeps="x")
 
 tan = primitive(np.tan, domain=elementwise((-1.5, 1.5)))
@@ -245,7 +245,7 @@ def _(g, y, a, b):
 sinh = primitive(np.sinh, domain=elementwise(REAL))
 sinh.rule(lambda g, y, x: (g * cosh(x),), keeps="x")
 
-cosh = primitive(np.cosh, domain=elementwise(REAL))
+cosh: Any = primitive(np.cosh, domain=elementwise(REAL))
 cosh.rule(lambda g, y, x: (g * sinh(x),), keeps="x")
 
 tanh = primitive(np.tanh, domain=elementwise(REAL))
