@@ -210,7 +210,8 @@ def test_scatter_takes_linear_time(tail):
             times.append(time.perf_counter() - start)
         return min(times)
 
-    assert seconds(400_000) < 10 * 3 * seconds(40_000)
+    # 20 times the entries: 20 times the time and more, for they leave the caches; not 400 times.
+    assert seconds(400_000) < 150 * seconds(20_000)
 
 
 # --- setitem ----------------------------------------------------------------------------------

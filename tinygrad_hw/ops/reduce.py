@@ -26,8 +26,13 @@ def _kept_shape(shape, axis):
     """The shape with length 1 along the reduced axes."""
     if axis is None:
         return (1,) * len(shape)
-    axes = normalize_axis_tuple(axis, len(shape))
-    return tuple([1 if n in axes else side for n, side in enumerate(shape)])
+    kept = list(shape)
+    for n in axis if isinstance(axis, tuple) else (axis,):
+        try:
+            kept[n] = 1
+        except IndexError:
+            raise np.exceptions.AxisError(n, len(shape)) from None
+    return tuple(kept)
 
 
 def _kept(y, x, axis, keepdims):
