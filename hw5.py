@@ -957,7 +957,7 @@ def correlate(
     window = _window(x.shape, w.shape[:2], stride, padding, dilation)
     taps = _patches(x, window)
     y = w.reshape(-1, w.shape[3]).T @ taps.reshape(len(taps), -1)
-    return _batch_first(y.reshape(-1, *taps.shape[1:]), x.shape[:-3])
+    return _batch_first(y.reshape(w.shape[3], *taps.shape[1:]), x.shape[:-3])
 
 
 def correlate_dx(
@@ -1125,7 +1125,7 @@ def _patches(x: Array, window: Window) -> Array:
     patches = np.empty((*window.size, channels, *window.out, n), x.dtype)
     for i, j, rows, columns in window.taps():
         patches[i, j] = padded[:, rows, columns]
-    return patches.reshape(-1, *window.out, n)
+    return patches.reshape(window.size[0] * window.size[1] * channels, *window.out, n)
 
 
 def _batch_last(x: Array) -> Array:
