@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -435,7 +434,7 @@ def train_mlp(
     rng : None, int or numpy.random.Generator
         Source of the initial weights.
     progress : bool
-        Show a progress bar where tqdm is installed.
+        Show a progress bar on a terminal, where tqdm is installed.
 
     Returns
     -------
@@ -627,7 +626,7 @@ def _progress_bar(steps: Iterable[int], name: str, *, show: bool) -> Iterable[in
         from tqdm import tqdm
     except ImportError:
         return steps
-    bar: Iterable[int] = tqdm(steps, desc=f"training the {name}", unit="it", file=sys.stderr)
+    bar: Iterable[int] = tqdm(steps, desc=f"training the {name}", disable=None)
     return bar
 
 
@@ -829,15 +828,17 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _read_digits(path: Path) -> tuple[Array, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; put the course's mnist_*.npz there")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: damaged or not an .npz file ({error}); fetch it again"
-        ) from error
-    if not {"img", "label"} <= found.keys():
-        raise ValueError(f"{path}: has the keys {sorted(found)}; want 'img' and 'label'")
+    with path.open("rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+            keys = sorted(archive.files)
+            found = {key: archive[key] for key in ("img", "label") if key in keys}
+        except Exception as error:  # Damaged bytes raise whatever they happen to spell.
+            raise ValueError(
+                f"{path}: damaged or not an .npz file ({error}); fetch it again"
+            ) from error
+    if len(found) < 2:
+        raise ValueError(f"{path}: has the keys {keys}; want 'img' and 'label'")
     image, label = found["img"], found["label"]
     if image.dtype != np.uint8 or image.shape[1:] != IMAGE_SHAPE or image.ndim != 3:
         raise ValueError(f"{path}: img is {image.dtype} {image.shape}; want uint8 (N, 14, 14)")
