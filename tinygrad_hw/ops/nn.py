@@ -42,6 +42,8 @@ Axes = int | Sequence[int]
 Reduction = Literal["mean", "sum", "none"]
 Rng = None | int | np.random.Generator
 
+_WHOLE = (int, np.integer)
+
 
 # --- Convolution ------------------------------------------------------------------------------
 
@@ -308,14 +310,10 @@ def _window(op, stride, padding, dilation):
 
 
 def _pair(op, name, value, least=1):
-    pair = (value, value) if isinstance(value, (int, np.integer)) else value
-    try:
-        rows, columns = (int(side) for side in pair if isinstance(side, (int, np.integer)))
-    except (TypeError, ValueError):
-        rows = columns = least - 1
-    if min(rows, columns) < least or np.size(pair) != 2:
+    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(sides) != 2 or not all(isinstance(n, _WHOLE) and n >= least for n in sides):
         raise ShapeError(f"{op}: {name} is {value!r}; want one or two whole numbers >= {least}")
-    return rows, columns
+    return int(sides[0]), int(sides[1])
 
 
 def _checked_padding(op, padding):
@@ -323,11 +321,9 @@ def _checked_padding(op, padding):
         if padding not in ("valid", "same"):
             raise ShapeError(f'{op}: padding is {padding!r}; want "valid", "same" or numbers')
         return padding
-    if isinstance(padding, (int, np.integer)):
-        return _pair(op, "padding", padding, least=0)
-    if np.shape(padding) == (2, 2):
-        before, after = (_pair(op, "padding", side, least=0) for side in padding)
-        return before, after
+    if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
+        rows, columns = (_pair(op, "padding", side, least=0) for side in padding)
+        return rows, columns
     return _pair(op, "padding", padding, least=0)
 
 
@@ -506,8 +502,11 @@ def _pool_window(op, x, size, stride, padding):
         )
     size = _pair(op, "size", size)
     stride = size if stride is None else _pair(op, "stride", stride)
-    window = hw5.Window(x.shape, size, stride, _checked_padding(op, padding))
     params = {"size": size, "stride": stride}
+    padding = _checked_padding(op, padding)
+    if padding == "valid":
+        return None, params
+    window = hw5.Window(x.shape, size, stride, padding)
     if window.before == window.after == (0, 0):
         return None, params
     if any(p >= k for ps in (window.before, window.after) for p, k in zip(ps, size, strict=True)):
@@ -939,13 +938,13 @@ def softmax_cross_entropy(
     1000.6931 [[-0.5, 0.5], [1.0, -1.0]]
     """
     op = "softmax_cross_entropy"
-    x = _rows(op, logits, axis)
-    y = labels if isinstance(labels, Handle) else np.asarray(labels)
-    if y.shape == _array(logits).shape:
-        y = _rows(op, _constant_like(y, x), axis)
+    x, y = _array(logits), _array(labels)
+    if x.shape == y.shape:
+        x, y = _rows(op, x, axis), _rows(op, _constant_like(y, x), axis)
         if not _tracked(y) and _value(y).min(initial=0) < 0:
             raise ValueError(f"{op}: a target is negative; want probabilities")
     else:
+        x = _rows(op, x, axis)
         y = _classes(op, y, x)
     if label_smoothing:
         if not 0 <= label_smoothing <= 1:
@@ -982,7 +981,7 @@ def nll_loss(log_probs: Any, labels: Any, *, reduction: Reduction = "mean", axis
     >>> tg.nll_loss([[-1.0, -2.0], [-3.0, -4.0]], [0, 1])
     array(2.5)
     """
-    x = _rows("nll_loss", log_probs, axis)
+    x = _rows("nll_loss", _array(log_probs), axis)
     hot = _classes("nll_loss", labels, x)
     return _reduced("nll_loss", negative(reshape(x[hot], x.shape[:-1])), reduction)
 
@@ -1132,18 +1131,17 @@ def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: 
         raise ValueError("kl_div: a target is negative; want probabilities, not their logarithms")
     zero = np.equal(_value(t), 0)
     ratio = subtract(log(where(zero, 1, t)), where(zero, 0, x))
-    return _reduced("kl_div", reduce.sum(t * where(zero, 0, ratio), axis=axis), reduction)
+    return _reduced("kl_div", reduce.sum(t * ratio, axis=axis), reduction)
 
 
 def _rows(op, x, axis):
     """Bring the axis of the classes to the end."""
-    x = _array(x)
-    if x.ndim == 0 or x.shape[axis] == 0:
+    if axis != -1:
+        axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
+        x = transpose(x, (*range(axis), *range(axis + 1, x.ndim), axis))
+    if x.ndim == 0 or x.shape[-1] == 0:
         raise ShapeError(f"{op}: got shape {x.shape}; want (..., K) with at least one class")
-    if axis in (-1, x.ndim - 1):
-        return x
-    others = [i for i in range(x.ndim) if i != axis % x.ndim]
-    return transpose(x, (*others, axis % x.ndim))
+    return x
 
 
 def _classes(op, labels, x):
