@@ -207,16 +207,17 @@ def _reachable(roots: Iterable[Node]) -> tuple[list[Node], bool]:
                 f"backward: the graph of '{_op_name(node)}' {node.shape} was freed by an earlier "
                 "backward; pass retain_graph=True to that one, or compute the forward again"
             )
-        marked = node.extras is not None
+        if node.extras is not None:
+            special = True
         for parent in node.parents:
-            if isinstance(parent, Node):
-                if parent.extras is not None:
-                    marked = True
-                if parent not in seen and type(parent) is not Constant:
+            if isinstance(parent, Node) and parent not in seen:
+                if type(parent) is not Constant:
                     seen.add(parent)
                     stack.append(parent)
-        if marked:
-            special = True
+                elif parent.extras is not None:
+                    special = True
+    if special:
+        for node in seen:
             _check_unwritten(node)
     return sorted(seen, key=_by_index, reverse=True), special
 
@@ -271,14 +272,26 @@ def _check_unwritten(node: Node) -> None:
     values = node.parents if node.inputs is None else node.inputs
     used = [p for p, value in zip(node.parents, values, strict=True) if value is not p]
     for kept in [*used, node] if node.output is not None else used:
-        extras = kept.extras if isinstance(kept, Node) else None
-        if extras is not None and extras.get("written", 0) > node.index:
+        if isinstance(kept, Node) and _written(kept) > node.index:
             name = kept.name or f"a tensor {kept.shape}"
             raise GraphError(
                 f"backward: {name} was written to in place after '{_op_name(node)}' used it, so "
                 "the gradient would be of other values; update it after backward, or write to a "
                 "copy"
             )
+
+
+def _written(node: Node) -> int:
+    """Time of the last raw write to a node's value, or to what it is a view of."""
+    time = 0
+    while True:
+        if node.extras is not None:
+            time = max(time, node.extras.get("written", 0))
+        if node.primitive is None or not node.primitive.view:
+            return time
+        node = node.parents[0]
+        if not isinstance(node, Node):
+            return time
 
 
 def _op_name(node: Node) -> str:
@@ -918,7 +931,7 @@ def _replaying(
     """A primitive whose rule calls the function again and pulls back through that graph."""
     places = [i for i, arg in enumerate(args) if isinstance(arg, Handle)]
     others = [None if isinstance(arg, Handle) else arg for arg in args]
-    op = Primitive(_no_forward, "checkpoint", None, None, "")
+    op = Primitive(_no_forward, "checkpoint", None, None, "", view=False)
 
     def rule(g: Any, y: Any, *inputs: Any) -> tuple[Any, ...]:
         arguments = list(others)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -206,12 +207,14 @@ class Primitive:
         domain: Any,
         piece: Callable[..., Any] | None,
         conventions: str,
+        view: bool,
     ) -> None:
         self.forward = forward
         self.name = self.__name__ = name
         self.domain = domain
         self.piece = piece
         self.conventions = conventions
+        self.view = view
         self.gradient: Rule | None = None
         self.keeps_inputs: tuple[int, ...] = ()
         self.keeps_all = False
@@ -429,6 +432,7 @@ def primitive(
     domain: Any = None,
     piece: Callable[..., Any] | None = None,
     conventions: str = "",
+    view: bool = False,
 ) -> Any:
     """Make a function of arrays a primitive, as a decorator or a call.
 
@@ -446,6 +450,8 @@ def primitive(
         they lie on: two calls with equal pieces can be compared by finite differences.
     conventions : str
         What the gradient is where mathematics leaves it open; for the docs.
+    view : bool
+        The result may share memory with the first argument, so that a write to one reaches both.
 
     Returns
     -------
@@ -468,11 +474,16 @@ def primitive(
     """
     if forward is None:
         return lambda forward: primitive(
-            forward, name=name, domain=domain, piece=piece, conventions=conventions
+            forward,
+            name=name,
+            domain=domain,
+            piece=piece,
+            conventions=conventions,
+            view=view,
         )
     kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
     kind = kinds.get(_plain_arity(forward), Primitive)
-    return kind(forward, name or forward.__name__, domain, piece, conventions)
+    return kind(forward, name or forward.__name__, domain, piece, conventions, view)
 
 
 def _plain_arity(forward: Callable[..., Any]) -> int | None:
@@ -510,7 +521,7 @@ def _any_array(values: Any) -> bool:
 def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Exception:
     """Say which op failed on what; a ValueError about shapes becomes a ShapeError."""
     shapes = ", ".join(str(np.shape(_value(arg))) for arg in args)
-    extra = "".join(f", {key}={value!r}" for key, value in params.items())
+    extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
     message = f"{op.name}: {error} (arguments of shape {shapes}{extra})"
     kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
     kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .. import domains
 from ..errors import ShapeError
@@ -128,7 +129,7 @@ def _getitem_call(draw):
     return (draw.array(shape),), {"index": _index_into(draw, shape)}
 
 
-@primitive(name="getitem", domain=domains.Domain("all reals, any index", _getitem_call))
+@primitive(name="getitem", domain=domains.Domain("all reals, any index", _getitem_call), view=True)
 def _getitem(x, *, index):
     return np.asarray(x)[index]
 
@@ -383,4 +384,208 @@ def _checked_axis(axis, x):
     return normalize_axis_index(operator.index(axis), np.ndim(_value(x)))
 
 
-__all__ = ["getitem", "scatter_add", "setitem", "take", "take_along_axis"]
+# --- Moving entries to places known beforehand ------------------------------------------------
+
+
+def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
+    """Reverse the order along some axes; along all of them without ``axis``.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.flip(np.array([1.0, 2.0]))
+    array([2., 1.])
+    """
+    ndim = np.ndim(_value(x))
+    flipped = range(ndim) if axis is None else normalize_axis_tuple(axis, ndim)
+    return _getitem(
+        x, index=tuple(slice(None, None, -1 if i in flipped else 1) for i in range(ndim))
+    )
+
+
+def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Any:
+    """Move entries along some axes; what leaves at the end comes in at the front.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    shift : int or sequence of int
+    axis : int, sequence of int or None
+        None rolls the flattened tensor.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.roll(np.array([1.0, 2.0, 3.0]), 1)
+    array([3., 1., 2.])
+    """
+    shape = np.shape(_value(x))
+    if axis is None:
+        return _reshape(roll(_reshape(x, shape=(-1,)), shift, 0), shape=shape)
+    axes = normalize_axis_tuple(axis, len(shape), allow_duplicate=True)
+    shifts, axes = np.broadcast_arrays(shift, axes)
+    for step, i in zip(shifts.ravel(), axes.ravel(), strict=True):
+        x = take(x, np.roll(np.arange(shape[i]), step), axis=int(i))
+    return x
+
+
+def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:
+    """Repeat each entry; ``repeats`` is one number, or one for each place along the axis.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    repeats : int or sequence of int
+    axis : int or None
+        None repeats the entries of the flattened tensor.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.repeat(np.array([1.0, 2.0]), [2, 1])
+    array([1., 1., 2.])
+    """
+    if axis is None:
+        x, axis = _reshape(x, shape=(-1,)), 0
+    side = np.shape(_value(x))[_checked_axis(axis, x)]
+    if np.size(repeats) not in (1, side):
+        raise ShapeError(
+            f"repeat: got {np.size(repeats)} repeats for {side} places; want 1 or {side}"
+        )
+    return take(x, np.repeat(np.arange(side), repeats), axis=axis)
+
+
+def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
+    """Cut into parts along an axis: into so many equal ones, or before the given places.
+
+    Raises
+    ------
+    ShapeError
+        If the axis does not divide into equal parts.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> [part.shape for part in tg.split(np.zeros((6, 2)), [1, 3])]
+    [(1, 2), (2, 2), (3, 2)]
+    """
+    axis = _checked_axis(axis, x)
+    side = np.shape(_value(x))[axis]
+    if np.ndim(indices_or_sections) == 0:
+        parts = operator.index(indices_or_sections)  # type: ignore[arg-type]
+        if parts < 1 or side % parts:
+            raise ShapeError(f"split: {side} entries do not divide into {parts} equal parts")
+        places = list(range(side // parts, side, side // parts)) if side else [0] * (parts - 1)
+    else:
+        places = [operator.index(i) for i in indices_or_sections]  # type: ignore[union-attr]
+    before = (slice(None),) * axis
+    bounds = zip([0, *places], [*places, side], strict=True)
+    return [_getitem(x, index=(*before, slice(start, end))) for start, end in bounds]
+
+
+def diag(x: Any, k: int = 0) -> Any:
+    """Give the k-th diagonal of a matrix, or the matrix that has a vector as its k-th diagonal.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.diag(np.array([1.0, 2.0]))
+    array([[1., 0.],
+           [0., 2.]])
+    """
+    shape = np.shape(_value(x))
+    if len(shape) == 1:
+        n = shape[0] + abs(k)
+        rows = np.arange(shape[0]) + max(-k, 0)
+        return _scatter_add(x, index=(rows, rows + k), shape=(n, n))
+    if len(shape) != 2:
+        raise ShapeError(f"diag: got shape {shape}; want a vector or a matrix")
+    return _getitem(x, index=_diagonal_places(shape, k))
+
+
+def trace(x: Any, offset: int = 0) -> Any:
+    """Sum of a diagonal of matrices in the last two axes (..., n, m).
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.trace(np.eye(3))
+    array(3.)
+    """
+    from .reduce import sum as sum_
+
+    shape = np.shape(_value(x))
+    if len(shape) < 2:
+        raise ShapeError(f"trace: got shape {shape}; want matrices (..., n, m)")
+    return sum_(_getitem(x, index=(..., *_diagonal_places(shape[-2:], offset))), axis=-1)
+
+
+def _diagonal_places(shape, k):
+    length = max(min(shape[0] + min(k, 0), shape[1] - max(k, 0)), 0)
+    rows = np.arange(length) + max(-k, 0)
+    return rows, rows + k
+
+
+def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: float = 0.0) -> Any:
+    """Surround by a border.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    pad_width : int, (before, after) or one such pair an axis
+    mode : "constant", "edge" or "reflect"
+        What the border holds: one value, the outermost entries, or the inner ones mirrored.
+    constant_values : float
+
+    Raises
+    ------
+    ShapeError
+        If the widths are negative or do not fit, or there is too little to mirror.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.pad(np.array([1.0, 2.0, 3.0]), 2, mode="reflect")
+    array([3., 2., 1., 2., 3., 2., 1.])
+    """
+    shape = np.shape(_value(x))
+    try:
+        widths = np.broadcast_to(pad_width, (len(shape), 2)).tolist()
+    except ValueError:
+        raise ShapeError(
+            f"pad: pad_width {pad_width} does not fit {len(shape)} axes; want one pair an axis"
+        ) from None
+    if any(n < 0 for pair in widths for n in pair):
+        raise ShapeError(f"pad: pad_width is {pad_width}; want no negative number")
+    if mode == "constant":
+        inner = tuple(slice(b, b + n) for (b, _), n in zip(widths, shape, strict=True))
+        full = [b + n + a for (b, a), n in zip(widths, shape, strict=True)]
+        return (
+            _setitem(np.full(full, constant_values, _value(x).dtype), x, index=inner)
+            if hasattr(_value(x), "dtype")
+            else pad(np.asarray(x), pad_width, constant_values=constant_values)
+        )
+    if mode not in ("edge", "reflect"):
+        raise ValueError(f"pad: mode is {mode!r}; want 'constant', 'edge' or 'reflect'")
+    for axis, (pair, n) in enumerate(zip(widths, shape, strict=True)):
+        if any(pair):
+            if n == 0 or (mode == "reflect" and n == 1):
+                raise ShapeError(f"pad: axis {axis} of shape {shape} has nothing to {mode}")
+            x = take(x, np.pad(np.arange(n), pair, mode=mode), axis=axis)  # type: ignore[call-overload]
+    return x
+
+
+__all__ = [
+    "diag",
+    "flip",
+    "getitem",
+    "pad",
+    "repeat",
+    "roll",
+    "scatter_add",
+    "setitem",
+    "split",
+    "take",
+    "take_along_axis",
+    "trace",
+]

@@ -18,7 +18,7 @@ from ..domains import Domain
 from ..errors import ShapeError
 from ..graph import Handle, primitive
 from ..kernels import hw5
-from . import linalg, reduce, shape
+from . import index, linalg, reduce
 from .elementwise import (
     _as_tensor,
     _value,
@@ -455,7 +455,7 @@ def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     border, window = _pool_window("max_pool2d", x, size, stride, padding)
     if border is not None:
         lowest = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        x = shape.pad(x, border, constant_values=lowest)
+        x = index.pad(x, border, constant_values=lowest)
     return max_pool(x, **window)
 
 
@@ -489,8 +489,8 @@ def avg_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     if border is None:
         return multiply(sum_windows(x, **window), 1 / math.prod(window["size"]))
     inside = np.ones((*x.shape[-3:-1], 1), x.dtype if x.dtype.kind == "f" else float)
-    count = sum_windows(shape.pad(inside, border[-3:]), **window)
-    return sum_windows(shape.pad(x, border), **window) / count
+    count = sum_windows(index.pad(inside, border[-3:]), **window)
+    return sum_windows(index.pad(x, border), **window) / count
 
 
 def _pool_window(op, x, size, stride, padding):

@@ -7,16 +7,40 @@ place that knows about broadcasting.
 
 from __future__ import annotations
 
+import builtins
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import domains
 from ..errors import ShapeError
 from ..graph import Handle, primitive
+from .elementwise import where
 
 Shape = int | Sequence[int]
+
+__all__ = [
+    "broadcast_arrays",
+    "broadcast_to",
+    "concatenate",
+    "expand",
+    "expand_dims",
+    "matrix_transpose",
+    "moveaxis",
+    "ravel",
+    "reshape",
+    "squeeze",
+    "stack",
+    "sum_to",
+    "swapaxes",
+    "tile",
+    "transpose",
+    "tril",
+    "triu",
+]
 
 
 # --- Broadcasting and its undoing -------------------------------------------------------------
@@ -27,7 +51,7 @@ def _expand_call(draw):
     return (draw.array(small),), {"shape": large}
 
 
-@primitive(name="expand", domain=domains.Domain("all reals", _expand_call))
+@primitive(domain=domains.Domain("all reals", _expand_call), view=True)
 def expand(x, *, shape):
     """Broadcast to a larger shape, without copying."""
     return np.broadcast_to(x, shape)
@@ -48,9 +72,7 @@ def sum_to(x, *, shape):
     """Sum over the axes along which ``shape`` was broadcast to the shape of ``x``."""
     lead = x.ndim - len(shape)
     stretched = [lead + i for i, side in enumerate(shape) if side == 1 != x.shape[lead + i]]
-    if lead < 0 or any(
-        side not in (1, x.shape[lead + i]) for i, side in enumerate(shape)
-    ):
+    if lead < 0 or any(side not in (1, x.shape[lead + i]) for i, side in enumerate(shape)):
         raise ShapeError(
             f"a cotangent of shape {x.shape} does not belong to an input of shape {shape}; "
             "the rule must return one of the input's shape, or of one it broadcasts to"
@@ -71,7 +93,7 @@ def _reshape_call(draw):
     return (draw.array(shape),), {"shape": draw.choice([(-1,), shape[::-1], (1, *shape)])}
 
 
-@primitive(name="reshape", domain=domains.Domain("all reals", _reshape_call))
+@primitive(name="reshape", domain=domains.Domain("all reals", _reshape_call), view=True)
 def _reshape(x, *, shape):
     return np.reshape(x, shape)
 
@@ -81,8 +103,18 @@ def _(g, y, x, *, shape):
     return (_reshape(g, shape=x.shape),)
 
 
-def reshape(x: Any, shape: Shape) -> Any:
+def reshape(x: Any, *shape: Any) -> Any:
     """Give the same entries in another shape; one side may be -1.
+
+    Parameters
+    ----------
+    x : array or Tensor
+    *shape : ints, or one sequence of ints
+
+    Raises
+    ------
+    ShapeError
+        If the sizes differ.
 
     Examples
     --------
@@ -90,7 +122,103 @@ def reshape(x: Any, shape: Shape) -> Any:
     >>> tg.reshape(np.arange(6.0), (2, -1)).shape
     (2, 3)
     """
-    return _reshape(x, shape=shape)
+    return _reshape(x, shape=_sides(shape))
+
+
+def _sides(given: tuple[Any, ...]) -> tuple[int, ...]:
+    sides = given[0] if len(given) == 1 and np.ndim(given[0]) else given
+    return tuple(operator.index(side) for side in sides)
+
+
+def ravel(x: Any) -> Any:
+    """Give the entries as a vector, row by row.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.ravel(np.ones((2, 3))).shape
+    (6,)
+    """
+    return reshape(x, -1)
+
+
+def broadcast_to(x: Any, shape: Shape) -> Any:
+    """Repeat along axes of length 1, or missing in front, up to a shape.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.broadcast_to(np.ones((2, 1)), (3, 2, 4)).shape
+    (3, 2, 4)
+    """
+    return expand(x, shape=_sides((shape,)))
+
+
+def broadcast_arrays(*xs: Any) -> list[Any]:
+    """Broadcast arguments to their common shape.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> [x.shape for x in tg.broadcast_arrays(np.ones((2, 1)), np.ones(3))]
+    [(2, 3), (2, 3)]
+    """
+    shape = np.broadcast_shapes(*map(np.shape, xs))
+    return [broadcast_to(x, shape) for x in xs]
+
+
+def expand_dims(x: Any, axis: Shape) -> Any:
+    """Insert axes of length 1 at the places ``axis`` of the result.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.expand_dims(np.zeros((2, 3)), (0, -1)).shape
+    (1, 2, 3, 1)
+    """
+    return reshape(x, np.expand_dims(np.broadcast_to(0, np.shape(x)), axis).shape)
+
+
+def squeeze(x: Any, axis: Shape | None = None) -> Any:
+    """Leave out axes of length 1; all of them without ``axis``.
+
+    Raises
+    ------
+    ShapeError
+        If an axis has another length.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.squeeze(np.zeros((1, 2, 1)), 0).shape
+    (2, 1)
+    """
+    shape = np.shape(x)
+    if axis is None:
+        return reshape(x, [side for side in shape if side != 1])
+    chosen = normalize_axis_tuple(axis, len(shape))
+    if any(shape[i] != 1 for i in chosen):
+        raise ShapeError(f"squeeze: axis {axis} of shape {shape} is longer than 1")
+    return reshape(x, [side for i, side in enumerate(shape) if i not in chosen])
+
+
+def tile(x: Any, reps: Shape) -> Any:
+    """Lay copies of ``x`` side by side, ``reps`` along each axis.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.tile(np.array([1.0, 2.0]), 2)
+    array([1., 2., 1., 2.])
+    """
+    counts = _sides((reps,))
+    ndim = builtins.max(len(counts), np.ndim(x))
+    counts = (1,) * (ndim - len(counts)) + counts
+    shape = (1,) * (ndim - np.ndim(x)) + np.shape(x)
+    pairs = list(zip(counts, shape, strict=True))
+    apart = reshape(x, [side for _, n in pairs for side in (1, n)])
+    repeated = broadcast_to(apart, [side for pair in pairs for side in pair])
+    return reshape(repeated, [count * n for count, n in pairs])
 
 
 def _transpose_call(draw):
@@ -102,7 +230,7 @@ def _transpose_call(draw):
     return (draw.array(shape),), {"axes": tuple(order)}
 
 
-@primitive(name="transpose", domain=domains.Domain("all reals", _transpose_call))
+@primitive(name="transpose", domain=domains.Domain("all reals", _transpose_call), view=True)
 def _transpose(x, *, axes):
     return np.transpose(x, axes)
 
@@ -113,7 +241,7 @@ def _(g, y, x, *, axes):
     return (_transpose(g, axes=back),)
 
 
-def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+def transpose(x: Any, *axes: Any) -> Any:
     """Permute the axes; without ``axes``, reverse them.
 
     Examples
@@ -122,7 +250,58 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     >>> tg.transpose(np.zeros((2, 3, 4)), (0, 2, 1)).shape
     (2, 4, 3)
     """
-    return _transpose(x, axes=None if axes is None else tuple(axes))
+    if not axes or axes == (None,):
+        return _transpose(x, axes=None)
+    return _transpose(x, axes=_sides(axes))
+
+
+def moveaxis(x: Any, source: Shape, destination: Shape) -> Any:
+    """Move axes to other places; the rest keep their order.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.moveaxis(np.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    ndim = np.ndim(x)
+    places = normalize_axis_tuple(destination, ndim, "destination")
+    moved = normalize_axis_tuple(source, ndim, "source")
+    if len(places) != len(moved):
+        raise ShapeError(f"moveaxis: {len(moved)} axes to {len(places)} places; want as many")
+    order = [axis for axis in range(ndim) if axis not in moved]
+    for place, axis in sorted(zip(places, moved, strict=True)):
+        order.insert(place, axis)
+    return transpose(x, order)
+
+
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """Exchange two axes.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.swapaxes(np.zeros((2, 3, 4)), 0, -1).shape
+    (4, 3, 2)
+    """
+    order = list(range(np.ndim(x)))
+    one, two = normalize_axis_tuple((axis1,), len(order)) + normalize_axis_tuple(
+        (axis2,), len(order)
+    )
+    order[one], order[two] = order[two], order[one]
+    return transpose(x, order)
+
+
+def matrix_transpose(x: Any) -> Any:
+    """Exchange the last two axes.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.matrix_transpose(np.zeros((2, 3, 4))).shape
+    (2, 4, 3)
+    """
+    return swapaxes(x, -1, -2)
 
 
 # --- Joining ----------------------------------------------------------------------------------
@@ -179,13 +358,34 @@ def stack(parts: Sequence[Any], axis: int = 0) -> Any:
     return concatenate([expand_dims(part, axis) for part in parts], axis)
 
 
-def expand_dims(x: Any, axis: Shape) -> Any:
-    """Insert axes of length 1 at the places ``axis`` of the result.
+def tril(x: Any, k: int = 0) -> Any:
+    """Lower triangle of matrices (..., n, m), zeros above the k-th diagonal.
 
     Examples
     --------
     >>> import tinygrad_hw as tg
-    >>> tg.expand_dims(np.zeros((2, 3)), (0, -1)).shape
-    (1, 2, 3, 1)
+    >>> tg.tril(np.ones((2, 2)))
+    array([[1., 0.],
+           [1., 1.]])
     """
-    return reshape(x, np.expand_dims(np.broadcast_to(0, np.shape(x)), axis).shape)
+    return where(np.tri(*_matrix_sides(x, "tril"), k=k, dtype=bool), x, 0)
+
+
+def triu(x: Any, k: int = 0) -> Any:
+    """Upper triangle of matrices (..., n, m), zeros below the k-th diagonal.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.triu(np.ones((2, 2)))
+    array([[1., 1.],
+           [0., 1.]])
+    """
+    return where(np.tri(*_matrix_sides(x, "triu"), k=k - 1, dtype=bool), 0, x)
+
+
+def _matrix_sides(x: Any, op: str) -> tuple[int, ...]:
+    shape = np.shape(x)
+    if len(shape) < 2:
+        raise ShapeError(f"{op}: got shape {shape}; want matrices (..., n, m)")
+    return shape[-2:]

@@ -1,0 +1,69 @@
+"""Every primitive of the package: gradients of order 1, 2 and 3, dtypes, and what it declares."""
+
+import numpy as np
+import pytest
+from numerical import check_call
+
+import tinygrad_hw as tg
+from tinygrad_hw.domains import RandomDraw
+
+PRIMITIVES = tg.ops.primitives()
+SEEDS = range(12)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_derivatives_of_order_1_to_3(name):
+    primitive = PRIMITIVES[name]
+    for seed in SEEDS:
+        args, params = primitive.domain.sample(RandomDraw(seed))
+        order = 3 if max(np.ndim(a) for a in args) == 0 or seed < 3 else 2
+        check_call(primitive, args, params, order=order, seed=seed)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_float32_stays_float32(name):
+    primitive = PRIMITIVES[name]
+    for seed in SEEDS:
+        args, params = primitive.domain.sample(RandomDraw(seed))
+        if name == "cast":
+            params = {"dtype": np.float32}
+        tensors = [
+            tg.Tensor(np.asarray(a, np.float32), requires_grad=True)
+            if np.asarray(a).dtype.kind == "f"
+            else a
+            for a in args
+        ]
+        y = primitive(*tensors, **params)
+        assert y.dtype == np.float32
+        if y.requires_grad:
+            y.sum().backward()
+        for t in tensors:
+            if isinstance(t, tg.Tensor) and t.grad is not None:
+                assert t.grad.dtype == np.float32
+                assert t.grad.shape == t.shape
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_arguments_are_left_alone_and_arrays_give_arrays(name):
+    primitive = PRIMITIVES[name]
+    for seed in SEEDS:
+        args, params = primitive.domain.sample(RandomDraw(seed))
+        for arg in args:
+            if isinstance(arg, np.ndarray):
+                arg.flags.writeable = False
+        y = primitive(*args, **params)
+        assert type(y) is np.ndarray
+        again = primitive(*args, **params)
+        np.testing.assert_array_equal(y, again)
+
+
+def test_every_primitive_has_a_domain_a_rule_and_a_name_of_its_own():
+    from tinygrad_hw.graph import Primitive
+
+    everything = [
+        p for family in tg.ops.FAMILIES for p in vars(family).values() if isinstance(p, Primitive)
+    ]
+    assert len({p.name for p in everything}) == len({id(p) for p in everything})
+    for primitive in everything:
+        assert primitive.domain is not None, primitive
+        assert primitive.gradient is not None, primitive
