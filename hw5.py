@@ -797,7 +797,7 @@ def _figure(path: str | Path | None, figsize: tuple[float, float]) -> Iterator[A
             path = Path(path)
             # No creation date, so that the same figure has the same bytes.
             meta = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-            with _replacing(path) as temporary:
+            with replacing(path) as temporary:
                 figure.savefig(temporary, dpi=150, metadata=meta, format=path.suffix[1:] or "png")
     finally:
         plt.close(figure)
@@ -805,12 +805,12 @@ def _figure(path: str | Path | None, figsize: tuple[float, float]) -> Iterator[A
 
 def save_weights(path: str | Path, **weights: Array) -> None:
     """Write named arrays as ``.npz``, whole or not at all."""
-    with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **weights)
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to ``path`` once it is written."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(descriptor)

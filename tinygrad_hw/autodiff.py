@@ -541,7 +541,7 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[...,
     >>> import tinygrad_hw as tg
     >>> y, pullback = tg.vjp(tg.multiply, [1.0, 2.0], [3.0, 4.0])
     >>> pullback([1.0, 10.0])
-    (Tensor([ 3., 40.]), Tensor([1., 2.]))
+    (Tensor([ 3., 40.]), Tensor([ 1., 20.]))
     """
     call = _Call(function, primals, {}, tuple(range(len(primals))), op="vjp")
     outputs, rebuild = tree.flatten(call.output)

@@ -220,7 +220,7 @@ class Primitive:
         self.keeps_all = False
         self.keeps_output = False
         self.asks_needs = False
-        self.__doc__ = forward.__doc__
+        self.__doc__ = _ufunc_doc(self) if isinstance(forward, np.ufunc) else forward.__doc__
         self.__module__ = getattr(forward, "__module__", __name__) or __name__
         self.__wrapped__ = forward
 
@@ -333,7 +333,7 @@ class Primitive:
 class Unary(Primitive):
     """A primitive of one array without parameters; the same, without the loops."""
 
-    def __call__(self, x: Any) -> Any:  # type: ignore[override]
+    def __call__(self, x: Any) -> Any:
         if not isinstance(x, Handle):
             return self.call((x,), {})
         value, parent = x._data, x._node
@@ -366,7 +366,7 @@ class Unary(Primitive):
 class Binary(Primitive):
     """A primitive of two arrays without parameters; the same, without the loops."""
 
-    def __call__(self, a: Any, b: Any) -> Any:  # type: ignore[override]
+    def __call__(self, a: Any, b: Any) -> Any:
         left: Any
         right: Any
         if isinstance(a, Handle):
@@ -486,6 +486,30 @@ def primitive(
     return kind(forward, name or forward.__name__, domain, piece, conventions, view)
 
 
+def _ufunc_doc(op: Primitive) -> str:
+    """Document a primitive that is one of NumPy's ufuncs; NumPy's own text would mislead."""
+    names = ("x",) if op.forward.nin == 1 else ("a", "b")  # type: ignore[attr-defined]
+    several = "" if len(names) == 1 else ", of shapes that broadcast"
+    convention = f"\n\n    Convention: {op.conventions}." if op.conventions else ""
+    ones = ", ".join(["np.full(3, 1.0)"] * len(names))
+    return f"""NumPy's ``{op.name}``, element by element, with its gradient.{convention}
+
+    Parameters
+    ----------
+    {", ".join(names)} : array, Tensor or number{several}
+
+    Returns
+    -------
+    array, or Tensor where an argument is one
+
+    Examples
+    --------
+    >>> import numpy as np, tinygrad_hw as tg
+    >>> tg.{op.name}({ones}).shape
+    (3,)
+    """
+
+
 def _plain_arity(forward: Callable[..., Any]) -> int | None:
     """Number of arguments, if there are only positional ones."""
     if isinstance(forward, np.ufunc):
@@ -527,7 +551,8 @@ def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Excep
     kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
     explained: Any = kind(message)
     explained.parents = tuple(_parent(arg) for arg in args)
-    return explained  # type: ignore[no-any-return]
+    error_with_graph: Exception = explained
+    return error_with_graph
 
 
 def _value(arg: Any) -> Any:

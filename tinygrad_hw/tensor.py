@@ -401,7 +401,7 @@ def _method(name: str) -> Any:
 
     method.__name__ = name
     method.__qualname__ = f"Tensor.{name}"
-    method.__doc__ = op.__doc__
+    method.__doc__ = f"The function :func:`tinygrad_hw.{name}` of this tensor."
     return method
 
 
@@ -426,6 +426,7 @@ for _name, _op in ops.OPERATORS.items():
     setattr(Tensor, f"__{_name}__", _forward)
     if _name not in ("eq", "ne", "lt", "le", "gt", "ge"):
         setattr(Tensor, f"__r{_name}__", _reflected)
+
 
 def _getitem(self: Tensor, index: Any) -> Any:
     return ops.getitem(self, index=_constants(index))

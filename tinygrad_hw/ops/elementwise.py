@@ -532,8 +532,8 @@ def erf(x):
     Examples
     --------
     >>> import tinygrad_hw as tg
-    >>> tg.erf(np.array([0.0, 0.5, -6.0])).round(12)
-    array([ 0.        ,  0.520499877813, -1.        ])
+    >>> tg.erf(np.array([0.0, 0.5, -6.0])).round(6)
+    array([ 0.    ,  0.5205, -1.    ])
     """
     x = np.asarray(x)
     return _erf(x).astype(x.dtype if x.dtype.kind == "f" else float, copy=False)

@@ -423,8 +423,7 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     if axis is None:
         return _reshape(roll(_reshape(x, shape=(-1,)), shift, 0), shape=shape)
     axes = normalize_axis_tuple(axis, len(shape), allow_duplicate=True)
-    shifts, axes = np.broadcast_arrays(shift, axes)
-    for step, i in zip(shifts.ravel(), axes.ravel(), strict=True):
+    for step, i in np.broadcast(shift, axes):
         x = take(x, np.roll(np.arange(shape[i]), step), axis=int(i))
     return x
 

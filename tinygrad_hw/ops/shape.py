@@ -340,7 +340,7 @@ def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
     (3, 2)
     """
     if isinstance(parts, (Handle, np.ndarray)):
-        parts = list(parts)  # type: ignore[arg-type]
+        parts = list(parts)
     if len(parts) == 0:
         raise ShapeError("concatenate: got no tensors; want at least one")
     return _concatenate(*parts, axis=axis)
@@ -368,7 +368,7 @@ def tril(x: Any, k: int = 0) -> Any:
     array([[1., 0.],
            [1., 1.]])
     """
-    return where(np.tri(*_matrix_sides(x, "tril"), k=k, dtype=bool), x, 0)
+    return where(_triangle(x, "tril", k), x, 0)
 
 
 def triu(x: Any, k: int = 0) -> Any:
@@ -381,11 +381,11 @@ def triu(x: Any, k: int = 0) -> Any:
     array([[1., 1.],
            [0., 1.]])
     """
-    return where(np.tri(*_matrix_sides(x, "triu"), k=k - 1, dtype=bool), 0, x)
+    return where(_triangle(x, "triu", k - 1), 0, x)
 
 
-def _matrix_sides(x: Any, op: str) -> tuple[int, ...]:
+def _triangle(x: Any, op: str, k: int) -> Any:
     shape = np.shape(x)
     if len(shape) < 2:
         raise ShapeError(f"{op}: got shape {shape}; want matrices (..., n, m)")
-    return shape[-2:]
+    return np.tri(shape[-2], shape[-1], k=k, dtype=bool)

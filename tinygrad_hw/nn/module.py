@@ -1,0 +1,219 @@
+"""Module: parameters with names, in a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+from ..tensor import Tensor
+
+
+class Module:
+    """Base of models and layers: finds the parameters and submodules among the attributes.
+
+    A subclass sets tensors, modules, and lists, tuples or dicts of them as attributes, and defines
+    ``forward``. Tensors that require a gradient are parameters; other tensors are buffers, such as
+    running statistics: saved, but not trained.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> class MLP(tg.nn.Module):
+    ...     def __init__(self, rng=None):
+    ...         rng = np.random.default_rng(rng)
+    ...         self.hidden = tg.nn.Linear(196, 30, rng=rng)
+    ...         self.out = tg.nn.Linear(30, 10, rng=rng)
+    ...
+    ...     def forward(self, x):
+    ...         return self.out(tg.relu(self.hidden(x)))
+    >>> model = MLP(rng=0)
+    >>> model(np.zeros((5, 196), np.float32)).shape
+    (5, 10)
+    >>> [name for name, _ in model.named_parameters()]
+    ['hidden.weight', 'hidden.bias', 'out.weight', 'out.bias']
+    >>> model
+    MLP: 6,220 parameters
+      hidden: Linear(196, 30): 5,910 parameters
+      out: Linear(30, 10): 310 parameters
+    """
+
+    training = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; a subclass defines it."""
+        raise NotImplementedError(f"{type(self).__name__}: define forward(self, x)")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # --- What it holds ------------------------------------------------------------------------
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Give the submodules one level down, with their names."""
+        return ((name, item) for name, item in _items(vars(self)) if isinstance(item, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Give this module and all below it, with their paths, each once."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            path, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            below = [(_join(path, name), child) for name, child in module.children()]
+            stack.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """Give this module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Give the tensors that require a gradient, with their paths; a shared one once."""
+        return ((path, t) for path, t in self._named_tensors() if t.requires_grad)
+
+    def parameters(self) -> list[Tensor]:
+        """Give the tensors that require a gradient; a shared one once."""
+        return [t for _, t in self.named_parameters()]
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Give the tensors that are saved but not trained."""
+        return ((path, t) for path, t in self._named_tensors() if not t.requires_grad)
+
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        seen: set[int] = set()
+        for path, module in self.named_modules():
+            for name, item in _items(vars(module)):
+                if isinstance(item, Tensor) and id(item) not in seen:
+                    seen.add(id(item))
+                    yield _join(path, name), item
+
+    def name_parameters(self) -> Self:
+        """Give every parameter its path as its name, for pictures and errors."""
+        for path, parameter in self.named_parameters():
+            parameter.name = path
+        return self
+
+    # --- State --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Give copies of all parameters and buffers, by path."""
+        return {path: t.numpy() for path, t in self._named_tensors()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave, all of it or nothing.
+
+        Raises
+        ------
+        ValueError
+            If names are missing or unexpected, or shapes differ; the message names each.
+        """
+        tensors = dict(self._named_tensors())
+        missing = [name for name in tensors if name not in state]
+        unexpected = [name for name in state if name not in tensors]
+        misshapen = [
+            f"{name}: {np.shape(state[name])} for {t.shape}"
+            for name, t in tensors.items()
+            if name in state and np.shape(state[name]) != t.shape
+        ]
+        troubles = [
+            f"{kind} {', '.join(names)}"
+            for kind, names in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", misshapen),
+            )
+            if names
+        ]
+        if troubles:
+            raise ValueError(
+                f"load_state_dict: {type(self).__name__} does not fit the state: "
+                f"{'; '.join(troubles)}"
+            )
+        for name, t in tensors.items():
+            t.data[...] = np.asarray(state[name])
+
+    def train(self, mode: bool = True) -> Self:
+        """Set this module and all below it to training, as dropout and batch norm need it."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Set this module and all below it to use, not training."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
+
+    # --- Text ---------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """Settings to show behind the class's name."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = []
+        for path, module in self.named_modules():
+            depth = path.count(".") + 1 if path else 0
+            name = f"{path.rpartition('.')[2]}: " if path else ""
+            settings = module.extra_repr()
+            count = sum(p.size for p in module.parameters())
+            text = f"{type(module).__name__}{f'({settings})' if settings else ''}"
+            suffix = f": {count:,} parameters" if count else ""
+            lines.append(f"{'  ' * depth}{name}{text}{suffix}")
+        return "\n".join(lines)
+
+
+class Sequential(Module):
+    """Modules, or functions of one tensor, one after the other.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> model = tg.nn.Sequential(tg.nn.Linear(4, 3, rng=0), tg.relu, tg.nn.Linear(3, 2, rng=1))
+    >>> model(np.ones((5, 4), np.float32)).shape, len(model)
+    ((5, 2), 3)
+    """
+
+    def __init__(self, *layers: Any) -> None:
+        for layer in layers:
+            if not callable(layer):
+                raise TypeError(f"Sequential: got {layer!r}; want modules or functions")
+        self.layers = list(layers)
+
+    def forward(self, x: Any) -> Any:
+        """Apply the layers in order."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self.layers[index]
+        return Sequential(*found) if isinstance(index, slice) else found
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+
+def _items(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give attributes, and the entries of containers among them, in order, with their names."""
+    for name, value in attributes.items():
+        if isinstance(value, (list, tuple)):
+            yield from _items({f"{name}.{i}": item for i, item in enumerate(value)})
+        elif isinstance(value, dict):
+            yield from _items({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            yield name, value
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,570 @@
+"""Optimisers, schedules of the learning rate, and clipping of gradients.
+
+An optimiser changes its parameters in place, between a backward and the next forward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .graph import Leaf
+from .tensor import Tensor
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Cosine",
+    "Lion",
+    "OneCycle",
+    "Optimizer",
+    "RMSprop",
+    "Schedule",
+    "StepDecay",
+    "WarmUp",
+    "clip_grad_norm",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+class Optimizer:
+    """Base of the optimisers: it holds the parameters; a subclass says how to change one.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Leaves that require a gradient.
+    lr : float
+        Learning rate, positive; the attribute ``lr`` may be changed at any time.
+
+    Raises
+    ------
+    ValueError
+        If there are no parameters, one comes twice, or a setting is out of range.
+    TypeError
+        If one is not a leaf tensor that requires a gradient.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+        self.parameters = list(parameters)
+        name = type(self).__name__
+        if not self.parameters:
+            raise ValueError(f"{name}: got no parameters; pass module.parameters() or a list")
+        for p in self.parameters:
+            if not isinstance(p, Tensor) or not isinstance(p._node, Leaf):
+                raise TypeError(f"{name}: got {p!r}; want leaf tensors with requires_grad=True")
+        if len({id(p) for p in self.parameters}) < len(self.parameters):
+            raise ValueError(f"{name}: a parameter comes twice; pass each once")
+        _check(name, lr=lr > 0)
+        self.lr = lr
+        self.steps = 0
+        self.memory: list[dict[str, Array]] = [{} for _ in self.parameters]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for p in self.parameters:
+            p._node.grad = None  # type: ignore[union-attr]
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        self.steps += 1
+        for p, memory in zip(self.parameters, self.memory, strict=True):
+            g = p._node.grad  # type: ignore[union-attr]
+            if g is not None:
+                self.update(p._data, g, memory)
+                p._stamp()
+
+    def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
+        """Change the array ``p`` in place; ``g`` is left alone."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Array]:
+        """Give all that a resumed run needs to go on bit for bit, as named arrays."""
+        state = {"lr": np.array(self.lr), "steps": np.array(self.steps)}
+        for i, memory in enumerate(self.memory):
+            state.update({f"{i}.{name}": array.copy() for name, array in memory.items()})
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave.
+
+        Raises
+        ------
+        ValueError
+            If it belongs to other parameters.
+        """
+        memory: list[dict[str, Array]] = [{} for _ in self.parameters]
+        for key, value in state.items():
+            if key in ("lr", "steps"):
+                continue
+            number, _, name = key.partition(".")
+            if not number.isdigit() or int(number) >= len(memory):
+                raise ValueError(
+                    f"{type(self).__name__}: unexpected {key!r} for {len(memory)} parameters"
+                )
+            i = int(number)
+            if name != "count" and np.shape(value) != self.parameters[i].shape:
+                raise ValueError(
+                    f"{type(self).__name__}: {key!r} has shape {np.shape(value)}, the parameter "
+                    f"{self.parameters[i].shape}"
+                )
+            memory[i][name] = np.array(value)
+        self.lr, self.steps = float(state["lr"]), int(state["steps"])
+        self.memory = memory
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, ``w -= lr * g``, as in the handout's Algorithm 1.
+
+    With momentum, ``v = momentum * v + g`` takes the place of ``g``; with Nesterov's,
+    ``g + momentum * v`` (Sutskever et al. 2013, section 2). Weight decay adds
+    ``weight_decay * w`` to ``g``.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+    lr : float
+    momentum : float
+        In [0, 1).
+    nesterov : bool
+    weight_decay : float
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([1.0], requires_grad=True)
+    >>> optimizer = tg.optim.SGD([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    Tensor([0.8], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 0.1,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        _check("SGD", momentum=0 <= momentum < 1, weight_decay=weight_decay >= 0)
+        _check("SGD", nesterov=bool(momentum) or not nesterov)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+
+    def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
+        if self.weight_decay:
+            g = g + self.weight_decay * p
+        if self.momentum:
+            v = memory.get("velocity")
+            if v is None:
+                v = memory["velocity"] = np.zeros_like(p)
+            v *= self.momentum
+            v += g
+            g = g + self.momentum * v if self.nesterov else v
+        p -= self.lr * g
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, Algorithm 1); weight decay is part of the gradient.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+    lr : float
+    betas : (float, float)
+        Decay of the averages of the gradient and of its square.
+    eps : float
+    weight_decay : float
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([1.0], requires_grad=True)
+    >>> optimizer = tg.optim.Adam([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.numpy().round(6)
+    array([0.9])
+    """
+
+    decoupled = False
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        _check(
+            type(self).__name__,
+            betas=all(0 <= b < 1 for b in betas),
+            eps=eps > 0,
+            weight_decay=weight_decay >= 0,
+        )
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+
+    def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
+        one, two = self.betas
+        if self.weight_decay and self.decoupled:
+            p *= 1 - self.lr * self.weight_decay
+        elif self.weight_decay:
+            g = g + self.weight_decay * p
+        if not memory:
+            memory["mean"], memory["square"] = np.zeros_like(p), np.zeros_like(p)
+            # A parameter may get its first gradient late: its averages start then.
+            memory["count"] = np.zeros((), np.int64)
+        mean, square, count = memory["mean"], memory["square"], memory["count"]
+        count += 1
+        t = int(count)
+        mean *= one
+        mean += (1 - one) * g
+        square *= two
+        square += (1 - two) * (g * g)
+        length = np.sqrt(square)
+        length /= math.sqrt(1 - two**t)
+        length += self.eps
+        p -= (self.lr / (1 - one**t)) * (mean / length)
+
+
+class AdamW(Adam):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019, Algorithm 2).
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([1.0], requires_grad=True)
+    >>> tg.optim.AdamW([w], lr=0.1, weight_decay=0.01).weight_decay
+    0.01
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton 2012, lecture 6.5): the gradient over its running size.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+    lr : float
+    decay : float
+        Of the average of the squared gradient.
+    eps : float
+    weight_decay : float
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([1.0], requires_grad=True)
+    >>> optimizer = tg.optim.RMSprop([w], lr=0.01)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.numpy().round(6)
+    array([0.9])
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        *,
+        decay: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        _check("RMSprop", decay=0 <= decay < 1, eps=eps > 0, weight_decay=weight_decay >= 0)
+        self.decay, self.eps, self.weight_decay = decay, eps, weight_decay
+
+    def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
+        if self.weight_decay:
+            g = g + self.weight_decay * p
+        square = memory.get("square")
+        if square is None:
+            square = memory["square"] = np.zeros_like(p)
+        square *= self.decay
+        square += (1 - self.decay) * (g * g)
+        p -= self.lr * (g / (np.sqrt(square) + self.eps))
+
+
+class Lion(Optimizer):
+    """Lion (Chen et al. 2023, Algorithm 2): steps of one size, in the direction of a sign.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+    lr : float
+    betas : (float, float)
+    weight_decay : float
+        Apart from the gradient, as in AdamW.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([1.0], requires_grad=True)
+    >>> optimizer = tg.optim.Lion([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    Tensor([0.9], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-4,
+        *,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr)
+        _check("Lion", betas=all(0 <= b < 1 for b in betas), weight_decay=weight_decay >= 0)
+        self.betas, self.weight_decay = betas, weight_decay
+
+    def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
+        one, two = self.betas
+        mean = memory.get("mean")
+        if mean is None:
+            mean = memory["mean"] = np.zeros_like(p)
+        direction = np.sign(one * mean + (1 - one) * g)
+        if self.weight_decay:
+            direction += self.weight_decay * p
+        p -= self.lr * direction
+        mean *= two
+        mean += (1 - two) * g
+
+
+# --- Schedules --------------------------------------------------------------------------------
+
+
+class Schedule:
+    """Base of the schedules: a factor on the learning rate that depends on the step.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its ``lr`` when the schedule is made is the one that the factor applies to.
+
+    Notes
+    -----
+    Call ``step()`` once after each ``optimizer.step()``.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.base = optimizer.lr
+        self.steps = 0
+        self.apply()
+
+    def factor(self, step: int) -> float:
+        """Factor on the learning rate at a step, counted from 0."""
+        raise NotImplementedError
+
+    def apply(self) -> None:
+        """Set the learning rate of the present step."""
+        self.optimizer.lr = self.base * self.factor(self.steps)
+
+    def step(self) -> None:
+        """Go on to the next step."""
+        self.steps += 1
+        self.apply()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Give what a resumed run needs."""
+        return {"base": np.array(self.base), "steps": np.array(self.steps)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
+        self.base, self.steps = float(state["base"]), int(state["steps"])
+        self.apply()
+
+
+class StepDecay(Schedule):
+    """Times ``decay`` at every ``every``-th step, as in the handout's Algorithm 1.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> sgd = tg.optim.SGD([tg.Tensor(1.0, requires_grad=True)], lr=0.1)
+    >>> tg.optim.StepDecay(sgd, decay=0.5, every=1000).factor(2500)
+    0.25
+    """
+
+    def __init__(self, optimizer: Optimizer, *, decay: float = 0.95, every: int = 1000) -> None:
+        _check("StepDecay", decay=0 < decay <= 1, every=every >= 1)
+        self.decay, self.every = decay, every
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return float(self.decay ** (step // self.every))
+
+
+class Cosine(Schedule):
+    """Down to ``final`` over ``total`` steps along half a cosine (Loshchilov and Hutter 2017).
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> sgd = tg.optim.SGD([tg.Tensor(1.0, requires_grad=True)], lr=0.1)
+    >>> tg.optim.Cosine(sgd, total=100).factor(50)
+    0.5
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total: int, final: float = 0.0) -> None:
+        _check("Cosine", total=total >= 1, final=0 <= final <= 1)
+        self.total, self.final = total, final
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        return _cosine(1.0, self.final, min(step / self.total, 1.0))
+
+
+class OneCycle(Schedule):
+    """Up from ``start`` to 1, then down to ``final`` (Smith and Topin 2018).
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its ``lr`` is the highest.
+    total : int
+        Steps.
+    rise : float
+        Share of the steps that go up.
+    start, final : float
+        Factors at both ends.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> sgd = tg.optim.SGD([tg.Tensor(1.0, requires_grad=True)], lr=0.1)
+    >>> tg.optim.OneCycle(sgd, total=100, rise=0.3).factor(30)
+    1.0
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        total: int,
+        rise: float = 0.3,
+        start: float = 0.04,
+        final: float = 1e-4,
+    ) -> None:
+        _check("OneCycle", total=total >= 1, rise=0 < rise < 1, start=start >= 0, final=final >= 0)
+        self.total, self.rise, self.start, self.final = total, rise, start, final
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        share = min(step / self.total, 1.0)
+        if share < self.rise:
+            return _cosine(self.start, 1.0, share / self.rise)
+        return _cosine(1.0, self.final, (share - self.rise) / (1 - self.rise))
+
+
+class WarmUp(Schedule):
+    """Up to the full rate over ``total`` steps, in a line; then another schedule, if any.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    total : int
+        Steps of the way up.
+    then : Schedule, optional
+        Of the same optimiser; its steps begin when the way up is done.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> sgd = tg.optim.SGD([tg.Tensor(1.0, requires_grad=True)], lr=0.1)
+    >>> [tg.optim.WarmUp(sgd, total=4).factor(step) for step in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, *, total: int, then: Schedule | None = None) -> None:
+        _check("WarmUp", total=total >= 1, then=then is None or then.optimizer is optimizer)
+        self.total, self.then = total, then
+        if then is not None:
+            optimizer.lr = then.base
+        super().__init__(optimizer)
+
+    def factor(self, step: int) -> float:
+        if step < self.total:
+            return (step + 1) / self.total
+        return 1.0 if self.then is None else self.then.factor(step - self.total)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+# --- Gradients --------------------------------------------------------------------------------
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients together so that their norm is at most ``max_norm``.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Those without a gradient are passed over.
+    max_norm : float
+
+    Returns
+    -------
+    float
+        The norm before (Pascanu et al. 2013, Algorithm 1).
+
+    Raises
+    ------
+    FloatingPointError
+        If the norm is NaN or infinite; the gradients are left alone.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> w = tg.Tensor([3.0, 4.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> tg.optim.clip_grad_norm([w], 1.0), w.grad
+    (10.0, array([0.6, 0.8]))
+    """
+    _check("clip_grad_norm", max_norm=max_norm > 0)
+    leaves = [p._node for p in parameters if isinstance(p._node, Leaf)]
+    gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"clip_grad_norm: the norm is {norm}; find the op that made it with tg.debug()"
+        )
+    if norm > max_norm:
+        for g in gradients:
+            g *= max_norm / norm
+    return norm
+
+
+def _check(op: str, **conditions: bool) -> None:
+    for name, holds in conditions.items():
+        if not holds:
+            raise ValueError(f"{op}: {name} is out of range; see help({op})")

@@ -1,0 +1,124 @@
+"""Save and load named arrays: ``.npz``, or ``.safetensors`` with the extra; never pickle."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .graph import Handle
+from .kernels import hw5
+
+__all__ = ["load", "save"]
+
+_SUFFIXES = (".npz", ".safetensors")
+
+
+def save(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write named arrays to a file, whole or not at all.
+
+    The same state gives the same bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.npz`` or ``.safetensors``.
+    state : mapping of str to array, Tensor or number
+        Such as ``module.state_dict()``.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is another, or a value is no array of numbers.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, tinygrad_hw as tg
+    >>> path = f"{tempfile.mkdtemp()}/weights.npz"
+    >>> tg.save(path, {"w": tg.Tensor([1.0, 2.0])})
+    >>> tg.load(path)
+    {'w': array([1., 2.])}
+    """
+    path = _checked(path)
+    arrays = {str(name): _numeric(name, value) for name, value in state.items()}
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save: {path.parent} is no folder; make it first")
+    with hw5.replacing(path) as temporary:
+        if path.suffix == ".npz":
+            _write_npz(temporary, arrays)
+        else:
+            _safetensors().save_file(arrays, str(temporary))
+
+
+def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read what :func:`save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, holds Python objects, or has another suffix.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.load("weights.pickle")
+    Traceback (most recent call last):
+    ...
+    ValueError: weights.pickle: has the suffix '.pickle'; want .npz or .safetensors
+    """
+    path = _checked(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"load: {path}: no such file")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        loaded: dict[str, np.ndarray[Any, Any]] = _safetensors().load_file(str(path))
+        return loaded
+    except ImportError:
+        raise
+    except Exception as error:
+        # The readers raise whatever a damaged header leads them to.
+        raise ValueError(
+            f"load: {path}: damaged, or no {path.suffix} file of plain arrays ({error}); "
+            "save it again with tinygrad_hw.save"
+        ) from error
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(f"{path}: has the suffix {path.suffix!r}; want .npz or .safetensors")
+    return path
+
+
+def _numeric(name: str, value: Any) -> np.ndarray[Any, Any]:
+    array = np.ascontiguousarray(value._data if isinstance(value, Handle) else value)
+    if array.dtype.kind not in "fiubc":
+        raise ValueError(f"save: {name!r} has dtype {array.dtype}; want numbers")
+    return array.reshape(np.shape(value))
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    # np.savez stamps its members with the time; the same state should give the same bytes.
+    with zipfile.ZipFile(path, "w") as file:
+        for name, array in arrays.items():
+            with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _safetensors() -> Any:
+    try:
+        from safetensors import numpy as module
+    except ImportError as error:
+        raise ImportError(
+            'safetensors is not installed; run pip install "tinygrad_hw[safetensors]"'
+        ) from error
+    return module
