@@ -78,7 +78,8 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         raise FileNotFoundError(f"load: {path}: no such file")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since np.load leaves a damaged file open.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         loaded: dict[str, np.ndarray[Any, Any]] = _safetensors().load_file(str(path))
         return loaded

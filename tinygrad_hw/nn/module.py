@@ -158,15 +158,12 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        lines = []
-        for path, module in self.named_modules():
-            depth = path.count(".") + 1 if path else 0
-            name = f"{path.rpartition('.')[2]}: " if path else ""
-            settings = module.extra_repr()
-            count = sum(p.size for p in module.parameters())
-            text = f"{type(module).__name__}{f'({settings})' if settings else ''}"
-            suffix = f": {count:,} parameters" if count else ""
-            lines.append(f"{'  ' * depth}{name}{text}{suffix}")
+        settings = self.extra_repr()
+        count = sum(p.size for p in self.parameters())
+        head = f"{type(self).__name__}{f'({settings})' if settings else ''}"
+        lines = [f"{head}: {count:,} parameters" if count else head]
+        for name, child in self.children():
+            lines.extend(f"  {line}" for line in f"{name}: {child!r}".splitlines())
         return "\n".join(lines)
 
 

@@ -1,0 +1,182 @@
+"""Modules, layers, initialisers."""
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+from tinygrad_hw import nn
+
+RNG = np.random.default_rng(0)
+
+
+class Net(nn.Module):
+    def __init__(self, rng=None):
+        rng = np.random.default_rng(rng)
+        self.first = nn.Linear(4, 3, rng=rng)
+        self.blocks = [nn.Linear(3, 3, rng=rng), nn.BatchNorm(3)]
+        self.heads = {"a": nn.Linear(3, 2, rng=rng)}
+        self.scale = tg.Tensor(np.float32(2.0), requires_grad=True)
+
+    def forward(self, x):
+        h = tg.relu(self.first(x))
+        for block in self.blocks:
+            h = block(h)
+        return self.heads["a"](h) * self.scale
+
+
+def test_parameters_and_buffers_are_found_in_order_with_their_paths():
+    net = Net(0)
+    assert [name for name, _ in net.named_parameters()] == [
+        "scale",
+        "first.weight",
+        "first.bias",
+        "blocks.0.weight",
+        "blocks.0.bias",
+        "blocks.1.weight",
+        "blocks.1.bias",
+        "heads.a.weight",
+        "heads.a.bias",
+    ]
+    assert [name for name, _ in net.named_buffers()] == [
+        "blocks.1.running_mean",
+        "blocks.1.running_var",
+    ]
+    net.name_parameters()
+    assert net.first.weight.name == "first.weight"
+    assert "blocks.1: BatchNorm(3)" in repr(net)
+
+
+def test_a_shared_parameter_comes_once():
+    layer = nn.Linear(2, 2, rng=0)
+    net = nn.Sequential(layer, tg.tanh, layer)
+    assert len(net.parameters()) == 2
+    net(np.ones((1, 2), np.float32)).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_state_dict_round_trip_and_its_errors():
+    one, two = Net(0), Net(1)
+    x = RNG.standard_normal((5, 4)).astype(np.float32)
+    one(x)
+    two.load_state_dict(one.state_dict())
+    np.testing.assert_array_equal(one.eval()(x).numpy(), two.eval()(x).numpy())
+    state = one.state_dict()
+    state["first.weight"][:] = 0
+    assert np.any(one.first.weight.numpy())
+    before = two.state_dict()
+    state.pop("scale")
+    state["extra"] = np.ones(1)
+    state["first.bias"] = np.ones(7)
+    with pytest.raises(
+        ValueError,
+        match=r"missing scale; unexpected extra; of another shape first\.bias: \(7,\) for \(3,\)",
+    ):
+        two.load_state_dict(state)
+    for name, value in two.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_train_and_eval_reach_every_module():
+    net = Net(0)
+    net.eval()
+    assert not any(module.training for module in net.modules())
+    net.train()
+    assert all(module.training for module in net.modules())
+
+
+def test_batch_norm_trains_its_running_averages_and_uses_them():
+    layer = nn.BatchNorm(3, momentum=1.0)
+    x = RNG.normal(3, 2, (64, 5, 3)).astype(np.float32)
+    y = layer(x).numpy()
+    np.testing.assert_allclose(y.mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std((0, 1)), 1, atol=1e-3)
+    np.testing.assert_allclose(layer.running_mean.numpy(), x.mean((0, 1)), rtol=1e-5)
+    assert layer.running_var.dtype == np.float32
+    before = layer.running_mean.numpy()
+    layer.eval()(x * 10)
+    np.testing.assert_array_equal(layer.running_mean.numpy(), before)
+
+
+def test_dropout_draws_again_at_each_call_and_stops_in_eval():
+    layer = nn.Dropout(0.5, rng=0)
+    x = np.ones(1000, np.float32)
+    one, two = layer(x), layer(x)
+    assert np.any(one != two)
+    assert abs(one.mean() - 1) < 0.15
+    np.testing.assert_array_equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "expected"),
+    [
+        (lambda: nn.Linear(4, 3, rng=0), (2, 5, 4), (2, 5, 3)),
+        (lambda: nn.Linear(4, 3, bias=False, rng=0), (4,), (3,)),
+        (lambda: nn.Conv2d(2, 4, (3, 5), padding="same", rng=0), (2, 7, 6, 2), (2, 7, 6, 4)),
+        (lambda: nn.Conv2d(2, 4, 3, stride=2, groups=2, rng=0), (7, 7, 2), (3, 3, 4)),
+        (lambda: nn.MaxPool2d(2), (2, 6, 6, 3), (2, 3, 3, 3)),
+        (lambda: nn.AvgPool2d(3, 1), (2, 6, 6, 3), (2, 4, 4, 3)),
+        (lambda: nn.LayerNorm((3, 2)), (5, 3, 2), (5, 3, 2)),
+        (lambda: nn.Flatten(), (5, 3, 2), (5, 6)),
+        (lambda: nn.GELU(), (5, 3), (5, 3)),
+        (lambda: nn.LeakyReLU(), (5, 3), (5, 3)),
+        (lambda: nn.Softmax(), (5, 3), (5, 3)),
+    ],
+)
+def test_layers_give_float32_of_the_right_shape_and_all_parameters_get_gradients(
+    layer, shape, expected
+):
+    layer = layer()
+    x = tg.Tensor(RNG.standard_normal(shape).astype(np.float32), requires_grad=True)
+    y = layer(x)
+    assert (y.shape, y.dtype) == (expected, np.float32)
+    (y * RNG.standard_normal(expected)).sum().backward()
+    for t in (x, *layer.parameters()):
+        assert t.grad.shape == t.shape
+        assert t.grad.dtype == np.float32
+        assert np.any(t.grad)
+
+
+def test_sequential_indexes_and_checks():
+    net = nn.Sequential(nn.Linear(2, 3, rng=0), nn.ReLU(), nn.Linear(3, 1, rng=1))
+    assert isinstance(net[0], nn.Linear)
+    assert len(net[:2]) == 2
+    assert len(list(net)) == 3
+    with pytest.raises(TypeError, match="want modules or functions"):
+        nn.Sequential(3)
+
+
+def test_a_seed_gives_the_same_weights():
+    for make in (lambda rng: nn.Linear(5, 4, rng=rng), lambda rng: nn.Conv2d(1, 2, 3, rng=rng)):
+        np.testing.assert_array_equal(make(3).weight.numpy(), make(3).weight.numpy())
+        rng = np.random.default_rng(3)
+        assert np.any(make(rng).weight.numpy() != make(rng).weight.numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("kaiming_normal", np.sqrt(2 / 200)),
+        ("kaiming_uniform", np.sqrt(2 / 200)),
+        ("xavier_normal", np.sqrt(2 / 500)),
+        ("xavier_uniform", np.sqrt(2 / 500)),
+        ("normal", 1.0),
+        ("uniform", np.sqrt(1 / 3)),
+    ],
+)
+def test_initialisers_have_the_spread_of_their_papers(name, std):
+    w = getattr(nn.init, name)((200, 300), rng=0)
+    assert w.dtype == np.float32
+    assert w.std() == pytest.approx(std, rel=0.02)
+    assert abs(w.mean()) < 0.02 * std * 3
+
+
+def test_orthogonal_is_orthogonal_and_fans_are_checked():
+    q = nn.init.orthogonal((3, 8), rng=0, dtype=float)
+    np.testing.assert_allclose(q @ q.T, np.eye(3), atol=1e-12)
+    with pytest.raises(ValueError, match="want"):
+        nn.init.kaiming_normal((3,))
+
+
+def test_a_module_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match="define forward"):
+        nn.Module()(1.0)
