@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 # Imported when called for, so that `tinygrad-hw --help` does not load what it does not need.
 COMMANDS = {
+    "train": "train the handout's networks with the engine",
     "writeup": "train hw5.py's networks and write weights, figures and writeup.pdf",
     "pack": "zip hw5.py, the weights and the write-up for submission",
 }

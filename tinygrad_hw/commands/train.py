@@ -1,0 +1,170 @@
+"""``tinygrad-hw train``: train the handout's networks with the engine."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_hw.data import Digits, load_digits
+from tinygrad_hw.kernels import hw5
+from tinygrad_hw.training import Run, settings_for
+
+COLUMNS = ("model", "epoch", "loss", "train_accuracy", "test_accuracy", "lr")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("model", nargs="?", choices=("mlp", "cnn", "both"), default="both")
+    parser.add_argument("--data", type=Path, help="folder of mnist_train.npz and mnist_test.npz")
+    parser.add_argument("--epochs", type=int, help="by default 40 for the MLP, 60 for the CNN")
+    parser.add_argument("--batch-size", type=int, help="by default 64")
+    parser.add_argument("--lr", type=float, help="highest learning rate, by default 0.01 and 0.02")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the results")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in the folder"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; the result is the exit status."""
+    names = ("mlp", "cnn") if options.model == "both" else (options.model,)
+    settings = [
+        settings_for(
+            name,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            lr=options.lr,
+            seed=options.seed,
+        )
+        for name in names
+    ]
+    _prepare(options.out)
+    digits = load_digits(options.data)
+    print(f"data: {digits.source}")
+    summaries = []
+    for one in settings:
+        training = Run(one, digits)
+        checkpoint = options.out / f"{one.model}.checkpoint.npz"
+        if options.resume and checkpoint.exists():
+            training.resume(checkpoint)
+            print(f"{one.model.upper()}: resumed after epoch {len(training.rows)}")
+        start = time.perf_counter()
+        try:
+            _train(training, checkpoint, options.out)
+        except KeyboardInterrupt:
+            _write_results(training, digits, options.out)
+            print(
+                f"{one.model.upper()}: interrupted in epoch {len(training.rows) + 1}; the weights "
+                f"so far are in {options.out}, go on with --resume",
+                file=sys.stderr,
+            )
+            return 130
+        accuracy = _write_results(training, digits, options.out)
+        seconds = time.perf_counter() - start
+        count = len(digits.label_test)
+        summaries.append(
+            f"{one.model.upper()}: accuracy {accuracy:.4f} on {count} test images ({seconds:.1f} s)"
+        )
+    print("\n".join(summaries))
+    print(f"weights, metrics.csv and figures are in {options.out}")
+    return 0
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder and try to write there, before the work and not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{out}: cannot write there ({error.strerror}); name another --out") from None
+
+
+def _train(training: Run, checkpoint: Path, out: Path) -> None:
+    with _progress(training) as (advance, report):
+        while not training.done:
+            training.train_epoch(advance)
+            training.save(checkpoint)
+            _write_metrics(training, out)
+            report(training.rows[-1])
+
+
+@contextmanager
+def _progress(
+    training: Run,
+) -> Iterator[tuple[Callable[[float], None], Callable[[dict[str, float]], None]]]:
+    """Show a bar where tqdm is installed, else a line an epoch."""
+    name, epochs = training.settings.model.upper(), training.settings.epochs
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield (
+            lambda loss: None,
+            lambda row: print(
+                f"{name}: epoch {row['epoch']} of {epochs}, loss {row['loss']:.4f}, "
+                f"accuracy {row['test_accuracy']:.4f}",
+                file=sys.stderr,
+            ),
+        )
+        return
+    total = epochs * training.batches
+    with tqdm(total=total, initial=len(training.losses), desc=name, mininterval=0.5) as bar:
+
+        def report(row: dict[str, float]) -> None:
+            bar.set_postfix(loss=f"{row['loss']:.4f}", accuracy=f"{row['test_accuracy']:.4f}")
+
+        yield lambda loss: bar.update(), report
+
+
+def _write_results(training: Run, digits: Digits, out: Path) -> float:
+    """Write the weights and the figures; return the test accuracy."""
+    name = training.settings.model
+    hw5.save_weights(out / f"{name}.npz", **training.model.weights())
+    confusion, accuracy = hw5.compute_confusion_matrix_and_accuracy(
+        training.predictions(), digits.label_test, len(digits.label_classes)
+    )
+    try:
+        if training.losses:
+            hw5.visualize_training_progress(
+                np.array(training.losses),
+                training.batches,
+                title=name.upper(),
+                path=out / f"{name}_loss.png",
+            )
+        hw5.visualize_confusion_matrix(
+            confusion,
+            accuracy,
+            digits.label_classes,
+            title=name.upper(),
+            path=out / f"{name}_confusion.png",
+        )
+    except ImportError:
+        print(f'{name.upper()}: no figures; for them, pip install "tinygrad_hw[plot]"')
+    return accuracy
+
+
+def _write_metrics(training: Run, out: Path) -> None:
+    """Write the rows of this model, beside those of the other one, whole or not at all."""
+    path, name = out / "metrics.csv", training.settings.model
+    rows: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("model") not in (None, name)]
+    rows += [{"model": name, **row} for row in training.rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with hw5.replacing(path) as temporary:
+        temporary.write_text(text.getvalue())
