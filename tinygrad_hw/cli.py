@@ -6,32 +6,42 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-# Imported when called for, so that `tinygrad-hw --help` does not load what it does not need.
+# Of each, only the summary is known here: its module is imported when it is called.
 COMMANDS = {
     "train": "train the handout's networks with the engine",
-    "writeup": "train hw5.py's networks and write weights, figures and writeup.pdf",
+    "writeup": "train hw5.py's networks; write weights, figures and writeup.pdf",
     "pack": "zip hw5.py, the weights and the write-up for submission",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit status, 2 for a user's error."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="tinygrad-hw", description="Learn gradients by heart.")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if name in arguments:
-            importlib.import_module(f"tinygrad_hw.commands.{name}").configure(subparser)
+    summary = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="tinygrad-hw",
+        description="Learn gradients by heart.",
+        epilog=f"commands:\n{summary}\n\n`tinygrad-hw COMMAND --help` tells more of one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    command = importlib.import_module(f"tinygrad_hw.commands.{chosen.command}")
+    return _run(chosen.command, command, chosen.arguments)
+
+
+def _run(name: str, command: Any, arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"tinygrad-hw {name}", description=COMMANDS[name])
+    command.configure(parser)
     options = parser.parse_args(arguments)
     try:
-        command = importlib.import_module(f"tinygrad_hw.commands.{options.command}")
         status: int = command.run(options)
     except KeyboardInterrupt:
-        print("tinygrad-hw: interrupted", file=sys.stderr)
+        print(f"tinygrad-hw {name}: interrupted", file=sys.stderr)
         return 130
     except (OSError, ValueError, ImportError) as error:
-        print(f"tinygrad-hw {options.command}: {error}", file=sys.stderr)
+        print(f"tinygrad-hw {name}: {error}", file=sys.stderr)
         return 2
     return status

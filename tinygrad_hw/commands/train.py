@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygrad_hw.commands import output_folder
 from tinygrad_hw.data import Digits, load_digits
 from tinygrad_hw.kernels import hw5
 from tinygrad_hw.training import Run, settings_for
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         )
         for name in names
     ]
-    _prepare(options.out)
+    output_folder(options.out)
     digits = load_digits(options.data)
     print(f"data: {digits.source}")
     summaries = []
@@ -78,17 +79,6 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(summaries))
     print(f"weights, metrics.csv and figures are in {options.out}")
     return 0
-
-
-def _prepare(out: Path) -> None:
-    """Make the folder and try to write there, before the work and not after it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"{out}: cannot write there ({error.strerror}); name another --out") from None
 
 
 def _train(training: Run, checkpoint: Path, out: Path) -> None:

@@ -116,7 +116,7 @@ def write_course(folder: Path, data: tuple[Array, Array, Array, Array]) -> None:
     for name, images, labels in zip(COURSE_FILES, data[::2], data[1::2], strict=True):
         with hw5.replacing(folder / name) as temporary, zipfile.ZipFile(temporary, "w") as file:
             for key, array in (("img", images), ("label", labels)):
-                # With a fixed date: the bytes are those of the course's own files.
+                # With a fixed date: the same data gives the same bytes.
                 member = io.BytesIO()
                 np.lib.format.write_array(member, array, allow_pickle=False)
                 file.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue())
