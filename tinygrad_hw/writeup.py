@@ -12,6 +12,8 @@ from .data import Digits
 from .kernels import hw5
 
 A4 = (8.27, 11.69)
+RATIO = A4[0] / A4[1]
+GAP = 0.0057
 BLUE, ORANGE = "#20639b", "#d1603d"
 
 ARCHITECTURES = {
@@ -98,7 +100,7 @@ def _page(number: int, title: str, text: str) -> Any:
     figure = Figure(figsize=A4)
     figure.text(0.1, 0.945, title, fontsize=15, weight="bold", va="top")
     figure.add_artist(_line(0.1, 0.9, 0.915))
-    figure.text(0.1, 0.9, textwrap.fill(text, 98), va="top", linespacing=1.55, fontsize=8.5)
+    figure.text(0.1, 0.9, textwrap.fill(text, 112), va="top", linespacing=1.55, fontsize=8.5)
     figure.text(0.5, 0.035, str(number), ha="center", color="gray")
     return figure
 
@@ -110,7 +112,7 @@ def _line(left: float, right: float, height: float) -> Any:
 
 
 def _caption(figure: Any, height: float, text: str) -> None:
-    figure.text(0.1, height, textwrap.fill(text, 110), va="top", fontsize=7.5, color="#444444")
+    figure.text(0.1, height, textwrap.fill(text, 130), va="top", fontsize=7.5, color="#444444")
 
 
 def _training_page(
@@ -119,21 +121,20 @@ def _training_page(
     name = network.name.upper()
     title = f"{number}  {name}: {100 * result.accuracy:.2f} % of the test images right"
     figure = _page(number, title, text)
-    left = figure.add_axes((0.14, 0.555, 0.33, 0.19))
-    right = figure.add_axes((0.57, 0.555, 0.33, 0.19))
+    left = figure.add_axes((0.16, 0.585, 0.3, 0.19))
+    right = figure.add_axes((0.6, 0.585, 0.3, 0.19))
     _plot_losses(left, right, result)
     _caption(
         figure,
-        0.51,
+        0.54,
         f"Figure {number}a. Training loss of the {name}: of each mini-batch with its running mean "
         "(left) and the mean of each epoch (right), on logarithmic axes.",
     )
-    axes = figure.add_axes((0.2, 0.11, 0.6, 0.6 * A4[0] / A4[1]), anchor="C")
-    axes.set_position((0.24, 0.115, 0.52, 0.52 * A4[0] / A4[1]))
+    axes = figure.add_axes((0.25, 0.125, 0.52, 0.52 * RATIO))
     _plot_confusion(axes, result.confusion, digits.label_classes)
     _caption(
         figure,
-        0.075,
+        0.08,
         f"Figure {number}b. Confusion matrix of the {name} on the test images, in percent of each "
         "true class. The diagonal is right.",
     )
@@ -149,8 +150,8 @@ def _plot_losses(left: Any, right: Any, result: hw5.Result) -> None:
     left.plot(steps[window - 1 :], mean, color=BLUE, linewidth=1.2)
     left.set(xlabel="iteration", ylabel="loss", yscale="log")
     left.set_ylim(max(np.quantile(losses, 0.02), 1e-4), losses.max() * 1.3)
-    starts = np.arange(0, losses.size, n)
-    epochs = np.add.reduceat(losses, starts) / np.diff(np.append(starts, losses.size))
+    # A last epoch that was cut short would bend the curve: its batches are too few for a mean.
+    epochs = losses[: max(losses.size // n, 1) * n].reshape(-1, min(n, losses.size)).mean(axis=1)
     right.plot(np.arange(1, epochs.size + 1), epochs, color=ORANGE, marker=".", markersize=3)
     right.set(xlabel="epoch", ylabel="mean loss", yscale="log")
     for axes in (left, right):
@@ -184,25 +185,25 @@ def _pictures_page(number: int, digits: Digits, results: dict[str, hw5.Result]) 
     figure = _page(number, f"{number}  Digits, mistakes and filters", text)
     right = np.flatnonzero((mlp.pred == label) & (cnn.pred == label))[:12]
     wrong = np.flatnonzero(cnn.pred != label)[:12]
-    _digit_row(figure, 0.775, digits, right, cnn.pred, "#2a7f3f")
+    _digit_row(figure, 0.8, digits, right, cnn.pred, "#2a7f3f")
     _caption(
-        figure, 0.757, f"Figure {number}a. Test images that both networks get right: truth, guess."
+        figure, 0.79, f"Figure {number}a. Test images that both networks get right: truth, guess."
     )
-    _digit_row(figure, 0.645, digits, wrong, cnn.pred, ORANGE)
-    _caption(figure, 0.627, f"Figure {number}b. Test images that the CNN gets wrong: truth, guess.")
+    _digit_row(figure, 0.68, digits, wrong, cnn.pred, ORANGE)
+    _caption(figure, 0.67, f"Figure {number}b. Test images that the CNN gets wrong: truth, guess.")
     filters = cnn.weights["w_conv"][:, :, 0].transpose(2, 0, 1)
-    _weight_grid(figure, filters, columns=3, left=0.1, bottom=0.5, side=0.075)
+    _weight_grid(figure, filters, columns=3, top=0.625, side=0.12)
     _bias_note(figure, cnn.weights["b_conv"])
     _caption(
         figure,
-        0.485,
+        0.53,
         f"Figure {number}c. The three filters of the CNN's convolution; red adds, blue subtracts.",
     )
     hidden = mlp.weights["w1"].reshape(-1, *hw5.IMAGE_SHAPE)
-    _weight_grid(figure, hidden, columns=10, left=0.1, bottom=0.115, side=0.075)
+    _weight_grid(figure, hidden, columns=8, top=0.485, side=0.095)
     _caption(
         figure,
-        0.1,
+        0.195,
         f"Figure {number}d. The weights of the MLP's {len(hidden)} hidden units, as images: where "
         "ink switches a unit on (red) or off (blue).",
     )
@@ -214,7 +215,7 @@ def _digit_row(
 ) -> None:
     side = 0.8 / 12
     for column, i in enumerate(chosen):
-        axes = figure.add_axes((0.1 + column * side, bottom, side * 0.92, side * 0.92 * 0.7074))
+        axes = figure.add_axes((0.1 + column * side, bottom, side * 0.92, side * 0.92 * RATIO))
         axes.imshow(digits.image_test[i], cmap="gray_r", vmin=0, vmax=255)
         axes.set_title(f"{digits.label_test[i, 0]}, {pred[i]}", size=7.5, color=color, pad=2)
         axes.set_xticks([])
@@ -222,16 +223,13 @@ def _digit_row(
         axes.spines[:].set_linewidth(0.4)
 
 
-def _weight_grid(
-    figure: Any, images: Any, *, columns: int, left: float, bottom: float, side: float
-) -> None:
+def _weight_grid(figure: Any, images: Any, *, columns: int, top: float, side: float) -> None:
+    """Rows of images, downwards from ``top``; lengths are shares of the page's width."""
     limit = float(np.abs(images).max()) or 1.0
-    ratio = A4[0] / A4[1]
-    rows = -(-len(images) // columns)
     for k, image in enumerate(images):
         row, column = divmod(k, columns)
-        y = bottom + (rows - 1 - row) * (side + 0.005) * ratio * 1.62
-        axes = figure.add_axes((left + column * (side + 0.005), y, side, side * ratio))
+        left, bottom = 0.1 + column * (side + GAP), top - ((row + 1) * side + row * GAP) * RATIO
+        axes = figure.add_axes((left, bottom, side, side * RATIO))
         axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -240,4 +238,4 @@ def _weight_grid(
 
 def _bias_note(figure: Any, bias: Any) -> None:
     values = ", ".join(f"{b:+.2f}" for b in bias.ravel())
-    figure.text(0.4, 0.53, f"biases {values}", fontsize=8, va="center", color="#444444")
+    figure.text(0.5, 0.58, f"biases {values}", fontsize=8, va="center", color="#444444")
