@@ -52,8 +52,8 @@ class Settings:
 
 
 SETTINGS = {
-    "mlp": Settings("mlp", 40, 64, 0.01, 0.01, 0.5, 8.0, 0.05),
-    "cnn": Settings("cnn", 60, 64, 0.02, 0.01, 0.5, 8.0, 0.05),
+    "mlp": Settings("mlp", 40, 32, 0.1, 5e-4, 0.5, 8.0, 0.05),
+    "cnn": Settings("cnn", 40, 32, 0.05, 5e-4, 0.5, 8.0, 0.05),
 }
 MODELS: dict[str, type[models.MLP] | type[models.CNN]] = {"mlp": models.MLP, "cnn": models.CNN}
 
@@ -80,8 +80,11 @@ class Run:
         self.test = _floats(digits.image_test), digits.label_test.ravel()
         self.batches = -(-len(self.images) // settings.batch_size)
         self.model = MODELS[settings.model](rng=np.random.default_rng([settings.seed, 0]))
-        self.optimizer = optim.AdamW(
-            self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        self.optimizer = optim.SGD(
+            self.model.parameters(),
+            lr=settings.lr,
+            momentum=0.9,
+            weight_decay=settings.weight_decay,
         )
         self.schedule = optim.OneCycle(
             self.optimizer, total=settings.epochs * self.batches, rise=0.2

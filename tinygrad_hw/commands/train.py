@@ -26,9 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("model", nargs="?", choices=("mlp", "cnn", "both"), default="both")
     parser.add_argument("--data", type=Path, help="folder of mnist_train.npz and mnist_test.npz")
-    parser.add_argument("--epochs", type=int, help="by default 40 for the MLP, 60 for the CNN")
-    parser.add_argument("--batch-size", type=int, help="by default 64")
-    parser.add_argument("--lr", type=float, help="highest learning rate, by default 0.01 and 0.02")
+    parser.add_argument("--epochs", type=int, help="by default 40")
+    parser.add_argument("--batch-size", type=int, help="by default 32")
+    parser.add_argument("--lr", type=float, help="highest learning rate, by default 0.1 and 0.05")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the results")
     parser.add_argument(
