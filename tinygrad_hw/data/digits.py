@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,9 @@ def load_digits(path: str | Path | None = None, *, download: bool = True) -> Dig
                 "MNIST"
             )
         return found
-    for folder in (Path("data"), cache_folder()):
-        found = _in_folder(folder)
-        if found is not None:
-            return found
+    found = _in_folder(Path("data")) or _in_cache()
+    if found is not None:
+        return found
     trouble = "downloads are off"
     if download:
         try:
@@ -135,12 +135,12 @@ def load_mnist(
     named = path if path is not None else os.environ.get("TINYGRAD_HW_MNIST") or None
     if named is not None:
         return read_mnist(Path(named))
-    for folder in (Path("data"), cache_folder()):
-        if _holds(folder, tuple(MNIST_FILES)):
-            return read_mnist(folder)
-    if not download:
-        raise DataError("MNIST is not on this machine; name its folder, or allow the download")
-    download_mnist(cache_folder())
+    if _holds_any(Path("data"), MNIST_FILES):
+        return read_mnist(Path("data"))
+    if not _holds_all(cache_folder(), MNIST_FILES):
+        if not download:
+            raise DataError("MNIST is not on this machine; name its folder, or allow the download")
+        download_mnist(cache_folder())
     return read_mnist(cache_folder())
 
 
@@ -160,18 +160,31 @@ def cache_folder() -> Path:
 
 def _in_folder(folder: Path) -> Digits | None:
     """Read the course's files, or derive them from MNIST's; None if neither are there."""
-    if _holds(folder, COURSE_FILES):
+    # One file of a set is a damaged set, not a missing one: reading it tells which file lacks.
+    if _holds_any(folder, COURSE_FILES):
         return _digits(read_course(folder), f"the course's files in {folder}")
-    if _holds(folder, tuple(MNIST_FILES)):
+    if _holds_any(folder, MNIST_FILES):
         data = derive_course(read_mnist(folder))
         check_course(data)
         return _digits(data, f"the course's digits, derived from MNIST in {folder}")
     return None
 
 
-def _holds(folder: Path, names: tuple[str, ...]) -> bool:
-    # One file of a set is a damaged set, not a missing one: reading it tells which file lacks.
+def _in_cache() -> Digits | None:
+    """Read the cache; None where a killed download left a part of a set, to be completed."""
+    folder = cache_folder()
+    whole = _holds_all(folder, COURSE_FILES) or (
+        _holds_all(folder, MNIST_FILES) and not _holds_any(folder, COURSE_FILES)
+    )
+    return _in_folder(folder) if whole else None
+
+
+def _holds_any(folder: Path, names: Iterable[str]) -> bool:
     return any((folder / name).is_file() for name in names)
+
+
+def _holds_all(folder: Path, names: Iterable[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
 
 
 def _downloaded() -> Digits:

@@ -42,7 +42,7 @@ def read_course(folder: Path) -> tuple[Array, Array, Array, Array]:
     """Read the course's two files: images uint8 (N, 14, 14) and labels uint8 (N, 1) of each set."""
     try:
         image_train, label_train, image_test, label_test, _ = hw5.get_MNIST_data(folder)
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise DataError(str(error)) from error
     return image_train, label_train, image_test, label_test
 
