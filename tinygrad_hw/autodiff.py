@@ -20,6 +20,7 @@ from .graph import (
     Leaf,
     Node,
     Primitive,
+    as_array,
     enable_grad,
     is_recording,
     no_grad,
@@ -237,7 +238,7 @@ def _lifted(value: Any, node: Any) -> Any:
     """Give a kept value as the tensor it was, so that what is computed from it is recorded."""
     if value is node or type(node) not in VARIABLES:
         return value
-    return wrap(np.asarray(value), node)
+    return wrap(as_array(value), node)
 
 
 def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
@@ -300,9 +301,8 @@ def _op_name(node: Node) -> str:
 
 def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
     """Give a gradient as an array of its own: no view, and shared with nobody."""
-    array = np.asarray(g._data if isinstance(g, Handle) else g)
-    array = np.broadcast_to(array, node.shape).astype(node.dtype)
-    return array
+    array: Any = np.broadcast_to(_array(g), node.shape)
+    return array.astype(node.dtype)  # type: ignore[no-any-return]
 
 
 # --- backward ---------------------------------------------------------------------------------
@@ -382,7 +382,7 @@ def _seed(y: Any, cotangent: Any, op: str) -> Any:
                 "first, or pass a cotangent of its shape"
             )
         return np.ones(data.shape, data.dtype)
-    seed: Any = cotangent if isinstance(cotangent, Handle) else np.asarray(cotangent)
+    seed: Any = cotangent if isinstance(cotangent, Handle) else as_array(cotangent)
     if seed.shape != data.shape:
         raise ShapeError(
             f"{op}: the cotangent has shape {seed.shape}, the output {data.shape}; want the same"

@@ -17,7 +17,7 @@ import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -151,8 +151,29 @@ class Mode(NamedTuple):
     observers: tuple[Callable[..., None], ...] = ()
 
 
+class Recorded:
+    """What stands for an array while calls are recorded to be compiled; never an ndarray."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def as_array(x: Any) -> Any:
+    """Give ``np.asarray(x)``, or what stands for an array as it is."""
+    return x if isinstance(x, Recorded) else np.asarray(x)
+
+
 class _State(threading.local):
     mode = Mode()
+    # While set, ``recorder.apply(primitive, args, params)`` takes the place of every call.
+    recorder: Any = None
+
+
+def recorder() -> Any:
+    """Give what records calls to compile them in this thread, or None."""
+    return _state.recorder
 
 
 _state = _State()
@@ -264,6 +285,8 @@ class Primitive:
 
     def call(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Compute and, for tensors, record."""
+        if _state.recorder is not None:
+            return _state.recorder.apply(self, args, params)
         values: Any = []
         traced = tracked = False
         for arg in args:
@@ -484,6 +507,16 @@ def primitive(
     kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
     kind = kinds.get(_plain_arity(forward), Primitive)
     return kind(forward, name or forward.__name__, domain, piece, conventions, view)
+
+
+def constant(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of arrays without a gradient be one call in what is recorded to compile."""
+    op = Primitive(function, function.__name__.strip("_"), None, None, "", view=False)
+
+    def call(*args: Any, **params: Any) -> Any:
+        return op.call(args, params)
+
+    return call
 
 
 def _ufunc_doc(op: Primitive) -> str:

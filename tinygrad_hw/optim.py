@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Leaf
+from .graph import Leaf, recorder
 from .tensor import Tensor
 
 __all__ = [
@@ -73,6 +73,8 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         self.steps += 1
+        if (recording := recorder()) is not None:
+            recording.enter_optimizer(self)
         for p, memory in zip(self.parameters, self.memory, strict=True):
             g = p._node.grad  # type: ignore[union-attr]
             if g is not None:
@@ -227,13 +229,13 @@ class Adam(Optimizer):
             memory["count"] = np.zeros((), np.int64)
         mean, square, count = memory["mean"], memory["square"], memory["count"]
         count += 1
-        t = int(count)
+        t = count.item()
         mean *= one
         mean += (1 - one) * g
         square *= two
         square += (1 - two) * (g * g)
         length = np.sqrt(square)
-        length /= math.sqrt(1 - two**t)
+        length /= (1 - two**t) ** 0.5
         length += self.eps
         p -= (self.lr / (1 - one**t)) * (mean / length)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import autodiff, numpy_protocols, ops
 from .errors import GraphError, ShapeError
-from .graph import Handle, Leaf, constant_of, is_recording, tick
+from .graph import Handle, Leaf, Recorded, as_array, constant_of, is_recording, tick
 from .watched import watched
 
 
@@ -56,7 +56,11 @@ class Tensor(Handle):
                 "Tensor: the list holds tensors that require a gradient, which a copy would lose; "
                 "use stack(list) or concatenate(list)"
             )
-        self._data = np.array(data._data if isinstance(data, Handle) else data, dtype=dtype)
+        values = _value(data)
+        if isinstance(values, Recorded):
+            self._data = values.copy() if dtype is None else values.astype(dtype)
+        else:
+            self._data = np.array(values, dtype=dtype)
         if self._data.dtype.kind not in "fiubc":
             raise TypeError(f"Tensor: got data of dtype {self._data.dtype}; want numbers")
         self._node = self._constant = None
@@ -74,12 +78,14 @@ class Tensor(Handle):
 
     @data.setter
     def data(self, value: Any) -> None:
-        array = np.asarray(_value(value))
+        array = as_array(_value(value))
         if array.shape != self._data.shape:
             raise ShapeError(
                 f"data: got shape {array.shape} for a tensor {self._data.shape}; want the same"
             )
-        if array.__array_interface__ != self._data.__array_interface__:
+        if array is self._data:
+            return
+        if isinstance(array, Recorded) or _place(array) != _place(self._data):
             self._data = array.astype(self._data.dtype)
 
     def _stamp(self) -> None:
@@ -106,7 +112,7 @@ class Tensor(Handle):
         if value is None:
             self._node.grad = None
             return
-        array = np.asarray(_value(value))
+        array = as_array(_value(value))
         if array.shape != self.shape:
             raise ShapeError(f"grad: got shape {array.shape} for a tensor {self.shape}")
         self._node.grad = array.astype(self.dtype)
@@ -377,6 +383,10 @@ def _constants(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_constants(part) for part in index)
     return index._data if isinstance(index, Handle) else index
+
+
+def _place(array: Any) -> Any:
+    return array.__array_interface__
 
 
 def _value(x: Any) -> Any:

@@ -17,7 +17,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .. import domains
 from ..errors import ShapeError
-from ..graph import Handle, primitive
+from ..graph import Handle, Recorded, primitive
 from .elementwise import _value
 from .shape import _reshape
 
@@ -33,6 +33,10 @@ def _constant_index(index, op):
 
 def _constant_part(part, op):
     if part is None or part is Ellipsis or type(part) in (int, bool):
+        return part
+    if isinstance(part, Handle):
+        part = part._data
+    if isinstance(part, Recorded):
         return part
     if isinstance(part, slice):
         return slice(*[_bound(bound, op) for bound in (part.start, part.stop, part.step)])
@@ -72,7 +76,8 @@ def _parts(index):
 
 def _may_repeat(index):
     """Tell whether an index can name a position twice: only integer arrays can."""
-    return any(isinstance(part, np.ndarray) and part.dtype.kind != "b" for part in _parts(index))
+    arrays = [part for part in _parts(index) if isinstance(part, (np.ndarray, Recorded))]
+    return any(part.dtype.kind != "b" for part in arrays)
 
 
 def _axes_touched(index, ndim):

@@ -16,7 +16,7 @@ import numpy as np
 from .. import domains
 from ..domains import Domain
 from ..errors import ShapeError
-from ..graph import Handle, primitive
+from ..graph import Handle, as_array, constant, primitive
 from ..kernels import hw5
 from . import index, linalg, reduce
 from .elementwise import (
@@ -375,9 +375,12 @@ def unpool(g, winners, *, shape, size, stride):
     return hw5.max_unpool(g, winners, shape=shape, size=size, stride=stride)
 
 
+pool_winners = constant(hw5.pool_winners)
+
+
 @max_pool.rule(keeps="x")
 def _(g, y, x, **window):
-    winners = hw5.pool_winners(_value(x), **window)
+    winners = pool_winners(_value(x), **window)
     return (unpool(g, winners, shape=x.shape[-3:-1], **window),)
 
 
@@ -751,9 +754,14 @@ def dropout(x: Any, p: float = 0.5, rng: Rng = None, training: bool = True) -> A
     x = _array(x)
     if not training or p == 0:
         return x
-    kept = np.random.default_rng(rng).random(x.shape) >= p
+    kept = _uniform(shape=x.shape, rng=rng) >= p
     scale = np.asarray(1 / (1 - p), x.dtype if x.dtype.kind == "f" else float)
     return multiply(x, kept * scale)
+
+
+@constant
+def _uniform(*, shape, rng):
+    return np.random.default_rng(rng).random(shape)
 
 
 def embedding(indices: Any, table: Any) -> Any:
@@ -833,7 +841,7 @@ def _hot(op, labels, n):
 
 
 def _whole(op, name, values):
-    values = np.asarray(_value(values))
+    values = as_array(_value(values))
     if values.dtype.kind not in "iu" and values.size:
         raise TypeError(
             f"{op}: each {name} must be a whole number, these are {values.dtype}; use .astype(int)"
@@ -1146,7 +1154,7 @@ def _rows(op, x, axis):
 
 def _classes(op, labels, x):
     """Check class indices against rows (..., K); give them one-hot, as booleans."""
-    labels = np.asarray(_value(labels))
+    labels = as_array(_value(labels))
     if labels.shape != x.shape[:-1]:
         hint = ""
         if labels.shape == (*x.shape[:-1], 1):
@@ -1192,7 +1200,7 @@ def _check_reduction(op, reduction, n):
 
 
 def _array(x):
-    return x if isinstance(x, Handle) else np.asarray(x)
+    return x if isinstance(x, Handle) else as_array(x)
 
 
 def _tracked(x):

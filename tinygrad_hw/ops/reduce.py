@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from .. import domains
 from ..domains import Domain, reduction
 from ..errors import ShapeError
-from ..graph import Handle, primitive
+from ..graph import Handle, as_array, primitive
 from .elementwise import _as_tensor, _value, abs, equal, exp, where
 from .index import _getitem, take_along_axis
 from .shape import _reshape, _transpose, expand
@@ -794,7 +794,7 @@ def topk(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
 def _constant(function, x, **params):
     """Compute on the value; a tensor in gives a tensor out, without a gradient."""
     try:
-        y = np.asarray(function(np.asarray(_value(x)), **params))
+        y = as_array(function(as_array(_value(x)), **params))
     except ValueError as error:
         if isinstance(error, np.exceptions.AxisError):
             raise
