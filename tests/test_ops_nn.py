@@ -15,12 +15,13 @@ import tinygrad_hw as tg
 from tinygrad_hw.domains import RandomDraw
 from tinygrad_hw.graph import Primitive
 from tinygrad_hw.kernels import hw5
-from tinygrad_hw.ops import nn
+from tinygrad_hw.ops import conv, losses, nn
 
 PRIMITIVES = {
     value.name: value
-    for value in vars(nn).values()
-    if isinstance(value, Primitive) and value.__module__ == nn.__name__
+    for family in (conv, nn, losses)
+    for value in vars(family).values()
+    if isinstance(value, Primitive) and value.__module__ == family.__name__
 }
 rng = np.random.default_rng(0)
 START = rng.bit_generator.state
@@ -249,11 +250,11 @@ def test_the_three_convolutions_are_adjoint(call):
     x_shape = (*x_shape[:3], w_shape[2])
     window.pop("groups")
     x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
-    y = nn.conv(x, w, **window)
+    y = conv.conv(x, w, **window)
     g = rng.standard_normal(y.shape)
     want = np.vdot(g, y)
-    dx = nn.conv_dx(g, w, shape=x_shape[1:3], **window)
-    dw = nn.conv_dw(g, x, size=w_shape[:2], **window)
+    dx = conv.conv_dx(g, w, shape=x_shape[1:3], **window)
+    dw = conv.conv_dw(g, x, size=w_shape[:2], **window)
     np.testing.assert_allclose([np.vdot(dx, x), np.vdot(dw, w)], want, atol=1e-9)
 
 

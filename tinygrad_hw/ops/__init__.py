@@ -2,23 +2,31 @@
 
 from typing import Any
 
-from . import elementwise, index, linalg, nn, reduce, shape
+from . import conv, elementwise, index, linalg, losses, nn, order, reduce, scan, shape
+from .conv import *
 from .elementwise import *
 from .index import *
 from .linalg import *
+from .losses import *
 from .nn import *
+from .order import *
 from .reduce import *
+from .scan import *
 from .shape import *
 
 __all__ = ["primitives"]
+__all__ += conv.__all__
 __all__ += elementwise.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__
+__all__ += losses.__all__
 __all__ += nn.__all__
+__all__ += order.__all__
 __all__ += reduce.__all__
+__all__ += scan.__all__
 __all__ += shape.__all__
 
-FAMILIES = (elementwise, reduce, shape, index, linalg, nn)
+FAMILIES = (elementwise, reduce, scan, order, shape, index, linalg, conv, nn, losses)
 
 # Operators of Python, by the name between the underscores.
 OPERATORS: dict[str, Any] = {

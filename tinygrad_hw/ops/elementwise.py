@@ -622,6 +622,10 @@ def _value(x: Any) -> Any:
     return x._data if isinstance(x, Handle) else x
 
 
+def _array(x: Any) -> Any:
+    return x if isinstance(x, Handle) else as_array(x)
+
+
 equal, not_equal = _constant_op(np.equal), _constant_op(np.not_equal)
 less, less_equal = _constant_op(np.less), _constant_op(np.less_equal)
 greater, greater_equal = _constant_op(np.greater), _constant_op(np.greater_equal)

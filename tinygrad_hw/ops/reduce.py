@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import domains
 from ..domains import Domain, reduction
 from ..errors import ShapeError
 from ..graph import Handle, as_array, primitive
 from .elementwise import _as_tensor, _value, abs, equal, exp, where
-from .index import _getitem, take_along_axis
 from .shape import _reshape, _transpose, expand
 
 Axis = int | tuple[int, ...] | None
@@ -57,6 +56,26 @@ def _floats(x):
     """Give integers and booleans as floats, as NumPy's mean does."""
     x = np.asarray(x)
     return x if x.dtype.kind == "f" else x.astype(float)
+
+
+def _lanes(x, axis):
+    """Lay out the entries so that each result is made of a row."""
+    shape = x.shape
+    moved = _transpose(x, axes=tuple(_reduced_last(len(shape), axis)))
+    return _reshape(moved, shape=(math.prod(_kept_shape(shape, axis)), _count(shape, axis)))
+
+
+def _unlaned(rows, shape, axis):
+    """Undo ``_lanes``."""
+    order = _reduced_last(len(shape), axis)
+    moved = _reshape(rows, shape=tuple([shape[n] for n in order]))
+    return _transpose(moved, axes=tuple(np.argsort(order).tolist()))
+
+
+def _reduced_last(ndim, axis):
+    """The order of axes that puts the reduced ones behind the others."""
+    reduced = range(ndim) if axis is None else normalize_axis_tuple(axis, ndim)
+    return [n for n in range(ndim) if n not in reduced] + sorted(reduced)
 
 
 # --- Sums and means ---------------------------------------------------------------------------
@@ -360,238 +379,6 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 amax, amin = max, min
 
 
-@primitive(
-    name="median",
-    domain=reduction(),
-    piece=lambda x, *, axis, keepdims: _middle_shares(x, axis) > 0,
-    conventions="mean of the two middle entries; ties split equally",
-)
-def _median(x, *, axis, keepdims):
-    x = np.asarray(x)
-    _check_count(x, axis)
-    y = np.median(_lanes(x, axis), axis=1).reshape(_kept_shape(x.shape, axis))
-    return y if keepdims else np.squeeze(y, axis=axis)
-
-
-@_median.rule(keeps="x")
-def _(g, y, x, *, axis, keepdims):
-    return (_kept(g, x, axis, keepdims) * _middle_shares(_value(x), axis),)
-
-
-def _middle_shares(x, axis):
-    """What each entry weighs in the median: a constant."""
-    n = _count(x.shape, axis)
-    middle = [(n - 1) // 2, n // 2]
-    values = np.partition(_lanes(x, axis), middle, axis=1)[:, middle]
-    low, high = (column.reshape(_kept_shape(x.shape, axis)) for column in values.T)
-    return (_shares(x, low, axis) + _shares(x, high, axis)) / 2
-
-
-def _lanes(x, axis):
-    """Lay out the entries so that each result is made of a row."""
-    shape = x.shape
-    moved = _transpose(x, axes=tuple(_reduced_last(len(shape), axis)))
-    return _reshape(moved, shape=(math.prod(_kept_shape(shape, axis)), _count(shape, axis)))
-
-
-def _unlaned(rows, shape, axis):
-    """Undo ``_lanes``."""
-    order = _reduced_last(len(shape), axis)
-    moved = _reshape(rows, shape=tuple([shape[n] for n in order]))
-    return _transpose(moved, axes=tuple(np.argsort(order).tolist()))
-
-
-def _reduced_last(ndim, axis):
-    """The order of axes that puts the reduced ones behind the others."""
-    reduced = range(ndim) if axis is None else normalize_axis_tuple(axis, ndim)
-    return [n for n in range(ndim) if n not in reduced] + sorted(reduced)
-
-
-def median(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Middle entry over one, several or all axes; of an even number, the mean of the middle two.
-
-    Parameters
-    ----------
-    x, axis, keepdims : as in ``sum``
-
-    Raises
-    ------
-    ShapeError
-        If there are no entries.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.median(np.array([5.0, 1.0, 2.0, 4.0]))
-    array(3.)
-    """
-    return _median(x, axis=axis, keepdims=keepdims)
-
-
-# --- Running sums and products ----------------------------------------------------------------
-
-
-def _running(draw):
-    x = draw.array(domains.shape(draw, min_dims=1))
-    axis = draw.integer(-x.ndim, x.ndim - 1)
-    return x, {"axis": axis, "reverse": bool(draw.integer(0, 1))}
-
-
-def _one_running(draw):
-    x, params = _running(draw)
-    return (x,), params
-
-
-def _backwards(x, axis, reverse):
-    return np.flip(x, axis) if reverse else x
-
-
-@primitive(name="cumsum", domain=Domain("all reals, any axis", _one_running))
-def _cumsum(x, *, axis, reverse):
-    return _backwards(np.cumsum(_backwards(x, axis, reverse), axis), axis, reverse)
-
-
-@_cumsum.rule
-def _(g, y, x, *, axis, reverse):
-    return (_cumsum(g, axis=axis, reverse=not reverse),)
-
-
-def cumsum(x: Any, axis: int | None = None) -> Any:
-    """Running sum along an axis; without one, of the flattened tensor.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.cumsum(np.array([1.0, 2.0, 3.0]))
-    array([1., 3., 6.])
-    """
-    if axis is None:
-        x, axis = _reshape(x, shape=(-1,)), 0
-    return _cumsum(x, axis=axis, reverse=False)
-
-
-def _shift_call(draw):
-    x, params = _running(draw)
-    return (x,), {"axis": params["axis"], "by": draw.choice([1, -1]), "fill": draw.integer(0, 1)}
-
-
-@primitive(name="shift", domain=Domain("all reals, any axis", _shift_call))
-def _shift(x, *, axis, by, fill):
-    """Move the entries one place along an axis, up or down, and fill the place that gets free."""
-    out = np.full_like(x, fill)
-    to, source = (slice(1, None), slice(None, -1))[::by]
-    before = (slice(None),) * normalize_axis_index(axis, x.ndim)
-    out[(*before, to)] = x[(*before, source)]
-    return out
-
-
-@_shift.rule
-def _(g, y, x, *, axis, by, fill):
-    return (_shift(g, axis=axis, by=-by, fill=0),)
-
-
-def _recurrence_call(draw):
-    b, params = _running(draw)
-    return (b, draw.array(b.shape)), params
-
-
-@primitive(name="recurrence", domain=Domain("all reals, any axis", _recurrence_call))
-def _recurrence(b, a, *, axis, reverse):
-    """Solve ``y[k] = b[k] + a[k] y[k - 1]`` along an axis, or with ``y[k + 1]`` in reverse.
-
-    By doubling: after each pass the recurrence reaches twice as far back. So it takes few calls of
-    NumPy even along a long axis, and no division, which zeros would spoil.
-    """
-    b, a = (np.moveaxis(_backwards(v, axis, reverse), axis, 0).copy() for v in (b, a))
-    far = 1
-    while far < len(b):
-        b[far:] += a[far:] * b[:-far]
-        a[far:] *= a[:-far]
-        far *= 2
-    return _backwards(np.moveaxis(b, 0, axis), axis, reverse)
-
-
-@_recurrence.rule(keeps="y a")
-def _(g, y, b, a, *, axis, reverse):
-    by = -1 if reverse else 1
-    towards = _shift(a, axis=axis, by=-by, fill=0)
-    pulled = _recurrence(g, towards, axis=axis, reverse=not reverse)
-    return pulled, pulled * _shift(y, axis=axis, by=by, fill=0)
-
-
-@primitive(
-    name="cumprod",
-    domain=Domain("all reals, any axis", _one_running),
-    conventions="exact at zeros",
-)
-def _cumprod(x, *, axis, reverse):
-    return _backwards(np.cumprod(_backwards(x, axis, reverse), axis), axis, reverse)
-
-
-@_cumprod.rule(keeps="y x")
-def _(g, y, x, *, axis, reverse):
-    # The k-th entry is a factor of every product from the k-th on. Without it each of these is the
-    # product before k times one from k + 1 on; the sum of the latter, weighted by g, is
-    # r[k] = g[k] + x[k + 1] r[k + 1].
-    by = -1 if reverse else 1
-    following = _shift(x, axis=axis, by=-by, fill=0)
-    after = _recurrence(g, following, axis=axis, reverse=not reverse)
-    return (_shift(y, axis=axis, by=by, fill=1) * after,)
-
-
-def cumprod(x: Any, axis: int | None = None) -> Any:
-    """Running product along an axis; without one, of the flattened tensor. Exact at zeros.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> x = tg.Tensor([2.0, 0.0, 3.0], requires_grad=True)
-    >>> tg.cumprod(x).sum().backward()
-    >>> x.grad
-    array([1., 8., 0.])
-    """
-    if axis is None:
-        x, axis = _reshape(x, shape=(-1,)), 0
-    return _cumprod(x, axis=axis, reverse=False)
-
-
-@primitive(name="prod", domain=reduction(), conventions="exact at zeros")
-def _prod(x, *, axis, keepdims):
-    return np.prod(x, axis=axis, keepdims=keepdims)
-
-
-@_prod.rule(keeps="x")
-def _(g, y, x, *, axis, keepdims):
-    return (_kept(g, x, axis, keepdims) * _product_of_others(x, axis),)
-
-
-def _product_of_others(x, axis):
-    """For each entry, the product of the others that are reduced with it."""
-    rows = _lanes(x, axis)
-    before, after = (
-        _shift(_cumprod(rows, axis=1, reverse=by < 0), axis=1, by=by, fill=1) for by in (1, -1)
-    )
-    return _unlaned(before * after, x.shape, axis)
-
-
-def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Product over one, several or all axes; derivatives of every order are exact at zeros.
-
-    Parameters
-    ----------
-    x, axis, keepdims : as in ``sum``
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> x = tg.Tensor([2.0, 0.0, 3.0], requires_grad=True)
-    >>> tg.prod(x).backward()
-    >>> x.grad
-    array([0., 6., 0.])
-    """
-    return _prod(x, axis=axis, keepdims=keepdims)
-
-
 # --- Exponential families ---------------------------------------------------------------------
 
 
@@ -705,89 +492,6 @@ def _along(x, axis):
     return None if axis == -1 and np.ndim(_value(x)) == 0 else axis
 
 
-# --- Order ------------------------------------------------------------------------------------
-
-
-def argsort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: bool = True) -> Any:
-    """Positions that sort along an axis, equal entries in their order; a constant.
-
-    Parameters
-    ----------
-    x : array or Tensor
-    axis : int or None
-        None for the flattened tensor.
-    descending : bool
-        Largest first; equal entries in their order all the same.
-    stable : bool
-        Always true; for the array API.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.argsort(np.array([3.0, 1.0, 2.0]), descending=True)
-    array([0, 2, 1])
-    """
-    return _constant(_order, x, axis=axis, descending=descending)
-
-
-def _order(x, *, axis, descending):
-    if axis is None:
-        x, axis = np.reshape(x, -1), -1
-    order = np.argsort(_backwards(x, axis, descending), axis=axis, stable=True)
-    return np.flip(np.shape(x)[axis] - 1 - order, axis) if descending else order
-
-
-def sort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: bool = True) -> Any:
-    """Sort along an axis; a gradient goes back to where its entry came from.
-
-    Parameters
-    ----------
-    x, axis, descending, stable : as in ``argsort``
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.sort(np.array([3.0, 1.0, 2.0]))
-    array([1., 2., 3.])
-    """
-    return take_along_axis(x, argsort(x, axis, descending=descending, stable=stable), axis)
-
-
-def topk(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
-    """Find the ``k`` largest entries along an axis, largest first.
-
-    Parameters
-    ----------
-    x : array or Tensor
-    k : int
-    axis : int
-
-    Returns
-    -------
-    values : array or Tensor
-    indices : array or Tensor of int
-        Where they stand; of equal entries the first come first.
-
-    Raises
-    ------
-    ShapeError
-        If the axis has fewer than ``k`` entries.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.topk(np.array([3.0, 1.0, 2.0]), 2)
-    (array([3., 2.]), array([0, 2]))
-    """
-    shape = np.shape(_value(x))
-    axis = normalize_axis_index(axis, len(shape))
-    if not 0 <= k <= shape[axis]:
-        raise ShapeError(f"topk: got k={k} for {shape[axis]} entries along axis {axis} of {shape}")
-    order = argsort(x, axis, descending=True)
-    indices = _getitem(order, index=(*(slice(None),) * axis, slice(k)))
-    return take_along_axis(x, indices, axis), indices
-
-
 # --- Constants: no gradient flows -------------------------------------------------------------
 
 
@@ -869,22 +573,15 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
-    "argsort",
     "count_nonzero",
-    "cumprod",
-    "cumsum",
     "log_softmax",
     "logsumexp",
     "max",
     "mean",
-    "median",
     "min",
     "norm",
-    "prod",
     "softmax",
-    "sort",
     "std",
     "sum",
-    "topk",
     "var",
 ]
