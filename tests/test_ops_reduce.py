@@ -15,12 +15,13 @@ from numerical import check_call
 import tinygrad_hw as tg
 from tinygrad_hw.domains import RandomDraw
 from tinygrad_hw.graph import Primitive
-from tinygrad_hw.ops import primitives, reduce
+from tinygrad_hw.ops import order, primitives, reduce, scan
 
 OWN = sorted(
     p.name
-    for p in vars(reduce).values()
-    if isinstance(p, Primitive) and p is not None and p.__module__ == reduce.__name__
+    for family in (reduce, scan, order)
+    for p in vars(family).values()
+    if isinstance(p, Primitive) and p.__module__ == family.__name__
 )
 AXES = [None, 0, 1, -1, (0, 2), (-1, 0), (0, 1, 2), ()]
 

@@ -10,6 +10,7 @@ import numpy as np
 from . import autodiff, numpy_protocols, ops
 from .errors import GraphError, ShapeError
 from .graph import Handle, Leaf, Recorded, as_array, constant_of, is_recording, tick
+from .walk import wrap
 from .watched import watched
 
 
@@ -212,7 +213,7 @@ class Tensor(Handle):
 
     def detach(self) -> Tensor:
         """Give the same values as a constant."""
-        return autodiff.wrap(self._data.copy())  # type: ignore[no-any-return]
+        return wrap(self._data.copy())  # type: ignore[no-any-return]
 
     def copy(self) -> Tensor:
         """Give a copy that is part of the graph."""
@@ -222,7 +223,7 @@ class Tensor(Handle):
         """Give the values in another dtype; differentiable between floats."""
         dtype = np.dtype(dtype)
         if dtype.kind != "f":
-            return autodiff.wrap(self._data.astype(dtype))  # type: ignore[no-any-return]
+            return wrap(self._data.astype(dtype))  # type: ignore[no-any-return]
         return ops.cast(self, dtype=dtype)  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:

@@ -1,0 +1,306 @@
+"""The walk back through the graph: from cotangents of results to those of what they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from .debugging import trouble_in
+from .errors import GraphError, MissingRuleError, ShapeError
+from .graph import (
+    FREED,
+    Constant,
+    Handle,
+    Leaf,
+    Node,
+    as_array,
+)
+from .ops.elementwise import cast, where
+from .ops.shape import sum_to
+
+by_index = attrgetter("index")
+
+
+def _is_leaf(node: Node) -> bool:
+    return type(node) is Leaf
+
+
+# The kinds of a node's parents that have gradients; others are constants and Python scalars.
+VARIABLES = frozenset({Node, Leaf})
+
+
+def pull(
+    seeds: Iterable[tuple[Node, Any]],
+    wanted: Iterable[Node] | None = None,
+    *,
+    create_graph: bool = False,
+    beyond: bool = True,
+) -> tuple[dict[Node, Any], list[Node]]:
+    """Pull cotangents of some nodes back to others.
+
+    Parameters
+    ----------
+    seeds : pairs of a node and the cotangent of its value
+    wanted : nodes, optional
+        Where cotangents are asked for; by default at every leaf that is tracked.
+    create_graph : bool
+        Compute on tensors, so that the result can be differentiated again.
+    beyond : bool
+        Go on past a wanted node to those that it depends on.
+
+    Returns
+    -------
+    cotangents : dict
+        Of the wanted nodes that the seeds depend on; arrays, or tensors under ``create_graph``.
+    visited : list of Node
+        The nodes between them, latest first.
+    """
+    starts: dict[Node, Any] = {}
+    for node, seed in seeds:
+        starts[node] = starts[node] + seed if node in starts else seed
+    order, special = reachable(starts)
+    keep = set(filter(_is_leaf, order) if wanted is None else wanted)
+    useful = None if wanted is None else _leading_to(keep, order)
+    path = order if useful is None else [node for node in order if node in useful]
+    hooked = special and any([node.extras and "hooks" in node.extras for node in path])
+    with np.errstate(all="ignore"):
+        # A slope may be infinite where a `where` or an index sends no cotangent: 0 * inf is then
+        # NaN and not 0. That is rare, so only a result with NaN is computed again, with care.
+        # Hooks may have effects, so a walk with hooks is careful the first time.
+        walk = (path, keep, useful, create_graph, beyond)
+        result = _walk(dict(starts), *walk, careful=hooked)
+        if not hooked and any([_has_nan(g) for g in result.values()]):
+            result = _walk(starts, *walk, careful=True)
+    return result, order
+
+
+def _walk(
+    cotangents: dict[Node, Any],
+    path: list[Node],
+    keep: set[Node],
+    useful: set[Node] | None,
+    create_graph: bool,
+    beyond: bool,
+    *,
+    careful: bool,
+) -> dict[Node, Any]:
+    """Apply the rules of the nodes on a path; return the cotangents of those in ``keep``."""
+    result = {}
+    owned: set[Node] = set()
+    for node in path:
+        g = cotangents.pop(node, None)
+        if g is None:
+            continue
+        if node.extras is not None:
+            g = _hooked(node, g)
+        if node in keep:
+            result[node] = g
+            if node.primitive is None or not beyond:
+                continue
+        parents = node.parents
+        pulled = _apply_rule(node, g, useful, create_graph)
+        if len(pulled) != len(parents):
+            raise TypeError(
+                f"{op_name(node)}: its rule returned {len(pulled)} cotangents for {len(parents)} "
+                "inputs; want one each, None for zero"
+            )
+        for parent, cotangent in zip(parents, pulled):  # noqa: B905 (strict= costs time)
+            if cotangent is None or type(parent) not in VARIABLES:
+                continue
+            if useful is not None and parent not in useful:
+                continue
+            if careful:
+                cotangent = _without_leaks(g, cotangent)
+            if cotangent.shape != parent.shape:
+                cotangent = sum_to(cotangent, shape=parent.shape)
+            if cotangent.dtype is not parent.dtype and cotangent.dtype != parent.dtype:
+                cotangent = cast(cotangent, dtype=parent.dtype)
+            before = cotangents.get(parent)
+            if before is None:
+                cotangents[parent] = cotangent
+            elif parent in owned:
+                before += cotangent
+            else:
+                cotangents[parent] = total = before + cotangent
+                # Only a sum made here, of arrays, is nobody else's and may be added to in place.
+                if type(total) is np.ndarray:
+                    owned.add(parent)
+    return result
+
+
+def _apply_rule(node: Node, g: Any, useful: set[Node] | None, create_graph: bool) -> Any:
+    """Pull the cotangent of a node's value back to its parents."""
+    op: Any = node.primitive
+    parents = node.parents
+    inputs = parents if node.inputs is None else node.inputs
+    output = node if node.output is None else node.output
+    if create_graph:
+        inputs = tuple(map(_lifted, inputs, parents))
+        output = _lifted(output, node)
+    params = node.params
+    if op.asks_needs:
+        needs = [type(p) in VARIABLES and (useful is None or p in useful) for p in parents]
+        params = {**params, "needs": needs}
+    elif not params and node.extras is None and op.gradient is not None:
+        return op.gradient(g, output, *inputs)
+    if op.gradient is None:
+        raise MissingRuleError(
+            f"{op.name}: has no rule for its gradient; declare one with @{op.name}.rule, or call "
+            f".detach() on what you pass to it"
+        )
+    pulled = op.gradient(g, output, *inputs, **params)
+    if node.extras is not None and "where" in node.extras:
+        _check_finite(node, g, pulled)
+    return pulled
+
+
+def _check_finite(node: Node, g: Any, pulled: tuple[Any, ...]) -> None:
+    """In debug mode: raise if a rule made NaN or infinity of finite cotangents."""
+    if trouble_in(np.asarray(array_of(g))):
+        return
+    for i, cotangent in enumerate(pulled):
+        trouble = "" if cotangent is None else trouble_in(np.asarray(array_of(cotangent)))
+        if trouble:
+            place = (node.extras or {}).get("where")
+            raise FloatingPointError(
+                f"{op_name(node)}: the gradient of argument {i} has {trouble}"
+                + (f"; recorded at {place}" if place else "")
+            )
+
+
+def _has_nan(g: Any) -> bool:
+    # The dot product reads the array once and makes no other; NaN survives it.
+    flat = np.ravel(array_of(g), order="K")
+    return bool(np.isnan(np.vdot(flat, flat)))
+
+
+def _without_leaks(g: Any, cotangent: Any) -> Any:
+    """Make a NaN zero where the cotangent that it was computed from is zero."""
+    if cotangent.shape != g.shape:
+        return cotangent
+    leaks = np.isnan(array_of(cotangent)) & (array_of(g) == 0)
+    return where(leaks, 0, cotangent) if leaks.any() else cotangent
+
+
+def reachable(roots: Iterable[Node]) -> tuple[list[Node], bool]:
+    """Collect the variables that the roots depend on, latest first, and whether any has extras."""
+    stack = list(roots)
+    seen = set(stack)
+    special = False
+    while stack:
+        node = stack.pop()
+        if node.inputs is FREED:
+            raise GraphError(
+                f"backward: the graph of '{op_name(node)}' {node.shape} was freed by an earlier "
+                "backward; pass retain_graph=True to that one, or compute the forward again"
+            )
+        if node.extras is not None:
+            special = True
+        for parent in node.parents:
+            if isinstance(parent, Node) and parent not in seen:
+                if type(parent) is not Constant:
+                    seen.add(parent)
+                    stack.append(parent)
+                elif parent.extras is not None:
+                    special = True
+    if special:
+        for node in seen:
+            _check_unwritten(node)
+    return sorted(seen, key=by_index, reverse=True), special
+
+
+def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:
+    """Of the nodes in ``order``, those that depend on a wanted one."""
+    useful = set(wanted)
+    for node in reversed(order):
+        if node not in useful and not useful.isdisjoint(
+            [parent for parent in node.parents if type(parent) in VARIABLES]
+        ):
+            useful.add(node)
+    return useful
+
+
+def _lifted(value: Any, node: Any) -> Any:
+    """Give a kept value as the tensor it was, so that what is computed from it is recorded."""
+    if value is node or type(node) not in VARIABLES:
+        return value
+    return wrap(as_array(value), node)
+
+
+def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
+    """Make a tensor of an array without copying it."""
+    tensor = object.__new__(Handle.result)
+    tensor._data = value
+    tensor._node = node
+    tensor._constant = None
+    return tensor
+
+
+def _hooked(node: Node, g: Any) -> Any:
+    extras = node.extras or {}
+    for hook in tuple(extras.get("hooks", {}).values()):
+        replaced = hook(g if isinstance(g, Handle) else wrap(np.asarray(g)))
+        if replaced is None:
+            continue
+        value = replaced if isinstance(g, Handle) else np.asarray(replaced)
+        if value.shape != node.shape:
+            raise ShapeError(
+                f"hook: returned a gradient of shape {value.shape} for a tensor {node.shape}; "
+                "return one of the same shape, or None to leave it as it is"
+            )
+        g = value
+    if "retained" in extras:
+        extras["retained"] = owned_array(g, node)
+    return g
+
+
+def _check_unwritten(node: Node) -> None:
+    """Raise if the rule of a node uses a value that was overwritten after it was recorded."""
+    values = node.parents if node.inputs is None else node.inputs
+    used = [p for p, value in zip(node.parents, values, strict=True) if value is not p]
+    for kept in [*used, node] if node.output is not None else used:
+        if isinstance(kept, Node) and _written(kept) > node.index:
+            name = kept.name or f"a tensor {kept.shape}"
+            raise GraphError(
+                f"backward: {name} was written to in place after '{op_name(node)}' used it, so "
+                "the gradient would be of other values; update it after backward, or write to a "
+                "copy"
+            )
+
+
+def _written(node: Node) -> int:
+    """Time of the last raw write to a node's value, or to what it is a view of."""
+    time = 0
+    while True:
+        if node.extras is not None:
+            time = max(time, node.extras.get("written", 0))
+        if node.primitive is None or not node.primitive.view:
+            return time
+        node = node.parents[0]
+        if not isinstance(node, Node):
+            return time
+
+
+def op_name(node: Node) -> str:
+    return "leaf" if node.primitive is None else node.primitive.name
+
+
+def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
+    """Give a gradient as an array of its own: no view, and shared with nobody."""
+    array: Any = np.broadcast_to(array_of(g), node.shape)
+    return array.astype(node.dtype)  # type: ignore[no-any-return]
+
+
+def free(nodes: Iterable[Node]) -> None:
+    """Let go of the values that nodes keep for their rules."""
+    for node in nodes:
+        if node.primitive is not None:
+            node.inputs = FREED
+            node.output = None
+
+
+def array_of(value: Any) -> Any:
+    return value._data if isinstance(value, Handle) else value
