@@ -1,0 +1,545 @@
+"""A compiled function: the programs recorded of it, and when each may run."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import update_wrapper
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import graph, tree
+from ..errors import GraphError
+from ..graph import FREED, Handle, Leaf, Node, Primitive
+from ..walk import pull, wrap
+from .errors import CompileError
+from .guards import Guards
+from .program import Program, Ref, Source
+from .recording import Recorder, Traced
+
+Backend = Callable[[Program], Any]
+_PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic)
+_MISS = object()
+
+
+def backend_of(name: str) -> Backend:
+    """Give the back end of a name."""
+    if name == "numpy":
+        from .straight import Straight
+
+        return Straight
+    if name == "numba":
+        from .native import Native
+
+        return Native
+    raise ValueError(f'compile: backend is {name!r}; want "numpy" or "numba"')
+
+
+class Compiled:
+    """A function that is recorded when it is first called, and run from the record afterwards.
+
+    Made by :func:`tinygrad_hw.compile`.
+    """
+
+    def __init__(self, function: Callable[..., Any], backend: str, limit: int) -> None:
+        if not callable(function):
+            raise TypeError(f"compile: got {type(function).__name__}; want a function")
+        self.function, self.limit = function, limit
+        self.backend_name = backend
+        self._backend = backend_of(backend)
+        self._variants: list[Variant] = []
+        self._reasons: list[str] = []
+        self._given_up = False
+        self._lock = threading.RLock()
+        self._running = False
+        update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._given_up or graph._state.recorder is not None or self._running:
+            return self.function(*args, **kwargs)
+        with self._lock:
+            self._running = True
+            try:
+                for variant in self._variants:
+                    leaves = variant.match(args, kwargs)
+                    if leaves is not None:
+                        result = variant.run(leaves)
+                        if result is not _MISS:
+                            return result
+                        break
+                else:
+                    return self._recorded(args, kwargs)
+            finally:
+                self._running = False
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        bound = Compiled(self.function.__get__(instance), self.backend_name, self.limit)
+        name = getattr(self.function, "__name__", "")
+        if name and getattr(type(instance), name, None) is self and hasattr(instance, "__dict__"):
+            # One for each object, made once: its programs are about that object.
+            instance.__dict__.setdefault(name, bound)
+            bound = instance.__dict__[name]
+        return bound
+
+    def _recorded(self, args: Any, kwargs: Any) -> Any:
+        if self._variants:
+            self._reasons.append(self._variants[0].difference(args, kwargs))
+        if len(self._variants) >= self.limit:
+            self._given_up = True
+            warnings.warn(
+                f"compile: {self.__name__} was recorded {self.limit} times and does not fit again "
+                f"({self._reasons[-1]}); from now on it is called as it is",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            self._running = False
+            return self.function(*args, **kwargs)
+        variant, result = record(self.function, args, kwargs, self._backend)
+        self._variants.insert(0, variant)
+        return result
+
+    @property
+    def programs(self) -> list[Program]:
+        """The recorded programs, the latest first."""
+        return [variant.program for variant in self._variants]
+
+    def explain(self) -> str:
+        """Say what was recorded, why more than once, and how it runs."""
+        parts = [
+            f"{self.__name__}: {len(self._variants)} recorded, back end {self.backend_name}"
+            + ("; given up, called as it is" if self._given_up else "")
+        ]
+        parts += [f"recorded again: {reason}" for reason in self._reasons]
+        if self._variants:
+            parts.append(self._variants[0].explain())
+        return "\n\n".join(parts)
+
+    def graph(self, number: int = 0) -> Any:
+        """Draw a recorded program, the latest by default; needs the pictures of the package."""
+        from .picture import picture_of
+
+        return picture_of(self.programs[number])
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.__name__}, {len(self._variants)} recorded>"
+
+
+class Variant:
+    """One recorded program, the guards under which it may run, and how to run it."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        guards: Guards,
+        arguments: Arguments,
+        rebuild: Any,
+        outputs: list[Any],
+        pullbacks: list[Pullback],
+        backend: Backend,
+    ) -> None:
+        self.guards, self.arguments, self.pullbacks = guards, arguments, pullbacks
+        self._kept = [Ref(i) for p in pullbacks for i in p.residuals]
+        recorder.program.outputs += self._kept
+        self.program = recorder.program.optimized()
+        self._rebuild, self._outputs, self._backend = rebuild, outputs, backend
+        self._steps, self._optimizers = recorder.steps, list(recorder.optimizers.values())
+        self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _, _ in self._optimizers]
+        self._tensors = [t for t in recorder.tensors if id(t) not in arguments.tensors]
+        self._facts = [_facts(t) for t in self._tensors]
+        self._same = guards.check()
+        self._executable: Any = None
+        self._fits = self._make_fits()
+
+    # --- Whether it fits ----------------------------------------------------------------------
+
+    def _make_fits(self) -> Callable[[], bool]:
+        """Make a test of the tensors and optimisers that the program meets."""
+        names: dict[str, Any] = {}
+        terms = []
+        for i, (tensor, facts) in enumerate(zip(self._tensors, self._facts, strict=True)):
+            shape, dtype, leaf, has_grad = facts
+            names |= {f"t{i}": tensor, f"s{i}": shape, f"d{i}": dtype, f"n{i}": tensor._node}
+            terms.append(f"t{i}._node is n{i}" if leaf else f"t{i}._node is None")
+            terms.append(f"t{i}._data.shape == s{i} and t{i}._data.dtype == d{i}")
+            if leaf:
+                terms.append(f"n{i}.grad is {'not ' if has_grad else ''}None")
+        for i, (optimizer, memory, lengths) in enumerate(self._memories):
+            names |= {f"p{i}": optimizer, f"m{i}": memory, f"l{i}": lengths}
+            terms.append(f"p{i}.memory is m{i} and [len(e) for e in m{i}] == l{i}")
+        source = f"def fits():\n    return {' and '.join(terms) or 'True'}\n"
+        exec(compile(source, "<fits>", "exec"), names)
+        fits: Callable[[], bool] = names["fits"]
+        return fits
+
+    def match(self, args: Any, kwargs: Any) -> Sequence[Any] | None:
+        """Give the leaves of arguments that the program is for, else None."""
+        leaves = self.arguments.match(args, kwargs)
+        if leaves is None or not self._fits():
+            return None
+        try:
+            if self._same() or self.guards.changed() is None:
+                return leaves
+        except (LookupError, ValueError):
+            pass
+        return None
+
+    def difference(self, args: Any, kwargs: Any) -> str:
+        """Say why a call does not fit."""
+        reason = self.arguments.difference(args, kwargs) or self.guards.changed()
+        if reason:
+            return reason
+        for tensor, facts in zip(self._tensors, self._facts, strict=True):
+            if _facts(tensor) != facts:
+                now = _facts(tensor)
+                name = getattr(tensor, "name", None) or f"a tensor {facts[0]}"
+                return f"{name}: (shape, dtype, leaf, has a gradient) was {facts}, is {now}"
+        return "an optimiser's memory is another"
+
+    # --- Running it ---------------------------------------------------------------------------
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        """Run the program, or give ``_MISS`` if what it takes for granted does not hold."""
+        if self._executable is None:
+            self._executable = self._backend(self.program)
+        sources = self.program.inputs.values()
+        results = self._executable([source.read(leaves) for source in sources])
+        if not _hold(self.program, results):
+            return _MISS
+        return self.finish(results, leaves)
+
+    def finish(self, results: dict[int, Any], leaves: Sequence[Any]) -> Any:
+        """Do what the function does to the outside, and give what it returns."""
+        owned = _Owned(results, self.program.inputs.keys() | self.program.constants.keys())
+        returned = len(self._outputs)
+        outputs = [owned(value) for value in self.program.outputs[:returned]]
+        kept = [results[ref.index] for ref in self.program.outputs[returned:]]
+        rebound = [None if w.in_place else owned(w.value) for w in self.program.writes]
+        self._write(results, rebound, leaves)
+        for optimizer, steps in self._steps:
+            optimizer.steps += steps
+        made = [kind(value) for kind, value in zip(self._outputs, outputs, strict=True)]
+        for pullback in self.pullbacks:
+            mine, kept = kept[: len(pullback.residuals)], kept[len(pullback.residuals) :]
+            pullback.attach(made[pullback.output], mine, leaves)
+        return self._rebuild(iter(made))
+
+    def _write(self, results: dict[int, Any], rebound: list[Any], leaves: Any) -> None:
+        for (target, value, in_place), new in zip(self.program.writes, rebound, strict=True):
+            if in_place:
+                target.read(leaves)[...] = results[value.index]
+                if target.kind == "data":
+                    target.owner._stamp()
+            else:
+                target.write(new, leaves)
+
+    def explain(self) -> str:
+        """Show the program and how it runs."""
+        lines = [f"arguments {self.arguments}", str(self.program)]
+        if self._executable is not None:
+            lines.append(self._executable.explain())
+        return "\n".join(lines)
+
+
+class _Owned:
+    """Gives results as arrays that nobody else has."""
+
+    def __init__(self, results: dict[int, Any], foreign: Any) -> None:
+        self.results, self.given = results, set(foreign)
+
+    def __call__(self, value: Any) -> Any:
+        if not isinstance(value, Ref):
+            return value
+        result = self.results[value.index]
+        if value.index in self.given or getattr(result, "base", None) is not None:
+            result = np.array(result) if isinstance(result, np.ndarray) else result
+        self.given.add(value.index)
+        return result
+
+
+def _facts(tensor: Any) -> tuple[Any, ...]:
+    node = tensor._node
+    leaf = isinstance(node, Leaf)
+    return tensor._data.shape, tensor._data.dtype, leaf, leaf and node.grad is not None
+
+
+# --- Arguments --------------------------------------------------------------------------------
+
+
+class Arguments:
+    """What the leaves of a call's arguments must be for a program to fit."""
+
+    def __init__(self, args: Any, kwargs: Any) -> None:
+        self.leaves, self.rebuild = tree.flatten((args, kwargs))
+        self.structure = _structure((args, kwargs))
+        self.kinds = [_kind(leaf) for leaf in self.leaves]
+        self.pattern = _pattern(self.leaves)
+        self.tensors = {id(leaf): leaf for leaf in self.leaves if isinstance(leaf, Handle)}
+        # For the common case, positional arrays and tensors, a test without containers.
+        plain = not kwargs and all(
+            leaf is arg for leaf, arg in zip(self.leaves, args, strict=False)
+        )
+        self._flat = len(args) if plain and len(args) == len(self.leaves) else -1
+
+    def match(self, args: Any, kwargs: Any) -> Sequence[Any] | None:
+        """Give the leaves if they are as they must be."""
+        if len(args) == self._flat and not kwargs:
+            leaves: Sequence[Any] = args
+        else:
+            if _structure((args, kwargs)) != self.structure:
+                return None
+            leaves = tree.flatten((args, kwargs))[0]
+        for leaf, kind in zip(leaves, self.kinds, strict=True):
+            if type(leaf) is not kind[0]:
+                return None
+            if kind[1] is None:
+                if leaf is not kind[2] and not (isinstance(leaf, _PLAIN) and leaf == kind[2]):
+                    return None
+                continue
+            array = leaf if kind[1] == "array" else leaf._data
+            if array.shape != kind[2] or array.dtype != kind[3]:
+                return None
+            if kind[1] != "array" and _kind(leaf) != kind:
+                return None
+        if len(leaves) > 1 and _pattern(leaves) != self.pattern:
+            return None
+        return leaves
+
+    def difference(self, args: Any, kwargs: Any) -> str:
+        """Say what is different in other arguments."""
+        if _structure((args, kwargs)) != self.structure:
+            return "the arguments have another structure"
+        leaves = tree.flatten((args, kwargs))[0]
+        for i, (leaf, kind) in enumerate(zip(leaves, self.kinds, strict=True)):
+            now = _kind(leaf)
+            if now != kind:
+                return f"argument {i} was {_described(kind)}, is {_described(now)}"
+        if _pattern(leaves) != self.pattern:
+            return "other arguments are the same tensor"
+        return ""
+
+    def __str__(self) -> str:
+        return ", ".join(map(_described, self.kinds)) or "none"
+
+
+def _structure(container: Any) -> Any:
+    if isinstance(container, dict):
+        return (dict, *((key, _structure(value)) for key, value in container.items()))
+    if isinstance(container, (list, tuple)):
+        return (type(container), *map(_structure, container))
+    return None
+
+
+def _kind(leaf: Any) -> tuple[Any, ...]:
+    if isinstance(leaf, Handle):
+        node = leaf._node
+        leaf_kind = "constant" if node is None else "leaf" if isinstance(node, Leaf) else "computed"
+        has_grad = isinstance(node, Leaf) and node.grad is not None
+        return type(leaf), leaf_kind, leaf._data.shape, leaf._data.dtype, has_grad
+    if isinstance(leaf, np.ndarray):
+        return type(leaf), "array", leaf.shape, leaf.dtype
+    return type(leaf), None, leaf
+
+
+def _described(kind: tuple[Any, ...]) -> str:
+    if kind[1] is None:
+        return repr(kind[2]) if isinstance(kind[2], _PLAIN) else f"a {kind[0].__name__}"
+    extra = "" if kind[1] == "array" else f", {kind[1]}" + (" with a gradient" if kind[4] else "")
+    return f"{kind[0].__name__} {kind[2]} {kind[3]}{extra}"
+
+
+def _pattern(leaves: Sequence[Any]) -> list[int]:
+    """For each leaf the first tensor or array that it is the same as."""
+    first: dict[int, int] = {}
+    return [
+        first.setdefault(id(leaf), i) if isinstance(leaf, (Handle, np.ndarray)) else i
+        for i, leaf in enumerate(leaves)
+    ]
+
+
+# --- Recording --------------------------------------------------------------------------------
+
+
+def record(
+    function: Callable[..., Any], args: Any, kwargs: Any, backend: Backend
+) -> tuple[Variant, Any]:
+    """Call a function once; give what was recorded, and the result of the call."""
+    guards, arguments, recorder = Guards(function), Arguments(args, kwargs), Recorder()
+    before = _legacy_random()
+    with recorder.active():
+        leaves = [_enter(recorder, leaf, i) for i, leaf in enumerate(arguments.leaves)]
+        for tensor in guards.tensors:
+            if not isinstance(tensor._data, Traced):
+                recorder.meet(tensor)
+        new_args, new_kwargs = arguments.rebuild(iter(leaves))
+        result = function(*new_args, **new_kwargs)
+        outputs, rebuild = tree.flatten(result)
+        recorder.program.outputs = [
+            recorder._result(y._data if isinstance(y, Handle) else y) for y in outputs
+        ]
+        call = _Call(function, arguments.rebuild, backend)
+        pullbacks = _record_pullbacks(recorder, outputs, arguments, call)
+    _check_random(recorder, guards, before)
+    kinds = [wrap if isinstance(y, Handle) else _itself for y in outputs]
+    variant = Variant(recorder, guards, arguments, rebuild, kinds, pullbacks, backend)
+    return variant, variant.finish(recorder.concrete, arguments.leaves)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _enter(recorder: Recorder, leaf: Any, number: int) -> Any:
+    if isinstance(leaf, Handle):
+        if not isinstance(leaf._data, Traced):
+            recorder.meet(leaf, number)
+        return leaf
+    if isinstance(leaf, np.ndarray):
+        return recorder.argument(np.asarray(leaf), number)
+    return leaf
+
+
+def _legacy_random() -> Any:
+    kind, keys, *rest = np.random.get_state()
+    return kind, np.asarray(keys).tobytes(), rest
+
+
+def _check_random(recorder: Recorder, guards: Guards, before: Any) -> None:
+    """Raise if random numbers were drawn that the program would not draw again."""
+    drawn = {id(i.params.get("rng")) for i in recorder.program.instructions if not i.pure}
+    stray = any(
+        g.bit_generator.state != state and id(g) not in drawn for g, state in guards.generators
+    )
+    if stray or _legacy_random() != before:
+        raise CompileError(
+            "compile: random numbers were drawn with NumPy and would be the same at every call; "
+            "draw them outside and pass them as an argument, or use tg.dropout"
+        )
+
+
+# --- Gradients through a compiled function ----------------------------------------------------
+
+
+class Pullback:
+    """What a compiled function does to the cotangent of one of its outputs.
+
+    It is recorded together with the function. What the function computes and the pullback needs
+    are further outputs of the function's program and inputs of the pullback's.
+    """
+
+    def __init__(
+        self, output: int, program: Program, residuals: list[int], parents: list[Any], call: Any
+    ) -> None:
+        self.output, self.program, self.residuals = output, program, residuals
+        self.parents, self.call = parents, call
+        self.op = Primitive(_no_forward, "compiled", None, None, "", view=False)
+        self.op.rule(self._rule)
+        self.executable: Any = None
+
+    def attach(self, tensor: Any, residuals: list[Any], leaves: Sequence[Any]) -> None:
+        """Give an output a node whose rule runs the program."""
+        parents = [leaves[p] if isinstance(p, int) else p for p in self.parents]
+        node = Node()
+        node.primitive, node.parents = self.op, tuple(p._node for p in parents)
+        # Backward raises if one of these arrays was written to meanwhile.
+        node.inputs, node.output = tuple(p._data for p in parents), None
+        node.params = {"residuals": residuals, "leaves": leaves}
+        node.index, node.extras = graph.tick(), None
+        node.shape, node.dtype = tensor._data.shape, tensor._data.dtype
+        tensor._node = node
+
+    def _rule(self, g: Any, y: Any, *inputs: Any, residuals: Any, leaves: Any) -> Any:
+        if isinstance(g, Handle):
+            raise GraphError(
+                "compile: second derivatives do not go through a compiled function; compile the "
+                "function that computes the derivative"
+            )
+        if self.executable is None:
+            self.executable = self.call.backend(self.program)
+        results = self.executable([*residuals, g])
+        if not _hold(self.program, results):
+            return self.call.eagerly(self.output, self.parents, g, leaves)
+        return tuple(
+            np.array(results[r.index]) if isinstance(r, Ref) else r for r in self.program.outputs
+        )
+
+
+class _Call(NamedTuple):
+    """What a pullback needs of the function: itself, and how programs are run."""
+
+    function: Callable[..., Any]
+    rebuild: Any
+    backend: Backend
+
+    def eagerly(self, output: int, parents: list[Any], g: Any, leaves: Any) -> Any:
+        """Pull back through the graph of another, ordinary call."""
+        args, kwargs = self.rebuild(iter(leaves))
+        with graph.enable_grad():
+            y = tree.flatten(self.function(*args, **kwargs))[0][output]
+        nodes = [(leaves[p] if isinstance(p, int) else p)._node for p in parents]
+        cotangents, _ = pull([(y._node, g)], nodes, beyond=False)
+        return tuple(cotangents.get(node) for node in nodes)
+
+
+def _no_forward(*values: Any) -> Any:
+    raise GraphError("compile: a compiled function's node cannot be computed from arrays alone")
+
+
+def _hold(program: Program, results: dict[int, Any]) -> bool:
+    """Tell whether what was taken for granted turned out so."""
+    return all(np.array_equal(results[ref.index], value) for ref, value in program.checks)
+
+
+def _record_pullbacks(
+    recorder: Recorder, outputs: list[Any], arguments: Arguments, call: _Call
+) -> list[Pullback]:
+    """Record the pullback of each output that has a graph; extend the program's outputs."""
+    whole = recorder.program
+    forward = len(whole.instructions)
+    made = []
+    for number, y in enumerate(outputs):
+        if not isinstance(y, Handle) or y._node is None or not _alive(y._node):
+            continue
+        parents = [t for t in recorder.tensors if t._node is not None]
+        start, checks = len(whole.instructions), len(whole.checks)
+        g = recorder.input(Source("cotangent", None, number), np.ones(y.shape, y.dtype))
+        cotangents, _ = pull([(y._node, g)], [t._node for t in parents], beyond=False)
+        reached = [t for t in parents if t._node in cotangents]
+        program = replace(
+            whole,
+            inputs={},
+            instructions=whole.instructions[start:],
+            outputs=[recorder._result(cotangents[t._node]) for t in reached],
+            writes=[],
+            checks=whole.checks[checks:],
+        )
+        del whole.checks[checks:], whole.inputs[g.index]
+        own = {i.out for i in program.instructions} | program.constants.keys() | {g.index}
+        used = [i for instruction in program.instructions for i in instruction.refs()]
+        residuals = list(dict.fromkeys(i for i in (*used, *program.results()) if i not in own))
+        sources = {i: Source("residual", None, i) for i in residuals}
+        program.inputs = {**sources, g.index: Source("cotangent", None, number)}
+        numbers = {id(leaf): i for i, leaf in enumerate(arguments.leaves)}
+        places = [numbers.get(id(t), t) for t in reached]
+        made.append(Pullback(number, program, residuals, places, call))
+    del whole.instructions[forward:]
+    return made
+
+
+def _alive(root: Node) -> bool:
+    """Tell whether a graph was not freed by a backward."""
+    stack, seen = [root], {root}
+    while stack:
+        node = stack.pop()
+        if node.inputs is FREED:
+            return False
+        for parent in node.parents:
+            if isinstance(parent, Node) and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return True

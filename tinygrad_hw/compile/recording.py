@@ -1,0 +1,565 @@
+"""Record one call: run it on the real values, and note every operation on them.
+
+While a recorder is active, arrays that may differ at the next call are replaced by :class:`Traced`
+values: in the arguments, in every tensor that the function meets, in the gradients of leaves and
+in an optimiser's memory. Operations on them compute as always and leave an instruction. Nothing
+that the function writes reaches the real arrays before the call is over, so a recording that
+fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import graph
+from ..graph import Handle, Leaf, Recorded
+from .errors import CompileError
+from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, map_refs, refs_in
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+# A value that is asked for here is asked for by the user; elsewhere in the package, by the engine.
+_FOR_USERS = tuple(str(_PACKAGE / part) for part in ("tensor.py", "training.py", "commands"))
+_NOT_FRAMES = (str(Path(np.__file__).parent), str(Path(__file__).resolve()))
+
+
+class Traced(Recorded):
+    """An array that is not known before the program runs; its value is that of this call.
+
+    Writing to it in place gives it another value, as it does an array. It shares ``root`` with
+    those that are views of the same array, so that one is not read after another was written to.
+    """
+
+    __slots__ = ("_owner", "index", "recorder", "root", "seen", "value", "written")
+
+    def __init__(self, recorder: Recorder, index: int, value: Any, root: Traced | None) -> None:
+        self.recorder, self.index, self.value = recorder, index, value
+        self.root = self if root is None else root
+        self.written = 0
+        self.seen = self.root.written
+
+    # --- What it is ---------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.value.dtype  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        return self.value.size  # type: ignore[no-any-return]
+
+    @property
+    def nbytes(self) -> int:
+        return self.value.nbytes  # type: ignore[no-any-return]
+
+    @property
+    def T(self) -> Any:
+        return np.transpose(self)  # type: ignore[call-overload]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    __hash__ = object.__hash__
+
+    # --- What it computes ---------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, Handle) for x in inputs):
+            return NotImplemented
+        out = kwargs.pop("out", None)
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        result = self.recorder.emit(Operation(name, function), inputs, kwargs)
+        return result if out is None else self.recorder.written_to(out[0], result, name)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = function.__name__
+        if name in ("array2string", "array_repr", "array_str"):
+            self.recorder.refuse("print", self)
+        if name in ("shape", "ndim", "size"):
+            return function(map_refs(lambda x: x.value, args[0], Traced), *args[1:])
+        if name == "broadcast_to" and args[0] is self and tuple(args[1]) == self.shape:
+            return Traced(self.recorder, self.recorder.ref(self).index, self.value, self.root)
+        if "out" in kwargs and kwargs["out"] is not None:
+            out = kwargs.pop("out")
+            result = self.recorder.emit(Operation(name, function), args, kwargs)
+            return self.recorder.written_to(out, result, name)
+        return self.recorder.emit(Operation(name, function), args, kwargs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.recorder.emit(Operation("getitem", operator.getitem), (self, index), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        result = self.recorder.emit(Operation("setitem", _set_item), (self, index, value), {})
+        self.recorder.written_to(self, result, "setitem")
+
+    def astype(self, dtype: Any, **options: Any) -> Any:
+        if np.dtype(dtype) == self.dtype:
+            return self.copy()
+        return self.recorder.emit(Operation("astype", _as_type), (self,), {"dtype": dtype})
+
+    def copy(self, order: str = "C") -> Any:
+        # A value never changes, so its copy is the same value, in an array of its own.
+        return Traced(self.recorder, self.recorder.ref(self).index, self.value, None)
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        shape = shape[0] if len(shape) == 1 else shape
+        return np.reshape(self, shape, **options)  # type: ignore[call-overload]
+
+    def transpose(self, *axes: Any) -> Any:
+        axes = axes[0] if len(axes) == 1 else axes
+        return np.transpose(self, axes or None)  # type: ignore[call-overload]
+
+    def view(self, kind: Any = None) -> Any:
+        # A view of another class is what `Tensor.data` gives: it notices writes, and so do we.
+        if isinstance(kind, type) and issubclass(kind, np.ndarray):
+            return self
+        self.recorder.refuse("view(dtype)", self)
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    # --- What it refuses ----------------------------------------------------------------------
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.recorder.assumed("np.asarray()", self), dtype=dtype)
+
+    def __bool__(self) -> bool:
+        return bool(self.recorder.assumed("bool()", self))
+
+    def __float__(self) -> float:
+        return float(self.recorder.assumed("float()", self))
+
+    def __int__(self) -> int:
+        return int(self.recorder.assumed("int()", self))
+
+    def __index__(self) -> int:
+        return operator.index(self.recorder.assumed("a value as an index or a size", self))
+
+    def item(self, *args: Any) -> Any:
+        return self.recorder.assumed(".item()", self).item(*args)
+
+    def tolist(self) -> Any:
+        return self.recorder.assumed(".tolist()", self).tolist()
+
+    def __repr__(self) -> str:
+        self.recorder.refuse("print", self)
+
+    def __format__(self, spec: str) -> str:
+        self.recorder.refuse("print", self)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"compile: .{name} of an array is not recorded; use the function of NumPy or of "
+            "tinygrad_hw of that name"
+        )
+
+
+class Number(Traced):
+    """A Python number that may differ at the next call, such as a learning rate."""
+
+    __slots__ = ()
+
+    def item(self, *args: Any) -> Any:
+        return self
+
+
+class Counter(Traced):
+    """A whole number in an optimiser's memory: its ``item()`` is a :class:`Number`."""
+
+    __slots__ = ()
+
+    def item(self, *args: Any) -> Any:
+        return self.recorder.emit_number(Operation("item", np.ndarray.item), (self,))
+
+
+def _binary(function: Any, ufunc: Any) -> tuple[Any, Any, Any]:
+    def forward(self: Traced, other: Any) -> Any:
+        if isinstance(other, Handle):
+            return NotImplemented
+        if isinstance(self, Number) and isinstance(other, (Number, int, float)):
+            return self.recorder.emit_number(_NUMBERS[function], (self, other))
+        return ufunc(self, other)
+
+    def reflected(self: Traced, other: Any) -> Any:
+        if isinstance(self, Number) and isinstance(other, (int, float)):
+            return self.recorder.emit_number(_NUMBERS[function], (other, self))
+        return ufunc(other, self)
+
+    def in_place(self: Traced, other: Any) -> Any:
+        if isinstance(self, Number):
+            return forward(self, other)
+        return ufunc(self, other, out=self)
+
+    return forward, reflected, in_place
+
+
+_OPERATORS: dict[str, tuple[Any, Any]] = {
+    "add": (operator.add, np.add),
+    "sub": (operator.sub, np.subtract),
+    "mul": (operator.mul, np.multiply),
+    "truediv": (operator.truediv, np.divide),
+    "floordiv": (operator.floordiv, np.floor_divide),
+    "mod": (operator.mod, np.remainder),
+    "pow": (operator.pow, np.power),
+    "matmul": (operator.matmul, np.matmul),
+    "and": (operator.and_, np.bitwise_and),
+    "or": (operator.or_, np.bitwise_or),
+    "xor": (operator.xor, np.bitwise_xor),
+}
+_NUMBERS = {function: Operation(name, function) for name, (function, _) in _OPERATORS.items()}
+_COMPARISONS = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+_UNARIES = {"neg": np.negative, "pos": np.positive, "abs": np.abs, "invert": np.invert}
+_METHODS = (
+    "sum mean var std prod max min argmax argmin argsort any all cumsum cumprod ravel squeeze "
+    "swapaxes repeat take clip round dot nonzero"
+).split()
+
+
+def _method(function: Any) -> Any:
+    return lambda self, *args, **kwargs: function(self, *args, **kwargs)
+
+
+for _name, (_function, _ufunc) in _OPERATORS.items():
+    _forward, _reflected, _in_place = _binary(_function, _ufunc)
+    setattr(Traced, f"__{_name}__", _forward)
+    setattr(Traced, f"__r{_name}__", _reflected)
+    setattr(Traced, f"__i{_name}__", _in_place)
+for _name, _ufunc in {**_COMPARISONS, **_UNARIES}.items():
+    setattr(Traced, f"__{_name}__", _method(_ufunc))
+for _name in _METHODS:
+    setattr(Traced, _name, _method(getattr(np, _name)))
+
+
+def _as_type(x: Any, *, dtype: Any) -> Any:
+    return np.asarray(x).astype(dtype)
+
+
+def _set_item(x: Any, index: Any, value: Any) -> Any:
+    out = np.array(x)
+    out[index] = value
+    return out
+
+
+# --- The recorder -----------------------------------------------------------------------------
+
+
+class Recorder:
+    """Records one call of a function into a :class:`Program`."""
+
+    def __init__(self) -> None:
+        self.program = Program()
+        self.values = 0
+        # Objects whose content was replaced: how to find it, what it was, what stands for it.
+        self.places: dict[Any, tuple[Source, Source | None, Any, Any]] = {}
+        self.concrete: dict[int, Any] = {}
+        self.optimizers: dict[int, tuple[Any, int, list[dict[str, Any]]]] = {}
+        self.steps: list[tuple[Any, int]] = []
+        self.tensors: list[Handle] = []
+        self.numbers: dict[int, Ref] = {}
+        self.kept: list[Any] = []
+
+    # --- Values -------------------------------------------------------------------------------
+
+    def _new(self, value: Any) -> int:
+        self.values += 1
+        self.program.specs[self.values] = Spec.of(value)
+        self.concrete[self.values] = value
+        return self.values
+
+    def input(self, source: Source, value: Any, kind: type[Traced] = Traced) -> Traced:
+        """Make what stands for a value that comes from outside."""
+        traced = kind(self, self._new(value), value, None)
+        self.program.inputs[traced.index] = source
+        return traced
+
+    def ref(self, traced: Traced) -> Ref:
+        """Give the number of a value, if it is still that of the array that it is a view of."""
+        if traced.seen != traced.root.written:
+            raise CompileError(
+                "compile: a view is read after the array behind it was written to in place; "
+                "compute it again after the write"
+            )
+        return Ref(traced.index)
+
+    def constant(self, array: Any) -> Ref:
+        """Give the number of an array that stays the same."""
+        if id(array) not in self.numbers:
+            index = self._new(array)
+            self.program.constants[index] = array
+            self.numbers[id(array)] = Ref(index)
+            self.kept.append(array)
+        return self.numbers[id(array)]
+
+    def _refs(self, tree_of_values: Any, *, arrays: bool) -> Any:
+        def to_ref(value: Any) -> Any:
+            if isinstance(value, Traced):
+                return self.ref(value)
+            return self.constant(value)
+
+        kind: Any = (Traced, np.ndarray) if arrays else Traced
+        return map_refs(to_ref, tree_of_values, kind)
+
+    # --- Operations ---------------------------------------------------------------------------
+
+    def emit(self, op: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Compute, and note it unless all is known: then the result is an ordinary array."""
+        y = op.forward(*_real(args), **_real(params))
+        involved = refs_in((args, params), Traced)
+        if not involved and args:
+            return y
+        if isinstance(y, (tuple, list)):
+            self.refuse(f"{op.name}, with several results,", involved[0])
+        y = np.asarray(y)
+        self._check_size(op, args, params, involved)
+        roots = [x.root for x in involved if np.may_share_memory(x.value, y)]
+        out = Traced(self, self._new(y), y, roots[0] if roots else None)
+        # Indices stay as they are: only what may differ becomes a value of its own.
+        self.program.instructions.append(
+            Instruction(
+                op, self._refs(args, arrays=True), self._refs(params, arrays=False), out.index
+            )
+        )
+        return out
+
+    def emit_number(self, op: Any, args: tuple[Any, ...]) -> Number:
+        """The same for Python numbers."""
+        y = op.forward(*_real(args))
+        out = Number(self, self._new(y), y, None)
+        self.program.instructions.append(
+            Instruction(op, self._refs(args, arrays=True), {}, out.index)
+        )
+        return out
+
+    def _check_size(self, op: Any, args: Any, params: Any, involved: Any) -> None:
+        if op.name in ("nonzero", "flatnonzero", "argwhere", "unique"):
+            self.refuse(f"{op.name}, whose shape depends on values,", involved[0])
+        if op.name not in ("getitem", "compress", "extract"):
+            return
+        masks = [x for x in refs_in((args[1:], params), Traced) if x.dtype == bool]
+        if masks:
+            # As many as are true: known only if the engine made the mask, as one-hot rows.
+            if not self._from_engine():
+                self.refuse("x[mask], whose shape depends on values,", masks[0])
+            count = np.count_nonzero(masks[0])  # type: ignore[call-overload]
+            self.program.checks.append((self.ref(count), count.value[()]))
+
+    def apply(self, primitive: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Compute and record a call of a primitive, in place of the primitive itself."""
+        handles = [arg for arg in args if isinstance(arg, Handle)]
+        values = tuple(self._value(arg) for arg in args)
+        try:
+            y = self.emit(primitive, values, params)
+        except (ValueError, TypeError, IndexError) as error:
+            if isinstance(error, CompileError):
+                raise
+            raise graph._explained(error, primitive, _real(values), _real(params)) from error
+        if not handles:
+            return np.asarray(y) if isinstance(y, np.generic) else y
+        if graph.is_recording() and any(handle._node is not None for handle in handles):
+            parents = tuple(graph._parent(arg) for arg in args)
+            out = primitive.record(parents, values, params, np.asarray(_real(y)))
+            if out._node.output is not None:
+                out._node.output = y
+            out._data = y
+            return out
+        out = object.__new__(Handle.result)
+        out._data, out._node, out._constant = y, None, None
+        return out
+
+    def _value(self, arg: Any) -> Any:
+        if not isinstance(arg, Handle):
+            return np.asarray(arg) if isinstance(arg, (list, tuple)) else arg
+        if not isinstance(arg._data, Traced):
+            self.meet(arg)
+        return arg._data
+
+    def meet(self, tensor: Any, number: int | None = None) -> None:
+        """Replace the values of a tensor from outside, perhaps an argument, and its gradient."""
+        self.tensors.append(tensor)
+        for kind in ("data", "grad"):
+            if kind == "data" or isinstance(tensor._node, Leaf):
+                place = Source(kind, tensor)
+                owner = None if kind == "data" else "grad"
+                self._replace(place if number is None else Source("argument", owner, number), place)
+
+    def _replace(self, source: Source, place: Source, kind: type[Traced] = Traced) -> None:
+        key = (place.kind, id(place.owner), place.key)
+        if key in self.places:
+            return
+        before = place.read()
+        # A gradient that is not there stays away: code asks whether it is None.
+        traced = None if before is None else self.input(source, before, kind)
+        self.places[key] = (source, place, before, traced)
+        place.write(traced)
+
+    def argument(self, array: Any, number: int) -> Traced:
+        """Make what stands for an array among the arguments."""
+        source = Source("argument", None, number)
+        traced = self.input(source, array)
+        self.places["argument", number] = (source, None, array, traced)
+        return traced
+
+    def enter_optimizer(self, optimizer: Any) -> None:
+        """Make a learning rate and a memory, which change from step to step, inputs."""
+        for p in optimizer.parameters:
+            if not isinstance(p._data, Traced):
+                self.meet(p)
+        if id(optimizer) in self.optimizers:
+            return
+        # Its count of steps is one ahead already.
+        memory = [dict(entries) for entries in optimizer.memory]
+        self.optimizers[id(optimizer)] = (optimizer, optimizer.steps - 1, memory)
+        rate = Source("rate", optimizer)
+        self._replace(rate, rate, Number)
+        for entries in optimizer.memory:
+            for name, array in entries.items():
+                whole = array.ndim == 0 and array.dtype.kind == "i"
+                entry = Source("entry", entries, name)
+                self._replace(entry, entry, Counter if whole else Traced)
+
+    def written_to(self, target: Any, result: Any, name: str) -> Any:
+        """Give an array that is written to in place its new value."""
+        if not isinstance(target, Traced):
+            raise CompileError(
+                f"compile: {name} writes a recorded value into an array made outside the function; "
+                "pass the array as an argument"
+            )
+        if target.root is not target:
+            raise CompileError(
+                f"compile: {name} writes in place to a view of an array; write to the array itself"
+            )
+        value = _real(result)
+        if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+            raise TypeError(f"{name}: cannot write {value.dtype} into {target.dtype}")
+        if value.dtype != target.dtype:
+            result = self.emit(Operation("astype", _as_type), (result,), {"dtype": target.dtype})
+        if _real(result).shape != target.shape:
+            result = self.emit(
+                Operation("broadcast_to", np.broadcast_to), (result, target.shape), {}
+            )
+        if not isinstance(result, Traced):
+            target.index = self.constant(np.asarray(result)).index
+        else:
+            target.index = result.index
+        target.value = _real(result)
+        target.written += 1
+        target.seen = target.written
+        return target
+
+    # --- Values that are asked for ------------------------------------------------------------
+
+    def _from_engine(self) -> bool:
+        file = _caller().f_code.co_filename
+        return file.startswith(str(_PACKAGE)) and not file.startswith(_FOR_USERS)
+
+    def assumed(self, what: str, traced: Traced) -> Any:
+        """Give the engine a value that it branches on, and have each run check it.
+
+        Where another value comes out, that call is left to the function itself.
+        """
+        if not self._from_engine():
+            self.refuse(what, traced)
+        self.program.checks.append((self.ref(traced), np.array(traced.value)))
+        return traced.value
+
+    def refuse(self, what: str, traced: Traced) -> Any:
+        """Raise for a value that is asked for while it is not known."""
+        frame = _caller(user=True)
+        kind = "number" if isinstance(traced, Number) else f"{traced.dtype}{list(traced.shape)}"
+        raise CompileError(
+            f"compile: {what} of a recorded {kind} at {frame.f_code.co_filename}:{frame.f_lineno}: "
+            "the program is recorded once and its values differ from call to call; "
+            "use tg.where for a choice, return the value and look at it outside, or call the "
+            "function without compile"
+        )
+
+    # --- Begin and end ------------------------------------------------------------------------
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Record what is called in this thread; leave all places as they were before."""
+        mode = graph._state.mode
+        # An observer sends the short cuts of primitives through `Primitive.call`, and so to us.
+        graph._state.mode = mode._replace(observers=(_nothing,))
+        graph._state.recorder = self
+        try:
+            yield
+            self._finish()
+        finally:
+            graph._state.recorder, graph._state.mode = None, mode
+            self._restore()
+
+    def _finish(self) -> None:
+        """Note what the function wrote."""
+        for source, place, _, traced in self.places.values():
+            now = traced if place is None else place.read()
+            if source.kind == "rate" and now is not traced:
+                raise CompileError("compile: a learning rate is set; set it outside the function")
+            if now is not traced:
+                self.program.writes.append(Write(source, self._result(now), False))
+            elif traced is not None and traced.index not in self.program.inputs:
+                self.program.writes.append(Write(source, Ref(traced.index), True))
+        for optimizer, steps, memory in self.optimizers.values():
+            self.steps.append((optimizer, optimizer.steps - steps))
+            for entries, before in zip(optimizer.memory, memory, strict=True):
+                for name in entries.keys() - before.keys():
+                    value = self._result(entries[name])
+                    self.program.writes.append(Write(Source("entry", entries, name), value, False))
+
+    def _result(self, value: Any) -> Any:
+        """Give what stands for a value in the results: a Ref, or a Python object."""
+        if isinstance(value, Traced):
+            return self.ref(value)
+        return self.constant(value) if isinstance(value, np.ndarray) else value
+
+    def _restore(self) -> None:
+        for _, place, before, _ in self.places.values():
+            if place is not None:
+                place.write(before)
+        for optimizer, steps, memory in self.optimizers.values():
+            optimizer.steps = steps
+            for entries, before in zip(optimizer.memory, memory, strict=True):
+                entries.clear()
+                entries.update(before)
+
+
+def _nothing(*args: Any) -> None:
+    """Observe a call and do nothing."""
+
+
+def _real(tree_of_values: Any) -> Any:
+    return map_refs(lambda traced: traced.value, tree_of_values, Traced)
+
+
+def _caller(user: bool = False) -> Any:
+    """The frame that asks: the first outside NumPy and this file, or outside the package."""
+    skipped = (*_NOT_FRAMES, str(_PACKAGE)) if user else _NOT_FRAMES
+    frame: Any = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
+        frame = frame.f_back
+    return frame

@@ -1,0 +1,227 @@
+"""The numpy back end: a program as one straight Python function on buffers that it uses again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..ops import linalg, reduce, shape
+from ..ops.elementwise import relu, relu_grad
+from .program import Instruction, Program, Ref, Spec, aliases, last_uses
+
+Array = np.ndarray[Any, Any]
+
+
+def _relu_grad(g: Array, x: Array, out: Array, mask: Array) -> Array:
+    np.greater(x, 0, mask)
+    return _masked(g, mask, out)
+
+
+def _masked(x: Any, mask: Array, out: Array) -> Array:
+    """Write ``x`` where the mask holds, else 0."""
+    if x.dtype.kind == "f" and x.itemsize in (4, 8) and x.dtype == out.dtype:
+        # A product would make inf * 0 = nan; the bits of a float do not.
+        bits = np.int32 if x.itemsize == 4 else np.int64
+        np.negative(mask.view(np.int8), mask.view(np.int8))
+        np.bitwise_and(x.view(bits), mask.view(np.int8), out.view(bits))
+    else:
+        out[...] = np.where(mask, x, 0)
+    return out
+
+
+def _sum_to(x: Array, out: Array, axes: tuple[int, ...], kept: tuple[int, ...]) -> Array:
+    np.add.reduce(x, axes, None, out.reshape(kept), True)
+    return out
+
+
+class Straight:
+    """Runs a program with NumPy.
+
+    Parameters
+    ----------
+    program : Program
+
+    Attributes
+    ----------
+    source : str
+        The Python function.
+    buffers : list of array
+        That are used again at every call.
+    """
+
+    name = "numpy"
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.buffers: list[Array] = []
+        self._names: dict[str, Any] = {"np": np}
+        self._lasting = _lasting(program)
+        lines = ["def run(inputs):"]
+        unpacked = ", ".join(f"v{i}" for i in program.inputs)
+        if unpacked:
+            lines.append(f"    {unpacked}, = inputs")
+        for i, array in program.constants.items():
+            self._names[f"v{i}"] = array
+        lines += [f"    {line}" for line in self._body()]
+        results = dict.fromkeys(program.results())
+        lines.append(f"    return ({''.join(f'v{i}, ' for i in results)})")
+        self.order = list(results)
+        self.source = "\n".join(lines)
+        exec(compile(self.source, "<compiled>", "exec"), self._names)
+        self.run: Callable[[Any], Any] = self._names["run"]
+
+    def __call__(self, inputs: Any) -> dict[int, Any]:
+        """Compute all results, by their numbers."""
+        return dict(zip(self.order, self.run(inputs), strict=True))
+
+    def _body(self) -> list[str]:
+        program = self.program
+        last = last_uses(program)
+        free: dict[Spec, list[str]] = {}
+        held: dict[int, tuple[Spec, str]] = {}
+        lines = []
+        for time, instruction in enumerate(program.instructions):
+            out = instruction.out
+            dying = [i for i in held if last[i] <= time]
+            elementwise = isinstance(instruction.op.forward, np.ufunc)
+            if elementwise:
+                # Entry by entry, the result may take the place of an argument of its layout.
+                self._release(dying, held, free)
+            scratch: list[tuple[Spec, str]] = []
+
+            def buffer(
+                spec: Spec, out: int = out, scratch: list[tuple[Spec, str]] = scratch
+            ) -> str:
+                if spec is program.specs[out] and out in self._lasting:
+                    return self._fresh(spec)
+                name = self._buffer(spec, free)
+                if spec is program.specs[out]:
+                    held[out] = (spec, name)
+                else:
+                    scratch.append((spec, name))
+                return name
+
+            lines.append(f"v{out} = {self._call(instruction, buffer)}")
+            for spec, name in scratch:
+                free.setdefault(spec, []).append(name)
+            if not elementwise:
+                self._release(dying, held, free)
+        return lines
+
+    def _release(self, values: list[int], held: Any, free: dict[Spec, list[str]]) -> None:
+        for i in values:
+            if i in held:
+                spec, name = held.pop(i)
+                free.setdefault(spec, []).append(name)
+
+    def _buffer(self, spec: Spec, free: dict[Spec, list[str]]) -> str:
+        if free.get(spec):
+            return free[spec].pop()
+        array = spec.empty()
+        self.buffers.append(array)
+        return self._known(array, "b")
+
+    def _fresh(self, spec: Spec) -> str:
+        if spec.order == tuple(range(len(spec.shape))):
+            return f"np.empty({spec.shape}, {self._known(spec.dtype)})"
+        return f"{self._known(spec.empty)}()"
+
+    def _known(self, value: Any, prefix: str = "k") -> str:
+        """Name an object in the function."""
+        name = f"{prefix}{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def _shown(self, value: Any) -> str:
+        if isinstance(value, Ref):
+            return f"v{value.index}"
+        if type(value) in (int, float, bool, str, type(None)) and value == value:
+            text = repr(value)
+            return text if "inf" not in text else self._known(value)
+        if type(value) is tuple:
+            return f"({''.join(self._shown(part) + ', ' for part in value)})"
+        if type(value) is list:
+            return f"[{', '.join(map(self._shown, value))}]"
+        return self._known(value)
+
+    def _call(self, instruction: Instruction, buffer: Callable[[Spec], str]) -> str:
+        """Spell the call, into a buffer where there is a way."""
+        op, args, params, out = instruction
+        specs = self.program.specs
+        shown = [self._shown(arg) for arg in args]
+        into = _INTO.get(op.forward)
+        if into is not None:
+            argument_specs = [specs[a.index] if isinstance(a, Ref) else None for a in args]
+            call = into(self, shown, argument_specs, params, specs[out], buffer)
+            if call is not None:
+                return str(call)
+        if isinstance(op.forward, np.ufunc) and not params:
+            return f"{self._known(op.forward)}({', '.join([*shown, buffer(specs[out])])})"
+        named = [f"{key}={self._shown(value)}" for key, value in params.items()]
+        call = f"{self._known(op.forward)}({', '.join([*shown, *named])})"
+        if specs[out].order is None or isinstance(op.forward, np.ufunc):
+            return call
+        # Kernels may make scalars of 0-d results.
+        return call if specs[out].shape else f"np.asarray({call})"
+
+
+def _lasting(program: Program) -> set[int]:
+    """Values whose memory outlives the call: no buffer may hold them."""
+    same = aliases(program)
+    rebound = [w.value for w in program.writes if not w.in_place]
+    lasting: set[int] = set()
+    for result in (*program.outputs, *rebound):
+        if isinstance(result, Ref):
+            lasting |= same.get(result.index, {result.index})
+    return lasting
+
+
+# --- Calls that write into a buffer: (names, argument specs, params, spec, buffer) -> call --------
+
+
+def _into_relu(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> str:
+    return f"np.maximum({args[0]}, 0, {buffer(spec)})"
+
+
+def _into_relu_grad(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
+    if specs[0] is None or specs[0].dtype != spec.dtype:
+        return None
+    mask = buffer(spec._replace(dtype=np.dtype(bool)))
+    return f"{maker._known(_relu_grad)}({args[0]}, {args[1]}, {buffer(spec)}, {mask})"
+
+
+def _into_matmul(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
+    if not spec.shape or spec.order != tuple(range(len(spec.shape))):
+        return None
+    return f"np.matmul({args[0]}, {args[1]}, {buffer(spec)})"
+
+
+def _into_sum(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
+    if specs[0] is None or specs[0].dtype != spec.dtype:
+        return None
+    axis = maker._shown(params["axis"])
+    return f"np.add.reduce({args[0]}, {axis}, None, {buffer(spec)}, {params['keepdims']})"
+
+
+def _into_sum_to(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
+    if specs[0] is None or specs[0].dtype != spec.dtype or not specs[0].shape:
+        return None
+    given, wanted = specs[0].shape, spec.shape
+    lead = len(given) - len(wanted)
+    kept = (1,) * lead + wanted
+    axes = tuple(i for i, side in enumerate(kept) if i < lead or side == 1 != given[i])
+    if spec.order != tuple(range(len(wanted))):
+        return None
+    return f"{maker._known(_sum_to)}({args[0]}, {buffer(spec)}, {axes}, {kept})"
+
+
+_INTO: dict[Any, Any] = {
+    relu.forward: _into_relu,
+    relu_grad.forward: _into_relu_grad,
+    linalg.matmul.forward: _into_matmul,
+    np.matmul: _into_matmul,
+    reduce._sum.forward: _into_sum,
+    shape.sum_to.forward: _into_sum_to,
+}
