@@ -41,7 +41,7 @@ __all__ += ops.__all__
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: none of them is needed to compute a gradient.
-    if name in ("data", "testing", "drawing"):
+    if name in ("compile", "data", "testing", "drawing"):
         import importlib
 
         return importlib.import_module(f"tinygrad_hw.{name}")
