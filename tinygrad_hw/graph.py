@@ -577,9 +577,14 @@ def _any_array(values: Any) -> bool:
 
 def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Exception:
     """Say which op failed on what; a ValueError about shapes becomes a ShapeError."""
-    shapes = ", ".join(str(np.shape(_value(arg))) for arg in args)
-    extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
-    message = f"{op.name}: {error} (arguments of shape {shapes}{extra})"
+    shapes = [str(np.shape(_value(arg))) for arg in args]
+    text = str(error)
+    if "broadcast together" in text:
+        text = f"shapes {' and '.join(shapes)} do not broadcast; want equal sides, or sides of 1"
+    if not all(shape in text for shape in shapes):
+        extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
+        text += f" (arguments of shape {', '.join(shapes)}{extra})"
+    message = f"{op.name}: {text}"
     kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
     kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
     explained: Any = kind(message)

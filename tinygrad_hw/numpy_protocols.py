@@ -154,7 +154,7 @@ def _op(name: str) -> Any:
 
 
 def _advice(name: str) -> str:
-    close = difflib.get_close_matches(name, [n for n in dir(ops) if n.islower()], n=1)
+    close = difflib.get_close_matches(name, [n for n in dir(ops) if n.islower()], n=1, cutoff=0.8)
     similar = f"use tg.{close[0]}, or " if close and not close[0].startswith("_") else ""
     return (
         f"{similar}call it on t.numpy() for a constant result, or declare a rule with tg.primitive"

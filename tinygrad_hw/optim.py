@@ -51,8 +51,10 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
-        self.parameters = list(parameters)
         name = type(self).__name__
+        if isinstance(parameters, Tensor):
+            raise TypeError(f"{name}: got one Tensor; want a list: {name}([tensor], ...)")
+        self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{name}: got no parameters; pass module.parameters() or a list")
         for p in self.parameters:
@@ -60,7 +62,7 @@ class Optimizer:
                 raise TypeError(f"{name}: got {p!r}; want leaf tensors with requires_grad=True")
         if len({id(p) for p in self.parameters}) < len(self.parameters):
             raise ValueError(f"{name}: a parameter comes twice; pass each once")
-        _check(name, lr=lr > 0)
+        _check(name, "above 0", lr > 0, lr=lr)
         self.lr = lr
         self.steps = 0
         self.memory: list[dict[str, Array]] = [{} for _ in self.parameters]
@@ -157,8 +159,9 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        _check("SGD", momentum=0 <= momentum < 1, weight_decay=weight_decay >= 0)
-        _check("SGD", nesterov=bool(momentum) or not nesterov)
+        _check("SGD", "in [0, 1)", 0 <= momentum < 1, momentum=momentum)
+        _check("SGD", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
+        _check("SGD", "False without momentum", momentum or not nesterov, nesterov=nesterov)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -209,12 +212,10 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        _check(
-            type(self).__name__,
-            betas=all(0 <= b < 1 for b in betas),
-            eps=eps > 0,
-            weight_decay=weight_decay >= 0,
-        )
+        name = type(self).__name__
+        _check(name, "two numbers in [0, 1)", _are_shares(betas), betas=betas)
+        _check(name, "above 0", eps > 0, eps=eps)
+        _check(name, "at least 0", weight_decay >= 0, weight_decay=weight_decay)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -298,7 +299,9 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        _check("RMSprop", decay=0 <= decay < 1, eps=eps > 0, weight_decay=weight_decay >= 0)
+        _check("RMSprop", "in [0, 1)", 0 <= decay < 1, decay=decay)
+        _check("RMSprop", "above 0", eps > 0, eps=eps)
+        _check("RMSprop", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
         self.decay, self.eps, self.weight_decay = decay, eps, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -343,7 +346,8 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        _check("Lion", betas=all(0 <= b < 1 for b in betas), weight_decay=weight_decay >= 0)
+        _check("Lion", "two numbers in [0, 1)", _are_shares(betas), betas=betas)
+        _check("Lion", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
         self.betas, self.weight_decay = betas, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -416,7 +420,8 @@ class StepDecay(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, decay: float = 0.95, every: int = 1000) -> None:
-        _check("StepDecay", decay=0 < decay <= 1, every=every >= 1)
+        _check("StepDecay", "in (0, 1]", 0 < decay <= 1, decay=decay)
+        _check("StepDecay", "at least 1", every >= 1, every=every)
         self.decay, self.every = decay, every
         super().__init__(optimizer)
 
@@ -436,7 +441,8 @@ class Cosine(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, total: int, final: float = 0.0) -> None:
-        _check("Cosine", total=total >= 1, final=0 <= final <= 1)
+        _check("Cosine", "at least 1", total >= 1, total=total)
+        _check("Cosine", "in [0, 1]", 0 <= final <= 1, final=final)
         self.total, self.final = total, final
         super().__init__(optimizer)
 
@@ -475,7 +481,10 @@ class OneCycle(Schedule):
         start: float = 0.04,
         final: float = 1e-4,
     ) -> None:
-        _check("OneCycle", total=total >= 1, rise=0 < rise < 1, start=start >= 0, final=final >= 0)
+        _check("OneCycle", "at least 1", total >= 1, total=total)
+        _check("OneCycle", "in (0, 1)", 0 < rise < 1, rise=rise)
+        _check("OneCycle", "at least 0", start >= 0, start=start)
+        _check("OneCycle", "at least 0", final >= 0, final=final)
         self.total, self.rise, self.start, self.final = total, rise, start, final
         super().__init__(optimizer)
 
@@ -506,7 +515,9 @@ class WarmUp(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, total: int, then: Schedule | None = None) -> None:
-        _check("WarmUp", total=total >= 1, then=then is None or then.optimizer is optimizer)
+        _check("WarmUp", "at least 1", total >= 1, total=total)
+        ours = then is None or then.optimizer is optimizer
+        _check("WarmUp", "a schedule of the same optimizer", ours, then=then)
         self.total, self.then = total, then
         if then is not None:
             optimizer.lr = then.base
@@ -552,7 +563,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     >>> tg.optim.clip_grad_norm([w], 1.0), w.grad
     (10.0, array([0.6, 0.8]))
     """
-    _check("clip_grad_norm", max_norm=max_norm > 0)
+    _check("clip_grad_norm", "above 0", max_norm > 0, max_norm=max_norm)
     leaves = [p._node for p in parameters if isinstance(p._node, Leaf)]
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
@@ -566,7 +577,12 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     return norm
 
 
-def _check(op: str, **conditions: bool) -> None:
-    for name, holds in conditions.items():
-        if not holds:
-            raise ValueError(f"{op}: {name} is out of range; see help({op})")
+def _check(op: str, wanted: str, holds: Any, **setting: Any) -> None:
+    """Raise unless it holds; the setting is given as ``name=value``."""
+    if not holds:
+        ((name, value),) = setting.items()
+        raise ValueError(f"{op}: {name} is {value!r}; want {wanted}")
+
+
+def _are_shares(betas: tuple[float, float]) -> bool:
+    return len(betas) == 2 and all(0 <= b < 1 for b in betas)

@@ -335,6 +335,11 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     spec = subscripts.replace(" ", "")
     inputs, arrow, result = spec.partition("->")
     terms = inputs.split(",")
+    strange = sorted(set(inputs + result) - set(string.ascii_letters + ",."))
+    if strange:
+        raise ShapeError(
+            f"einsum: {subscripts!r} has {' '.join(strange)}; want letters, commas, '...' and '->'"
+        )
     if len(terms) != len(operands):
         raise ShapeError(f"einsum: {subscripts!r} names {len(terms)} operands; got {len(operands)}")
     unused = [c for c in string.ascii_letters if c not in spec]
@@ -367,7 +372,13 @@ def _with_equal_sides(terms: Sequence[str], operands: Sequence[Any]) -> list[Any
     sides: dict[str, int] = {}
     for term, operand in zip(terms, operands, strict=True):
         for letter, n in zip(term, np.shape(operand), strict=True):
-            sides[letter] = max(n, sides.get(letter, 1))
+            if n != 1 and sides.setdefault(letter, n) != n:
+                raise ShapeError(
+                    f"einsum: index {letter!r} is {sides[letter]} long in one place and {n} in "
+                    f"{term!r} of shape {np.shape(operand)}; want equal lengths"
+                )
+    for letter in "".join(terms):
+        sides.setdefault(letter, 1)
     repeated = []
     for term, operand in zip(terms, operands, strict=True):
         shape = tuple(sides[letter] for letter in term)

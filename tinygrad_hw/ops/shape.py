@@ -151,7 +151,14 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
     >>> tg.broadcast_to(np.ones((2, 1)), (3, 2, 4)).shape
     (3, 2, 4)
     """
-    return expand(x, shape=_sides((shape,)))
+    sides = _sides((shape,))
+    try:
+        return expand(x, shape=sides)
+    except ShapeError as error:
+        raise ShapeError(
+            f"broadcast_to: {np.shape(x)} does not broadcast to {sides}; want equal sides, or "
+            "sides of 1, aligned at the right"
+        ) from error
 
 
 def broadcast_arrays(*xs: Any) -> list[Any]:
@@ -163,7 +170,14 @@ def broadcast_arrays(*xs: Any) -> list[Any]:
     >>> [x.shape for x in tg.broadcast_arrays(np.ones((2, 1)), np.ones(3))]
     [(2, 3), (2, 3)]
     """
-    shape = np.broadcast_shapes(*map(np.shape, xs))
+    shapes = [np.shape(x) for x in xs]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise ShapeError(
+            f"broadcast_arrays: shapes {' and '.join(map(str, shapes))} do not broadcast; want "
+            "equal sides, or sides of 1"
+        ) from error
     return [broadcast_to(x, shape) for x in xs]
 
 
@@ -355,6 +369,9 @@ def stack(parts: Sequence[Any], axis: int = 0) -> Any:
     >>> tg.stack([np.zeros(3), np.ones(3)], axis=1).shape
     (3, 2)
     """
+    shapes = {np.shape(part) for part in parts}
+    if len(shapes) > 1:
+        raise ShapeError(f"stack: shapes {', '.join(map(str, sorted(shapes)))}; want equal ones")
     return concatenate([expand_dims(part, axis) for part in parts], axis)
 
 

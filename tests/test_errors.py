@@ -1,0 +1,426 @@
+"""Common mistakes, each with the message that a user would want: what was given, and one fix."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+
+
+def leaf(*shape: int) -> tg.Tensor:
+    return tg.Tensor(np.ones(shape), requires_grad=True)
+
+
+class Net(tg.nn.Module):
+    def __init__(self) -> None:
+        self.fc = tg.nn.Linear(3, 2, rng=0)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+def backward_twice():
+    y = (leaf(3) * 2).sum()
+    y.backward()
+    y.backward()
+
+
+def overwrite_before_backward():
+    w = leaf(3)
+    y = (w * w).sum()
+    w.data[0] = 5
+    y.backward()
+
+
+def log_of_negative_numbers():
+    with tg.debug():
+        tg.log(leaf(2) * -1.0)
+
+
+def slope_of_sqrt_at_zero():
+    with tg.debug():
+        tg.sqrt(leaf(2) * 0.0).sum().backward()
+
+
+def no_rule():
+    @tg.primitive
+    def strange(x):
+        return x + 1
+
+    strange(leaf(3)).sum().backward()
+
+
+def backward_in_no_grad():
+    w = leaf(3)
+    with tg.no_grad():
+        y = (w * w).sum()
+    y.backward()
+
+
+def wrong_count_in_rule():
+    @tg.primitive
+    def half(x):
+        return x / 2
+
+    @half.rule
+    def _(g, y, x):
+        return g / 2, None
+
+    half(leaf(3)).sum().backward()
+
+
+def changed_in_checkpoint():
+    calls = iter((1.0, 2.0))
+    tg.checkpoint(lambda x: x * next(calls), leaf()).backward()
+
+
+# Of each: what the user did, the error, and what it says.
+MISTAKES = {
+    # Shapes
+    "add": (
+        lambda: leaf(2) + leaf(3),
+        tg.ShapeError,
+        "add: shapes (2,) and (3,) do not broadcast; want equal sides, or sides of 1",
+    ),
+    "matmul": (
+        lambda: leaf(32, 196) @ leaf(30, 10),
+        tg.ShapeError,
+        "matmul: inner sizes differ: (32, 196) @ (30, 10). The left has 196 columns, the right 30 "
+        "rows.",
+    ),
+    "matmul of a scalar": (
+        lambda: leaf(3) @ tg.Tensor(2.0),
+        tg.ShapeError,
+        "matmul: got shapes (3,) and (); want at least one axis each: use * for scalars",
+    ),
+    "linear": (
+        lambda: tg.linear(leaf(5, 4), leaf(3, 2)),
+        tg.ShapeError,
+        "linear: x is (5, 4) and w (3, 2); want (..., m) and (m, n)",
+    ),
+    "bias": (
+        lambda: tg.linear(leaf(5, 3), leaf(3, 2), leaf(3)),
+        tg.ShapeError,
+        "linear: b is (3,) for w (3, 2); want (2,)",
+    ),
+    "channels": (
+        lambda: tg.conv2d(leaf(2, 8, 8, 3), leaf(3, 3, 1, 4)),
+        tg.ShapeError,
+        "conv2d: x (2, 8, 8, 3) has 3 channels, w (3, 3, 1, 4) takes 1; want (..., H, W, C1) and "
+        "(h, w, C1 / groups, C2)",
+    ),
+    "no channels": (
+        lambda: tg.conv2d(leaf(8, 8), leaf(3, 3, 1, 4)),
+        tg.ShapeError,
+        "add a channel axis with x[..., np.newaxis]",
+    ),
+    "small image": (
+        lambda: tg.conv2d(leaf(2, 2, 2, 1), leaf(3, 3, 1, 4)),
+        tg.ShapeError,
+        "3x3 is larger than the image 2x2",
+    ),
+    "padding": (
+        lambda: tg.conv2d(leaf(2, 8, 8, 1), leaf(3, 3, 1, 4), padding="full"),
+        ValueError,
+        'conv2d: padding is \'full\'; want "valid", "same" or numbers',
+    ),
+    "reshape": (
+        lambda: leaf(2, 3).reshape(4, 2),
+        tg.ShapeError,
+        "reshape: cannot reshape array of size 6 into shape (4,2)",
+    ),
+    "concatenate": (
+        lambda: tg.concatenate([leaf(2, 3), leaf(2, 4)]),
+        tg.ShapeError,
+        "concatenate: all the input array dimensions except for the concatenation axis must match",
+    ),
+    "concatenate nothing": (
+        lambda: tg.concatenate([]),
+        tg.ShapeError,
+        "concatenate: got no tensors; want at least one",
+    ),
+    "stack": (
+        lambda: tg.stack([leaf(2), leaf(3)]),
+        tg.ShapeError,
+        "stack: shapes (2,), (3,); want equal ones",
+    ),
+    "broadcast_to": (
+        lambda: tg.broadcast_to(leaf(3), (2, 4)),
+        tg.ShapeError,
+        "broadcast_to: (3,) does not broadcast to (2, 4)",
+    ),
+    "einsum lengths": (
+        lambda: tg.einsum("ij,jk->ik", leaf(2, 3), leaf(4, 5)),
+        tg.ShapeError,
+        "einsum: index 'j' is 3 long in one place and 4 in 'jk' of shape (4, 5)",
+    ),
+    "einsum arrow": (
+        lambda: tg.einsum("ij,jk>ik", leaf(2, 3), leaf(3, 5)),
+        tg.ShapeError,
+        "einsum: 'ij,jk>ik' has >; want letters, commas, '...' and '->'",
+    ),
+    "split": (
+        lambda: tg.split(leaf(5), 2),
+        tg.ShapeError,
+        "split: 5 entries do not divide into 2 equal parts",
+    ),
+    "item": (
+        lambda: leaf(3).item(),
+        tg.ShapeError,
+        "item: the tensor has shape (3,); want exactly one entry",
+    ),
+    "data": (
+        lambda: setattr(leaf(3), "data", np.ones(4)),
+        tg.ShapeError,
+        "data: got shape (4,) for a tensor (3,); want the same",
+    ),
+    # Axes and indices
+    "axis": (
+        lambda: leaf(2, 3).sum(axis=2),
+        np.exceptions.AxisError,
+        "sum: axis 2 is out of bounds for array of dimension 2",
+    ),
+    "axis twice": (
+        lambda: leaf(2, 3).sum(axis=(0, 0)),
+        tg.ShapeError,
+        "sum: duplicate value in 'axis'",
+    ),
+    "index": (
+        lambda: leaf(3)[5],
+        IndexError,
+        "getitem: index 5 is out of bounds for axis 0 with size 3",
+    ),
+    "float index": (
+        lambda: leaf(3)[1.5],
+        IndexError,
+        "getitem: got an index of dtype float64; want integers or booleans",
+    ),
+    "many indices": (lambda: leaf(3)[0, 0], IndexError, "getitem: too many indices for array"),
+    # Labels and losses
+    "label out of range": (
+        lambda: tg.softmax_cross_entropy(leaf(4, 10), [0, 1, 2, 10]),
+        IndexError,
+        "softmax_cross_entropy: label 10 at (3,) is out of range; want 0 to 9",
+    ),
+    "count of labels": (
+        lambda: tg.softmax_cross_entropy(leaf(4, 10), [0, 1, 2]),
+        tg.ShapeError,
+        "softmax_cross_entropy: labels are (3,) for (4,) rows of 10 classes; want class indices "
+        "(4,) or probabilities (4, 10)",
+    ),
+    "float labels": (
+        lambda: tg.softmax_cross_entropy(leaf(4, 10), [0.5, 1, 2, 3]),
+        TypeError,
+        "each label must be a whole number, these are float64; use .astype(int)",
+    ),
+    "mse broadcast": (
+        lambda: tg.mse_loss(leaf(3), np.ones((3, 1))),
+        tg.ShapeError,
+        "mse_loss: prediction is (3,), target (3, 1); want equal shapes, since broadcasting would "
+        "compare every pair; use reshape",
+    ),
+    "embedding": (
+        lambda: tg.embedding([0, 7], leaf(5, 2)),
+        IndexError,
+        "embedding: index 7 at (1,) is out of range; want 0 to 4",
+    ),
+    "dropout": (
+        lambda: tg.dropout(leaf(3), p=1.5),
+        ValueError,
+        "dropout: p is 1.5; want a probability in [0, 1)",
+    ),
+    # Dtypes
+    "integers": (
+        lambda: tg.Tensor([1, 2], requires_grad=True),
+        TypeError,
+        "requires_grad: only floats have gradients, this is int64; use .astype(float) first",
+    ),
+    "booleans": (
+        lambda: tg.Tensor([True], requires_grad=True),
+        TypeError,
+        "requires_grad: only floats have gradients, this is bool",
+    ),
+    "text": (
+        lambda: tg.Tensor("abc"),
+        TypeError,
+        "Tensor: got data of dtype <U3; want numbers",
+    ),
+    "list of tensors": (
+        lambda: tg.Tensor([leaf(), leaf()]),
+        TypeError,
+        "use stack(list) or concatenate(list)",
+    ),
+    # Backward
+    "no scalar": (
+        lambda: (leaf(3) * 2).backward(),
+        tg.GraphError,
+        "backward: the output has shape (3,) and is no scalar; call .sum() or .mean() first, or "
+        "pass a cotangent of its shape",
+    ),
+    "cotangent": (
+        lambda: (leaf(3) * 2).backward(np.ones(2)),
+        tg.ShapeError,
+        "backward: the cotangent has shape (2,), the output (3,); want the same",
+    ),
+    "twice": (
+        backward_twice,
+        tg.GraphError,
+        "was freed by an earlier backward; pass retain_graph=True to that one, or compute the "
+        "forward again",
+    ),
+    "constant": (
+        lambda: tg.Tensor(3.0).backward(),
+        tg.GraphError,
+        "depends on nothing that requires a gradient; make a leaf with requires_grad=True, and "
+        "compute outside no_grad",
+    ),
+    "no_grad": (
+        backward_in_no_grad,
+        tg.GraphError,
+        "depends on nothing that requires a gradient",
+    ),
+    "overwritten": (
+        overwrite_before_backward,
+        tg.GraphError,
+        "a tensor (3,) was written to in place after 'multiply' used it",
+    ),
+    "item assignment": (
+        lambda: leaf(3).__setitem__(0, 1.0),
+        tg.GraphError,
+        "assign to x.copy(), or inside no_grad() to change its values",
+    ),
+    "checkpoint": (
+        changed_in_checkpoint,
+        tg.GraphError,
+        "checkpoint: the function gave other values when it was called again; seed its random",
+    ),
+    "grad by a constant": (
+        lambda: tg.grad((leaf(2) * 2).sum(), [tg.Tensor([1.0, 1.0])]),
+        tg.GraphError,
+        "grad: cannot differentiate by a constant Tensor (2,); make it with requires_grad=True",
+    ),
+    "grad of a vector": (
+        lambda: tg.grad(lambda x: x * 2)(np.ones(3)),
+        tg.GraphError,
+        "grad: the function returned shape (3,), no scalar; take .sum(), or use jacobian or vjp",
+    ),
+    "grad of a number": (
+        lambda: tg.grad(lambda x: 3.0)(1.0),
+        TypeError,
+        "grad: the function returned a float; want a scalar Tensor",
+    ),
+    "direction": (
+        lambda: tg.jvp(lambda x: x * 2, (np.ones(3),), (np.ones(2),)),
+        tg.ShapeError,
+        "jvp: a direction has shape (2,) for a tensor (3,)",
+    ),
+    # Rules
+    "missing rule": (
+        no_rule,
+        tg.MissingRuleError,
+        "strange: has no rule for its gradient; declare one with @strange.rule, or call .detach()",
+    ),
+    "count in a rule": (
+        wrong_count_in_rule,
+        TypeError,
+        "half: its rule returned 2 cotangents for 1 inputs; want one each, None for zero",
+    ),
+    "NumPy without a rule": (
+        lambda: np.interp(leaf(4), [0, 1], [0, 1]),
+        tg.MissingRuleError,
+        "np.interp: has no rule for gradients on tensors; call it on t.numpy() for a constant",
+    ),
+    "truth": (
+        lambda: bool(leaf(3) > 0),
+        ValueError,
+        "bool: the truth of a tensor of shape (3,) is ambiguous; use .any() or .all()",
+    ),
+    # NaN and infinity
+    "NaN": (
+        log_of_negative_numbers,
+        FloatingPointError,
+        "log: NaN in 2 of 2 values, first at (0,), from finite inputs; recorded at",
+    ),
+    "infinite slope": (
+        slope_of_sqrt_at_zero,
+        FloatingPointError,
+        "sqrt: the gradient of argument 0 has infinity in 2 of 2 values, first at (0,); recorded",
+    ),
+    "singular": (
+        lambda: tg.solve(leaf(2, 2) * 0, leaf(2)),
+        np.linalg.LinAlgError,
+        "solve: Singular matrix",
+    ),
+    # Modules and optimisers
+    "missing key": (
+        lambda: Net().load_state_dict({"fc.weight": np.ones((3, 2))}),
+        ValueError,
+        "load_state_dict: Net does not fit the state: missing fc.bias",
+    ),
+    "unexpected key": (
+        lambda: Net().load_state_dict({**Net().state_dict(), "x": np.ones(2)}),
+        ValueError,
+        "load_state_dict: Net does not fit the state: unexpected x",
+    ),
+    "shape of a key": (
+        lambda: Net().load_state_dict({**Net().state_dict(), "fc.bias": np.ones(5)}),
+        ValueError,
+        "fc.bias: (5,) for (2,)",
+    ),
+    "learning rate": (
+        lambda: tg.optim.SGD([leaf(2)], lr=-1),
+        ValueError,
+        "SGD: lr is -1; want above 0",
+    ),
+    "no parameters": (
+        lambda: tg.optim.SGD([], lr=0.1),
+        ValueError,
+        "SGD: got no parameters; pass module.parameters() or a list",
+    ),
+    "one parameter": (
+        lambda: tg.optim.SGD(leaf(2), lr=0.1),
+        TypeError,
+        "SGD: got one Tensor; want a list: SGD([tensor], ...)",
+    ),
+    "constant parameter": (
+        lambda: tg.optim.SGD([tg.Tensor([1.0])], lr=0.1),
+        TypeError,
+        "want leaf tensors with requires_grad=True",
+    ),
+    "no file": (
+        lambda: tg.load("nowhere.npz"),
+        FileNotFoundError,
+        "load: nowhere.npz: no such file",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_has_its_message(mistake):
+    action, kind, message = MISTAKES[mistake]
+    with pytest.raises(kind, match=re.escape(message)) as caught:
+        action()
+    assert type(caught.value) is kind or issubclass(type(caught.value), kind)
+    assert "\n" not in str(caught.value)
+
+
+def test_shape_errors_are_value_errors():
+    assert issubclass(tg.ShapeError, ValueError)
+    assert issubclass(tg.MissingRuleError, TypeError)
+
+
+def test_debug_names_the_users_line():
+    with pytest.raises(FloatingPointError, match=r"test_errors\.py:\d+"):
+        log_of_negative_numbers()
+
+
+def test_a_failed_call_leaves_the_graph_usable():
+    w = leaf(3)
+    y = (w * 2).sum()
+    with pytest.raises(tg.ShapeError):
+        w + leaf(2)
+    y.backward()
+    np.testing.assert_array_equal(w.grad, [2, 2, 2])
