@@ -1,0 +1,222 @@
+"""The conventions of docs/conventions.md: its examples, and each of them in more depth."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+
+PAGE = Path(__file__).parents[1] / "docs" / "conventions.md"
+
+
+def slope(f, *xs):
+    """The gradients of ``sum(f(*xs) * r)`` over the random cotangent r, divided out again."""
+    tensors = [tg.Tensor(np.array(x, float), requires_grad=True) for x in xs]
+    with np.errstate(all="ignore"):
+        y = f(*tensors)
+        y.backward(np.ones(y.shape))
+    return [t.grad for t in tensors]
+
+
+def second(f, x):
+    """The diagonal of the second derivative of an elementwise function."""
+    t = tg.Tensor(np.array(x, float), requires_grad=True)
+    with np.errstate(all="ignore"):
+        first = tg.grad(f(t).sum(), t, create_graph=True)
+        return tg.grad(first.sum(), t).numpy() if first.requires_grad else np.zeros(t.shape)
+
+
+def test_the_page():
+    text = PAGE.read_text()
+    test = doctest.DocTestParser().get_doctest(text, {}, PAGE.name, PAGE.name, 0)
+    assert len(test.examples) > 20
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize("op", [tg.relu, tg.abs])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_slope_at_the_kink_is_zero(op, zero):
+    assert slope(op, [zero])[0] == 0
+    assert second(op, [zero, -1.0, 1.0]).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("op", [tg.maximum, tg.minimum])
+def test_elementwise_ties_share(op):
+    a, b = slope(op, [1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+    assert a[0] == b[0] == 0.5
+    np.testing.assert_array_equal(a + b, 1)
+
+
+@pytest.mark.parametrize("op", [tg.max, tg.min])
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 1), -1])
+def test_reduced_ties_share(op, axis):
+    (g,) = slope(lambda x: op(x, axis=axis), np.ones((2, 3)))
+    share = {None: 6, 0: 2, 1: 3, (0, 1): 6, -1: 3}[axis]
+    np.testing.assert_allclose(g, 1 / share)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_pooling_window_has_one_winner(stride):
+    (g,) = slope(lambda x: tg.max_pool2d(x, 2, stride), np.zeros((1, 4, 4, 2)))
+    n = len(range(0, 3, stride))
+    assert g.sum() == n * n * 2
+    assert g[0, 0, 0].tolist() == [1, 1]
+    assert g[0, 3].sum() == 0
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0])
+def test_clip_at_its_bounds(x):
+    assert slope(lambda t: tg.clip(t, 0.0, 1.0), x)[0] == 1
+
+
+@pytest.mark.parametrize("op", [tg.sign, tg.floor, tg.ceil, tg.round])
+def test_steps_are_flat(op):
+    g = tg.grad(lambda x: (op(x) + x).sum())(np.array([-1.5, 0.0, 0.5, 2.0]))
+    np.testing.assert_array_equal(g.numpy(), 1)
+
+
+def test_power_at_zero():
+    assert slope(lambda x: x**0, [0.0, -1.0])[0].tolist() == [0, 0]
+    assert slope(lambda x, y: x**y, [0.0], [0.0]) == [0, 0]
+    assert slope(lambda x, y: x**y, [0.0], [2.0]) == [0, 0]
+    assert slope(lambda x, y: x**y, [0.0], [1.0])[0] == 1
+    assert second(lambda x: x**1, [0.0, 3.0]).tolist() == [0, 0]
+    assert second(lambda x: x**2, [0.0, 3.0]).tolist() == [2, 2]
+    assert second(lambda x: x**2.0, [0.0, -3.0]).tolist() == [2, 2]
+
+
+def test_norm_and_std_at_their_corner():
+    assert slope(tg.norm, np.zeros((2, 2)))[0].tolist() == [[0, 0], [0, 0]]
+    rows = slope(lambda x: tg.norm(x, axis=1), [[0.0, 0.0], [3.0, 4.0]])[0]
+    assert rows[0].tolist() == [0, 0]
+    np.testing.assert_allclose(rows[1], [0.6, 0.8])
+    assert slope(tg.std, np.full(5, 0.1))[0].tolist() == [0] * 5
+    assert np.isfinite(second(lambda x: tg.norm(x), [0.0, 0.0])).all()
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 2])
+def test_prod_with_zeros_is_exact(zeros):
+    x = np.array([3.0, -2.0, 5.0, 0.5])
+    x[:zeros] = 0
+    want = [np.prod(np.delete(x, i)) for i in range(4)]
+    np.testing.assert_array_equal(slope(tg.prod, x)[0], want)
+    second_want = [sum(np.prod(np.delete(x, [i, j])) for j in range(4) if j != i) for i in range(4)]
+    t = tg.Tensor(x, requires_grad=True)
+    first = tg.grad(tg.prod(t), t, create_graph=True)
+    np.testing.assert_allclose(tg.grad(first.sum(), t).numpy(), second_want)
+
+
+@pytest.mark.parametrize(
+    ("branch", "bad"),
+    [(tg.log, 0.0), (tg.sqrt, 0.0), (tg.log, -1.0), (tg.reciprocal, 0.0), (tg.arccosh, 0.5)],
+)
+def test_where_leaks_nothing_from_the_branch_not_taken(branch, bad):
+    for f in (
+        lambda x: tg.where(x > 1, branch(x), 3 * x),
+        lambda x: tg.where(x <= 1, 3 * x, branch(x)),
+    ):
+        (g,) = slope(f, [bad, 2.0])
+        assert g[0] == 3
+        assert np.isfinite(g).all()
+        assert np.isfinite(second(f, [bad, 2.0])).all()
+
+
+def test_a_nan_that_belongs_to_the_result_stays():
+    assert np.isnan(slope(tg.log, [-1.0])[0]).tolist() == [False]
+    assert np.isnan(slope(lambda x: tg.sqrt(x) * 1, [-1.0])[0]).all()
+    assert np.isinf(slope(tg.sqrt, [0.0])[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: 2 * x,
+        lambda x: x + 1.5,
+        lambda x: 1 / x,
+        lambda x: x**2,
+        lambda x: 2.0**x,
+        lambda x: tg.where(x > 0, x, 0.0),
+        lambda x: tg.maximum(x, 0.5),
+        lambda x: tg.clip(x, 0.1, 0.9),
+        lambda x: tg.mean(x, axis=0),
+        lambda x: tg.softmax(x),
+        lambda x: tg.std(x),
+        lambda x: np.exp(x),
+    ],
+)
+def test_pythons_numbers_do_not_promote(f, dtype):
+    x = tg.Tensor(np.linspace(0.2, 0.8, 4), dtype=dtype, requires_grad=True)
+    y = f(x)
+    assert y.dtype == dtype
+    y.sum().backward()
+    assert x.grad.dtype == dtype
+
+
+def test_a_gradient_has_the_dtype_of_its_input_in_mixed_sums():
+    a = tg.Tensor(np.ones(3), dtype=np.float32, requires_grad=True)
+    b = tg.Tensor(np.ones((2, 1)), requires_grad=True)
+    y = a * b
+    assert y.dtype == np.float64
+    y.sum().backward()
+    assert (a.grad.dtype, a.grad.shape) == (np.float32, (3,))
+    assert (b.grad.dtype, b.grad.shape) == (np.float64, (2, 1))
+
+
+@pytest.mark.parametrize(
+    "f", [tg.sum, tg.mean, tg.max, lambda x: x[0], lambda x: tg.dot(x, x), lambda x: -x.sum()]
+)
+def test_zero_dimensional_results_are_arrays(f):
+    x = tg.Tensor([1.0, 2.0], requires_grad=True)
+    y = f(x)
+    assert isinstance(y.data, np.ndarray)
+    assert isinstance(y.numpy(), np.ndarray)
+    assert y.shape == ()
+    assert isinstance(f(x.detach()).data, np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x > 0,
+        lambda x: x == x,
+        tg.argmax,
+        tg.argmin,
+        tg.argsort,
+        tg.isnan,
+        lambda x: tg.any(x),
+        lambda x: tg.topk(x, 2)[1],
+        lambda x: x.astype(int),
+    ],
+)
+def test_integers_and_booleans_are_constants(f):
+    y = f(tg.Tensor([1.0, 3.0, 2.0], requires_grad=True))
+    assert not y.requires_grad
+    assert y.dtype.kind in "bi"
+
+
+def test_gradients_share_no_memory():
+    a, b, c = (tg.Tensor(np.ones((2, 3)), requires_grad=True) for _ in range(3))
+    cotangent = np.ones((2, 3))
+    y = tg.transpose(tg.transpose(a + b)) - 0 * c + c.reshape(3, 2).reshape(2, 3)
+    y.backward(cotangent)
+    arrays = [a.grad, b.grad, c.grad, cotangent, a.data, b.data, c.data]
+    for i, one in enumerate(arrays):
+        for other in arrays[:i]:
+            assert not np.shares_memory(one, other)
+    assert all(g.flags.writeable for g in arrays[:3])
+
+
+def test_assignment_makes_a_new_node_and_is_differentiable():
+    x, v = (tg.Tensor([1.0, 2.0, 3.0], requires_grad=True) for _ in range(2))
+    y = x * 2
+    before = y * y
+    y[1:] = v[1:] * 5
+    y += v
+    (before.sum() + y.sum()).backward()
+    np.testing.assert_array_equal(x.grad, [8 + 2, 16, 24])
+    np.testing.assert_array_equal(v.grad, [1, 6, 6])
