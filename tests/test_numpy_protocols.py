@@ -1,0 +1,163 @@
+"""NumPy's own functions on tensors: they record, or they raise; none drops a gradient silently."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+
+# Functions that are asked for values: a conversion, a question about values, or a fresh array.
+ON_VALUES = {
+    "array", "asanyarray", "asarray", "asarray_chkfinite", "ascontiguousarray", "asfortranarray",
+    "asmatrix", "require", "zeros_like", "ones_like", "empty_like", "full_like", "fromiter",
+    "iterable", "isscalar", "save", "savez", "savez_compressed", "savetxt", "fromfunction",
+    "format_float_positional", "format_float_scientific", "frompyfunc", "vectorize", "printoptions",
+    "from_dlpack", "block", "put", "place", "copyto", "putmask", "fill_diagonal", "put_along_axis",
+    "array2string", "bmat", "frombuffer", "fromfile", "genfromtxt", "real_if_close",
+    "histogram", "apply_along_axis", "apply_over_axes", "piecewise",
+}  # fmt: skip
+
+
+def leaf(*shape: int) -> tg.Tensor:
+    return tg.Tensor(np.random.default_rng(0).random(shape) + 0.5, requires_grad=True)
+
+
+def functions() -> list[str]:
+    found = []
+    for name in dir(np):
+        f = getattr(np, name)
+        plain = callable(f) and not inspect.isclass(f) and not name.startswith("_")
+        if plain and name not in ON_VALUES and name not in ("info", "show_config", "test"):
+            found.append(name)
+    return found
+
+
+def floats_in(result):
+    """Whether a result holds floats that are no tracked tensor, where one went in."""
+    if isinstance(result, tg.Tensor):
+        return result.dtype.kind == "f" and not result.requires_grad
+    if isinstance(result, (tuple, list)):
+        return any(map(floats_in, result))
+    return isinstance(result, (np.ndarray, float)) and np.asarray(result).dtype.kind in "fcO"
+
+
+@pytest.mark.parametrize("name", functions())
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_no_function_drops_a_gradient(name):
+    function = getattr(np, name)
+    for args in (
+        (leaf(3, 3),),
+        (leaf(4),),
+        (leaf(3, 3), leaf(3, 3)),
+        (leaf(3, 3), 1),
+        (np.ones((3, 3)), leaf(3, 3)),
+        (leaf(3, 3), np.ones((3, 3)), 1),
+    ):
+        try:
+            result = function(*args)
+        except (TypeError, ValueError, LookupError, AttributeError, tg.GraphError):
+            continue  # It says so: nothing is silent.
+        if name == "broadcast_arrays":  # An array that went in comes out.
+            result = [r for r, a in zip(result, args, strict=True) if isinstance(a, tg.Tensor)]
+        if name == "take" and not isinstance(args[0], tg.Tensor):
+            continue  # The tensor was the index.
+        assert not floats_in(result)
+
+
+@pytest.mark.parametrize(
+    ("call", "same"),
+    [
+        (lambda t: np.sin(t), lambda t: tg.sin(t)),
+        (lambda t: np.sum(t, axis=0), lambda t: tg.sum(t, axis=0)),
+        (lambda t: np.sum(t, axis=0, keepdims=True), lambda t: tg.sum(t, 0, keepdims=True)),
+        (lambda t: np.mean(t), lambda t: tg.mean(t)),
+        (lambda t: np.std(t, axis=1, ddof=1), lambda t: tg.std(t, 1, correction=1)),
+        (lambda t: np.where(t > 1, t, 0), lambda t: tg.where(t > 1, t, 0)),
+        (lambda t: np.clip(t, 0.6, 1), lambda t: tg.clip(t, 0.6, 1)),
+        (lambda t: np.concatenate([t, t * 2], axis=1), lambda t: tg.concatenate([t, t * 2], 1)),
+        (lambda t: np.stack([t, t]), lambda t: tg.stack([t, t])),
+        (lambda t: np.einsum("ij,kj->ik", t, t), lambda t: tg.einsum("ij,kj->ik", t, t)),
+        (lambda t: np.dot(t, t), lambda t: tg.dot(t, t)),
+        (lambda t: np.matmul(t, t), lambda t: t @ t),
+        (lambda t: np.linalg.inv(t + 3 * np.eye(3)), lambda t: tg.inv(t + 3 * np.eye(3))),
+        (lambda t: np.linalg.norm(t, axis=0), lambda t: tg.norm(t, axis=0)),
+        (lambda t: np.transpose(t), lambda t: t.T),
+        (lambda t: np.reshape(t, (9,)), lambda t: t.reshape(9)),
+        (lambda t: np.max(t, axis=1), lambda t: tg.max(t, axis=1)),
+        (lambda t: np.cumsum(t, axis=0), lambda t: tg.cumsum(t, 0)),
+        (lambda t: np.sort(t, axis=0), lambda t: tg.sort(t, 0)),
+        (lambda t: np.add.reduce(t, axis=1), lambda t: tg.sum(t, axis=1)),
+        (lambda t: np.multiply.outer(t, t), lambda t: tg.tensordot(t, t, axes=0)),
+        (lambda t: np.ones(3) + t, lambda t: t + np.ones(3)),
+        (lambda t: np.float64(2) * t, lambda t: t * 2),
+        (lambda t: np.ones((3, 3)) @ t, lambda t: tg.matmul(np.ones((3, 3)), t)),
+        (lambda t: np.ones(3) / t, lambda t: tg.divide(np.ones(3), t)),
+        (lambda t: np.ones(3) - t, lambda t: tg.subtract(np.ones(3), t)),
+        (lambda t: np.full(3, 2.0) ** t, lambda t: tg.power(np.full(3, 2.0), t)),
+    ],
+)
+def test_a_numpy_call_is_the_op_and_its_gradient(call, same):
+    one, other = leaf(3, 3), leaf(3, 3)
+    y, z = call(one), same(other)
+    assert isinstance(y, tg.Tensor)
+    np.testing.assert_array_equal(y.numpy(), z.numpy())
+    cotangent = np.random.default_rng(1).standard_normal(y.shape)
+    y.backward(cotangent)
+    z.backward(cotangent)
+    np.testing.assert_array_equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: np.fft.fft(t),
+        lambda t: np.interp(t, [0, 1], [0, 1]),
+        lambda t: np.linalg.pinv(t),
+        lambda t: np.convolve(t[0], t[0]),
+        lambda t: np.add.accumulate(t),
+        lambda t: np.add.at(np.zeros(3), [0], t[0, :1]),
+        lambda t: np.gradient(t),
+        lambda t: np.nansum(t),
+    ],
+)
+def test_a_function_without_a_rule_says_what_to_use(call):
+    with pytest.raises(TypeError, match=r"np\.[\w.]+: .*(tg\.|t\.numpy\(\))"):
+        call(leaf(3, 3))
+
+
+def test_scipys_ufuncs_raise_too():
+    special = pytest.importorskip("scipy.special")
+    with pytest.raises(TypeError, match="gammaln"):
+        special.gammaln(leaf(3))
+
+
+@pytest.mark.parametrize("call", [lambda a, t: np.add(a, t, out=a), lambda a, t: a.__iadd__(t)])
+def test_a_tensor_is_not_written_into_an_array(call):
+    with pytest.raises(TypeError, match="cannot write a tensor's values"):
+        call(np.ones(3), leaf(3))
+
+
+def test_where_of_a_ufunc_is_refused():
+    with pytest.raises(TypeError, match=r"use tg\.where"):
+        np.add(leaf(3), 1, where=np.array([True, False, True]))
+
+
+def test_explicit_conversions_give_values():
+    t = leaf(3)
+    np.testing.assert_array_equal(np.asarray(t), t.numpy())
+    assert np.allclose(t, t.numpy())
+    assert np.array_equal(t, t.numpy())
+    assert (np.shape(t), np.ndim(t), np.size(t)) == ((3,), 1, 3)
+    assert np.zeros_like(t).shape == (3,)
+    assert float(tg.sum(t)) == t.numpy().sum()
+
+
+def test_an_array_of_a_tensor_is_no_window_to_its_values():
+    t = leaf(3)
+    before = t.numpy().copy()
+    copy = np.array(t)
+    copy[:] = 7
+    np.testing.assert_array_equal(t.numpy(), before)
