@@ -209,18 +209,20 @@ class Variant:
             self._executable = self._backend(self.program)
         sources = self.program.inputs.values()
         results = self._executable([source.read(leaves) for source in sources])
-        if not _hold(self.program, results):
+        if results is None or not _hold(self.program, results):
             return _MISS
-        return self.finish(results, leaves)
+        return self.finish(results, leaves, written=self._executable.writes_in_place)
 
-    def finish(self, results: dict[int, Any], leaves: Sequence[Any]) -> Any:
+    def finish(
+        self, results: dict[int, Any], leaves: Sequence[Any], *, written: bool = False
+    ) -> Any:
         """Do what the function does to the outside, and give what it returns."""
         owned = _Owned(results, self.program.inputs.keys() | self.program.constants.keys())
         returned = len(self._outputs)
         outputs = [owned(value) for value in self.program.outputs[:returned]]
         kept = [results[ref.index] for ref in self.program.outputs[returned:]]
         rebound = [None if w.in_place else owned(w.value) for w in self.program.writes]
-        self._write(results, rebound, leaves)
+        self._write(results, rebound, leaves, written)
         for optimizer, steps in self._steps:
             optimizer.steps += steps
         made = [kind(value) for kind, value in zip(self._outputs, outputs, strict=True)]
@@ -229,10 +231,13 @@ class Variant:
             pullback.attach(made[pullback.output], mine, leaves)
         return self._rebuild(iter(made))
 
-    def _write(self, results: dict[int, Any], rebound: list[Any], leaves: Any) -> None:
+    def _write(
+        self, results: dict[int, Any], rebound: list[Any], leaves: Any, written: bool
+    ) -> None:
         for (target, value, in_place), new in zip(self.program.writes, rebound, strict=True):
             if in_place:
-                target.read(leaves)[...] = results[value.index]
+                if not written:
+                    target.read(leaves)[...] = results[value.index]
                 if target.kind == "data":
                     target.owner._stamp()
             else:
@@ -462,7 +467,7 @@ class Pullback:
         if self.executable is None:
             self.executable = self.call.backend(self.program)
         results = self.executable([*residuals, g])
-        if not _hold(self.program, results):
+        if results is None or not _hold(self.program, results):
             return self.call.eagerly(self.output, self.parents, g, leaves)
         return tuple(
             np.array(results[r.index]) if isinstance(r, Ref) else r for r in self.program.outputs
@@ -492,7 +497,11 @@ def _no_forward(*values: Any) -> Any:
 
 def _hold(program: Program, results: dict[int, Any]) -> bool:
     """Tell whether what was taken for granted turned out so."""
-    return all(np.array_equal(results[ref.index], value) for ref, value in program.checks)
+    return all(
+        np.array_equal(results[ref.index], value)
+        for ref, value in program.checks
+        if ref.index in results
+    )
 
 
 def _record_pullbacks(

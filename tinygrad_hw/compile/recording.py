@@ -113,7 +113,7 @@ class Traced(Recorded):
     def astype(self, dtype: Any, **options: Any) -> Any:
         if np.dtype(dtype) == self.dtype:
             return self.copy()
-        return self.recorder.emit(Operation("astype", _as_type), (self,), {"dtype": dtype})
+        return self.recorder.emit(Operation("astype", as_type), (self,), {"dtype": dtype})
 
     def copy(self, order: str = "C") -> Any:
         # A value never changes, so its copy is the same value, in an array of its own.
@@ -255,7 +255,7 @@ for _name in _METHODS:
     setattr(Traced, _name, _method(getattr(np, _name)))
 
 
-def _as_type(x: Any, *, dtype: Any) -> Any:
+def as_type(x: Any, *, dtype: Any) -> Any:
     return np.asarray(x).astype(dtype)
 
 
@@ -457,7 +457,7 @@ class Recorder:
         if not np.can_cast(value.dtype, target.dtype, "same_kind"):
             raise TypeError(f"{name}: cannot write {value.dtype} into {target.dtype}")
         if value.dtype != target.dtype:
-            result = self.emit(Operation("astype", _as_type), (result,), {"dtype": target.dtype})
+            result = self.emit(Operation("astype", as_type), (result,), {"dtype": target.dtype})
         if _real(result).shape != target.shape:
             result = self.emit(
                 Operation("broadcast_to", np.broadcast_to), (result, target.shape), {}

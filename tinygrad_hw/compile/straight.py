@@ -52,12 +52,13 @@ class Straight:
     """
 
     name = "numpy"
+    writes_in_place = False
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.buffers: list[Array] = []
         self._names: dict[str, Any] = {"np": np}
-        self._lasting = _lasting(program)
+        self._lasting = lasting(program)
         lines = ["def run(inputs):"]
         unpacked = ", ".join(f"v{i}" for i in program.inputs)
         if unpacked:
@@ -75,6 +76,11 @@ class Straight:
     def __call__(self, inputs: Any) -> dict[int, Any]:
         """Compute all results, by their numbers."""
         return dict(zip(self.order, self.run(inputs), strict=True))
+
+    def explain(self) -> str:
+        """Say what memory it takes."""
+        size = sum(array.nbytes for array in self.buffers)
+        return f"{len(self.buffers)} buffers of {size} bytes, used again at every call"
 
     def _body(self) -> list[str]:
         program = self.program
@@ -167,15 +173,15 @@ class Straight:
         return call if specs[out].shape else f"np.asarray({call})"
 
 
-def _lasting(program: Program) -> set[int]:
+def lasting(program: Program) -> set[int]:
     """Values whose memory outlives the call: no buffer may hold them."""
     same = aliases(program)
     rebound = [w.value for w in program.writes if not w.in_place]
-    lasting: set[int] = set()
+    found: set[int] = set()
     for result in (*program.outputs, *rebound):
         if isinstance(result, Ref):
-            lasting |= same.get(result.index, {result.index})
-    return lasting
+            found |= same.get(result.index, {result.index})
+    return found
 
 
 # --- Calls that write into a buffer: (names, argument specs, params, spec, buffer) -> call --------

@@ -1,0 +1,241 @@
+"""Rewrite a program for native code: composite operations into simpler ones that can be fused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..kernels import hw5
+from ..ops import conv as convolution
+from ..ops import reduce, shape
+from .program import Array, Instruction, Operation, Program, Ref, Spec
+
+# Beyond so many products for each entry of the result, a convolution is left to BLAS.
+DIRECT = 3000
+
+
+# --- The simpler operations; their forwards say what they mean, in NumPy ------------------------
+
+
+def total(x: Array, *, axis: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """Sum over some axes, in the shape given."""
+    return np.asarray(x.sum(axis=axis)).reshape(shape)
+
+
+def border(x: Array, *, before: Any, after: Any) -> Array:
+    """Images (N, H, W, C) as (C, H', W', N) with zeros around."""
+    (top, left), (bottom, right) = before, after
+    return np.pad(x.transpose(3, 1, 2, 0), ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def correlation(x: Array, w: Array, *, out: Any, stride: Any, dilation: Any) -> Array:
+    """Correlate bordered images (C1, H', W', N) with filters: (N, H, W, C2)."""
+    images = x.transpose(3, 1, 2, 0)
+    size = {"stride": stride, "padding": "valid", "dilation": dilation}
+    y = hw5.correlate(images, w, **size)
+    return y[:, : out[0], : out[1]]
+
+
+def correlation_dw(g: Array, x: Array, *, size: Any, stride: Any, dilation: Any) -> Array:
+    """Adjoint of :func:`correlation` in its filters."""
+    h, w = g.shape[1:3]
+    reach = [s * (n - 1) + d * (k - 1) + 1 for n, k, s, d in zip((h, w), size, stride, dilation)]
+    images = x.transpose(3, 1, 2, 0)[:, : reach[0], : reach[1]]
+    window = {"stride": stride, "padding": "valid", "dilation": dilation}
+    return hw5.correlate_dw(g, images, size=size, **window)
+
+
+def turned(w: Array) -> Array:
+    """Filters turned by half a circle, with inputs and outputs exchanged."""
+    return np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+# --- Rewriting ----------------------------------------------------------------------------------
+
+
+class _Rewriter:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.specs = dict(program.specs)
+        self.instructions: list[Instruction] = []
+        self.next = max(self.specs, default=0) + 1
+
+    def spec(self, arg: Any) -> Spec | None:
+        return self.specs[arg.index] if isinstance(arg, Ref) else None
+
+    def emit(self, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
+        """Add an instruction with a new result."""
+        self.specs[self.next] = spec
+        self.end(name, forward, args, params, self.next)
+        self.next += 1
+        return Ref(self.next - 1)
+
+    def end(self, name: str, forward: Any, args: Any, params: Any, out: int) -> bool:
+        """Add the instruction that makes the result of the rewritten one."""
+        self.instructions.append(Instruction(Operation(name, forward), tuple(args), params, out))
+        return True
+
+
+def _plain(shape: Any, dtype: Any) -> Spec:
+    return Spec(tuple(shape), np.dtype(dtype), tuple(range(len(shape))))
+
+
+def _sum(r: _Rewriter, i: Instruction) -> bool:
+    spec = r.spec(i.args[0])
+    if spec is None or spec.dtype != r.specs[i.out].dtype:
+        return False
+    axis = i.params.get("axis")
+    return r.end("sum", total, i.args[:1], _over(axis, spec, r.specs[i.out]), i.out)
+
+
+def _over(axis: Any, spec: Spec, out: Spec) -> dict[str, Any]:
+    ndim = len(spec.shape)
+    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    return {"axis": tuple(sorted(int(a) % ndim for a in axes)), "shape": out.shape}
+
+
+def _mean(r: _Rewriter, i: Instruction) -> bool:
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or spec.dtype != out.dtype or not spec.size:
+        return False
+    params = _over(i.params.get("axis"), spec, out)
+    count = math.prod(spec.shape[a] for a in params["axis"])
+    whole = r.emit("sum", total, i.args[:1], params, _plain(out.shape, out.dtype))
+    return r.end("divide", np.divide, (whole, float(count)), {}, i.out)
+
+
+def _sum_to(r: _Rewriter, i: Instruction) -> bool:
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or spec.dtype != out.dtype:
+        return False
+    lead = len(spec.shape) - len(out.shape)
+    kept = (1,) * lead + out.shape
+    axis = tuple(a for a, n in enumerate(kept) if a < lead or n == 1 != spec.shape[a])
+    return r.end("sum", total, i.args, {"axis": axis, "shape": out.shape}, i.out)
+
+
+def _vdot(r: _Rewriter, i: Instruction) -> bool:
+    a, b = map(r.spec, i.args)
+    if a is None or b is None or a.shape != b.shape or len(a.shape) != 1 or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind != "f":
+        return False
+    product = r.emit("multiply", np.multiply, i.args, {}, _plain(a.shape, a.dtype))
+    return r.end("sum", total, (product,), {"axis": (0,), "shape": ()}, i.out)
+
+
+def _count(r: _Rewriter, i: Instruction) -> bool:
+    spec = r.spec(i.args[0])
+    if spec is None or spec.dtype != bool or i.params or len(i.args) > 1:
+        return False
+    whole = r.emit("cast", _cast, i.args, {"dtype": np.dtype(np.int64)}, _plain(spec.shape, "q"))
+    axes = tuple(range(len(spec.shape)))
+    return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
+
+
+def _cast(x: Array, *, dtype: Any) -> Array:
+    return x.astype(dtype)
+
+
+def _images(spec: Spec | None) -> bool:
+    return (
+        spec is not None and len(spec.shape) == 4 and 0 not in spec.shape and spec.dtype.kind == "f"
+    )
+
+
+def _bordered(r: _Rewriter, x: Any, window: Any) -> Ref:
+    spec = r.spec(x)
+    assert spec is not None
+    n, h, w, c = spec.shape
+    (top, left), (bottom, right) = window.before, window.after
+    sides = {"before": window.before, "after": window.after}
+    return r.emit(
+        "border",
+        border,
+        (x,),
+        sides,
+        _plain((c, top + h + bottom, left + w + right, n), spec.dtype),
+    )
+
+
+def _conv(r: _Rewriter, i: Instruction) -> bool:
+    (x, w), out = i.args, r.specs[i.out]
+    xs, ws = r.spec(x), r.spec(w)
+    if not _images(xs) or ws is None or xs is None or not xs.dtype == ws.dtype == out.dtype:
+        return False
+    if math.prod(ws.shape[:3]) > DIRECT:
+        return False
+    p = i.params
+    window = hw5.Window(xs.shape, ws.shape[:2], p["stride"], p["padding"], p["dilation"])
+    params = {"out": window.out, "stride": p["stride"], "dilation": p["dilation"]}
+    r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
+    return r.end("conv", correlation, (_bordered(r, x, window), w), params, i.out)
+
+
+def _conv_dw(r: _Rewriter, i: Instruction) -> bool:
+    (g, x), out = i.args, r.specs[i.out]
+    gs, xs = r.spec(g), r.spec(x)
+    if not _images(xs) or not _images(gs) or xs is None or gs is None or xs.dtype != gs.dtype:
+        return False
+    if math.prod(out.shape[:3]) > DIRECT:
+        return False
+    p = i.params
+    window = hw5.Window(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
+    params = {"size": tuple(p["size"]), "stride": p["stride"], "dilation": p["dilation"]}
+    return r.end("conv_dw", correlation_dw, (g, _bordered(r, x, window)), params, i.out)
+
+
+def _conv_dx(r: _Rewriter, i: Instruction) -> bool:
+    """At stride 1, the adjoint is a correlation with the turned filters."""
+    (g, w), out, p = i.args, r.specs[i.out], i.params
+    gs, ws = r.spec(g), r.spec(w)
+    if not _images(gs) or gs is None or ws is None or gs.dtype != ws.dtype:
+        return False
+    if tuple(p["stride"]) != (1, 1) or math.prod((*ws.shape[:2], ws.shape[3])) > DIRECT:
+        return False
+    window = hw5.Window((*p["shape"], 1), ws.shape[:2], 1, p["padding"], p["dilation"])
+    reach = [d * (k - 1) for d, k in zip(p["dilation"], ws.shape[:2], strict=True)]
+    sides = [
+        tuple(n - b for n, b in zip(reach, ends, strict=True))
+        for ends in (window.before, window.after)
+    ]
+    if any(side < 0 for ends in sides for side in ends):
+        return False
+
+    class _Sides:
+        before, after = sides
+
+    a, b, c1, c2 = ws.shape
+    filters = r.emit("turned", turned, (w,), {}, _plain((a, b, c2, c1), ws.dtype))
+    params = {"out": tuple(p["shape"]), "stride": (1, 1), "dilation": p["dilation"]}
+    r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
+    return r.end("conv_dx", correlation, (_bordered(r, g, _Sides), filters), params, i.out)
+
+
+_REWRITES: dict[Any, Callable[[_Rewriter, Instruction], bool]] = {
+    reduce._sum.forward: _sum,
+    np.sum: _sum,
+    reduce._mean.forward: _mean,
+    np.mean: _mean,
+    shape.sum_to.forward: _sum_to,
+    np.vdot: _vdot,
+    np.count_nonzero: _count,
+    convolution.conv.forward: _conv,
+    convolution.conv_dw.forward: _conv_dw,
+    convolution.conv_dx.forward: _conv_dx,
+}
+
+
+def expanded(program: Program) -> Program:
+    """Give the same program in simpler operations."""
+    rewriter = _Rewriter(program)
+    for instruction in program.instructions:
+        rewrite = _REWRITES.get(instruction.op.forward)
+        if rewrite is None or not rewrite(rewriter, instruction):
+            rewriter.instructions.append(instruction)
+    made = replace(program, instructions=rewriter.instructions, specs=rewriter.specs)
+    return made.optimized()

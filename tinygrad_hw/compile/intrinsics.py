@@ -1,0 +1,166 @@
+"""What generated native code is made of: loads and stores, sums that may be reordered, exp and tanh.
+
+Only this module and the generated ones import numba.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+# ruff: noqa: N806
+
+
+def _scopes(builder, own, count):
+    """Metadata that tells memory ``own`` apart from the others of the function."""
+    module = builder.module
+    domain = module.add_metadata(["tinygrad_hw"])
+    scopes = [module.add_metadata([f"memory {i}", domain]) for i in range(count)]
+    others = [scope for i, scope in enumerate(scopes) if i != own]
+    return module.add_metadata([scopes[own]]), module.add_metadata(others or [scopes[own]])
+
+
+def _mark(builder, instruction, memory, count):
+    own, others = _scopes(builder, memory.literal_value, count.literal_value)
+    instruction.set_metadata("alias.scope", own)
+    if count.literal_value > 1:
+        instruction.set_metadata("noalias", others)
+
+
+def _pointer(context, builder, array_type, array, index):
+    struct = context.make_array(array_type)(context, builder, array)
+    return builder.gep(struct.data, [index], inbounds=True)
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx, array, index, memory, count):
+    """``array[index]`` without a test of the sign of the index."""
+    signature = array.dtype(array, types.intp, memory, count)
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        value = builder.load(pointer)
+        _mark(builder, value, memory, count)
+        model = context.data_model_manager[signature.return_type]
+        return model.from_data(builder, value)
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def store(typingctx, array, index, value, memory, count):
+    """``array[index] = value``; the value has the array's dtype."""
+    signature = types.void(array, types.intp, array.dtype, memory, count)
+
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        model = context.data_model_manager[signature.args[2]]
+        stored = builder.store(model.as_data(builder, args[2]), pointer)
+        _mark(builder, stored, memory, count)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def plus(typingctx, total, term):
+    """Add to a sum whose terms may be added in any order; NaN and infinities stay."""
+    signature = total(total, total)
+
+    def codegen(context, builder, signature, args):
+        if isinstance(signature.return_type, types.Float):
+            return builder.fadd(*args, flags=["reassoc", "contract"])
+        return builder.add(*args)
+
+    return signature, codegen
+
+
+@intrinsic
+def times(typingctx, a, b):
+    """Multiply; a sum may take the product without rounding it first."""
+    signature = a(a, a)
+
+    def codegen(context, builder, signature, args):
+        return builder.fmul(*args, flags=["contract"])
+
+    return signature, codegen
+
+
+@intrinsic
+def _float_of_bits(typingctx, bits):
+    signature = types.float32(types.int32)
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return signature, codegen
+
+
+F = np.float32
+_TOP, _BOTTOM = F(89.0), F(-104.0)
+_PER_LOG2, _LOG2_HIGH, _LOG2_LOW = F(1.44269504088896341), F(0.693359375), F(-2.12194440e-4)
+_E0, _E1, _E2 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3)
+_E3, _E4, _E5 = F(4.1665795894e-2), F(1.6666665459e-1), F(5.0000001201e-1)
+_ONE, _HALF = F(1.0), F(0.5)
+
+
+@njit(forceinline=True, error_model="numpy")
+def exp32(x):
+    """Exponential of a float32, to 2 units in the last place, without a call or a branch.
+
+    Cephes' expf (Moshier 1992): x = n log 2 + r, and a polynomial for exp(r).
+    """
+    z = x if x < _TOP else _TOP
+    z = z if z > _BOTTOM else _BOTTOM
+    n = np.floor(z * _PER_LOG2 + _HALF)
+    r = z - n * _LOG2_HIGH - n * _LOG2_LOW
+    p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
+    p = p * r * r + r + _ONE
+    whole = np.int32(n)
+    half = np.int32(whole >> np.int32(1))
+    # Two factors, since 2**n itself may be no normal number.
+    one = _float_of_bits(np.int32((half + np.int32(127)) << np.int32(23)))
+    two = _float_of_bits(np.int32((whole - half + np.int32(127)) << np.int32(23)))
+    return x if x != x else p * one * two
+
+
+_LIMIT = F(9.0)
+_A1, _A3, _A5 = F(4.89352455891786e-03), F(6.37261928875436e-04), F(1.48572235717979e-05)
+_A7, _A9 = F(5.12229709037114e-08), F(-8.60467152213735e-11)
+_A11, _A13 = F(2.00018790482477e-13), F(-2.76076847742355e-16)
+_B0, _B2 = F(4.89352518554385e-03), F(2.26843463243900e-03)
+_B4, _B6 = F(1.18534705686654e-04), F(1.19825839466702e-06)
+
+
+@njit(forceinline=True, error_model="numpy")
+def tanh32(x):
+    """Hyperbolic tangent of a float32, to 3 units in the last place (Eigen's rational function)."""
+    z = x if x < _LIMIT else _LIMIT
+    z = z if z > -_LIMIT else -_LIMIT
+    s = z * z
+    p = (((((_A13 * s + _A11) * s + _A9) * s + _A7) * s + _A5) * s + _A3) * s + _A1
+    q = ((_B6 * s + _B4) * s + _B2) * s + _B0
+    y = z * p / q
+    y = y if y < _ONE else _ONE
+    y = y if y > -_ONE else -_ONE
+    return x if x != x else y
+
+
+@njit(forceinline=True, error_model="numpy")
+def sigmoid32(x):
+    """Logistic function of a float32."""
+    return _HALF * tanh32(_HALF * x) + _HALF
+
+
+@njit(forceinline=True, error_model="numpy")
+def larger(a, b):
+    """Maximum as NumPy's: NaN if one is."""
+    return a if (a > b or a != a) else b
+
+
+@njit(forceinline=True, error_model="numpy")
+def smaller(a, b):
+    """Minimum as NumPy's: NaN if one is."""
+    return a if (a < b or a != a) else b

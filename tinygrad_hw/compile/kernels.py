@@ -1,0 +1,362 @@
+"""Native loops for what is not elementwise: products, convolution, pooling, softmax.
+
+A rule takes a :class:`Writer` and the instruction, writes the code and returns True; or it returns
+False before it writes anything, and the call is left to NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..kernels import hw5
+from ..ops import conv, linalg, losses, reduce
+from .expand import border, correlation, correlation_dw, turned
+from .layout import Place
+from .loops import Writer
+from .program import Instruction
+from .scalars import literal
+
+Rule = Callable[[Writer, Instruction], bool]
+# Products in one statement list: more would not fit the registers.
+_UNROLLED = 64
+
+
+def _places(w: Writer, instruction: Instruction) -> list[Place]:
+    return [w.layout.places[a.index] for a in instruction.args]
+
+
+def _at(place: Place, *names: str | int) -> str:
+    """Spell the index of an entry, its position given axis by axis."""
+    terms, offset = [], place.offset
+    for name, stride in zip(names, place.strides, strict=True):
+        if isinstance(name, int):
+            offset += name * stride
+        elif stride:
+            terms.append(f"({name}) * {stride}" if stride != 1 else f"({name})")
+    return " + ".join([*terms, str(offset)] if offset or not terms else terms)
+
+
+def _matmul(w: Writer, i: Instruction) -> bool:
+    places = [*_places(w, i), w.layout.places[i.out]]
+    if any(len(p.shape) != 2 for p in places):
+        return False
+    if len({w.dtype(a.index) for a in i.args}) > 1 or w.dtype(i.out).kind != "f":
+        return False
+    texts = [w.matrix(p) for p in places]
+    if None in texts:
+        return False
+    w.line(0, f"np.dot({texts[0]}, {texts[1]}, {texts[2]})")
+    return True
+
+
+# --- Convolution ----------------------------------------------------------------------------------
+
+
+def _border(w: Writer, i: Instruction) -> bool:
+    (x,) = _places(w, i)
+    (top, left), (bottom, right) = i.params["before"], i.params["after"]
+    n, height, width, c = x.shape
+    zero = literal(0, w.dtype(i.out))
+    rows, row = height + top + bottom, (width + left + right) * n
+    out = w.name("o")
+    w.line(0, f"for c in range({c}):")
+    w.line(1, f"for i in range({rows}):")
+    w.line(2, f"{out} = (c * {rows} + i) * {row}")
+    outside = [f"i < {top}"] * bool(top) + [f"i >= {top + height}"] * bool(bottom)
+    if outside:
+        w.line(2, f"if {' or '.join(outside)}:")
+        w.line(3, f"for k in range({row}):")
+        w.line(4, w.store(i.out, f"{out} + k", zero))
+        w.line(2, "else:")
+    depth = 3 if outside else 2
+    for start, count in ((0, left), (left + width, right)):
+        if count:
+            w.line(depth, f"for k in range({count * n}):")
+            w.line(depth + 1, w.store(i.out, f"{out} + {start * n} + k", zero))
+    # Long runs of reads or of writes: images side by side, or pixels.
+    source = _at(x, "k", f"i - {top}" if top else "i", "j", "c")
+    w.line(depth, f"for j in range({width}):")
+    w.line(depth + 1, f"for k in range({n}):")
+    place = f"{out} + (j + {left}) * {n} + k"
+    w.line(depth + 2, w.store(i.out, place, w.load(x.root, source)))
+    return True
+
+
+def _turned(w: Writer, i: Instruction) -> bool:
+    (x,), y = _places(w, i), w.layout.places[i.out]
+    a, b, c1, c2 = x.shape
+    for depth, (name, side) in enumerate(zip("abcd", (a, b, c1, c2), strict=True)):
+        w.line(depth, f"for {name} in range({side}):")
+    source = w.load(x.root, _at(x, "a", "b", "c", "d"))
+    w.line(4, w.store(i.out, _at(y, f"{a - 1} - a", f"{b - 1} - b", "d", "c"), source))
+    return True
+
+
+def _correlation(w: Writer, i: Instruction) -> bool:
+    """Rows of windows at once: at stride 1 the windows of a row, image by image, lie in a run.
+
+    For a few filters at a time, each entry that is read meets all of them.
+    """
+    x, f = _places(w, i)
+    y = w.layout.places[i.out]
+    c1, _, width, n = x.shape
+    a, b, _, c2 = f.shape
+    (rows, columns), stride, dilation = (i.params[k] for k in ("out", "stride", "dilation"))
+    taps = a * b
+    if taps > _UNROLLED:
+        return False
+    block = max(1, min(c2, _UNROLLED // taps, 8))
+    for start in range(0, c2, block):
+        filters = range(start, min(start + block, c2))
+        w.line(0, f"for i in range({rows}):")
+        w.line(1, f"for c in range({c1}):")
+        for o in filters:
+            for t in range(taps):
+                weight = w.load(f.root, _at(f, t // b, t % b, "c", o))
+                w.line(2, f"w{o - start}_{t} = {weight}")
+        _row(w, i, x, y, filters, (a, b), (columns, n, width), stride, dilation)
+    return True
+
+
+def _row(
+    w: Writer,
+    i: Instruction,
+    x: Place,
+    y: Place,
+    filters: range,
+    size: tuple[int, int],
+    sides: tuple[int, int, int],
+    stride: Any,
+    dilation: Any,
+) -> None:
+    columns, n, width = sides
+    rows = x.shape[1]
+    run = columns * n if stride[1] == 1 else n
+    depth = 2
+    shift = "0"
+    if stride[1] != 1:
+        w.line(2, f"for j in range({columns}):")
+        depth, shift = 3, f"j * {n}"
+    for o in range(len(filters)):
+        place = f"q{o} = ({filters[o]} * {y.shape[1]} + i) * {columns * n} + {shift}"
+        w.line(depth, place)
+    for r in range(size[0]):
+        row = f"(c * {rows} + i * {stride[0]} + {r * dilation[0]}) * {width * n}"
+        w.line(depth, f"r{r} = {row} + ({shift}) * {stride[1]}")
+    for first in (True, False)[: min(x.shape[0], 2)]:
+        w.line(depth, "if c == 0:" if first else "else:")
+        w.line(depth + 1, f"for k in range({run}):")
+        for t in range(size[0] * size[1]):
+            at = f"r{t // size[1]} + k + {t % size[1] * dilation[1] * n}"
+            w.line(depth + 2, f"x{t} = {w.load(x.root, at)}")
+        for o in range(len(filters)):
+            zero = literal(0, w.dtype(i.out))
+            w.line(depth + 2, f"y{o} = {zero if first else w.load(i.out, f'q{o} + k')}")
+            for t in range(size[0] * size[1]):
+                w.line(depth + 2, f"y{o} = plus(times(x{t}, w{o}_{t}), y{o})")
+            w.line(depth + 2, w.store(i.out, f"q{o} + k", f"y{o}"))
+
+
+def _correlation_dw(w: Writer, i: Instruction) -> bool:
+    g, x = _places(w, i)
+    y = w.layout.places[i.out]
+    n, rows, columns, c2 = g.shape
+    c1, height, width, _ = x.shape
+    (a, b), stride, dilation = (i.params[k] for k in ("size", "stride", "dilation"))
+    taps = a * b
+    if g.strides != (1, columns * n, n, rows * columns * n) and g.shape[0] != 1:
+        return False
+    if g.offset or taps > _UNROLLED or w.layout.stand[g.root].size != math.prod(g.shape):
+        return False
+    zero = literal(0, w.dtype(i.out))
+    run = columns * n if stride[1] == 1 else n
+    w.line(0, f"for c in range({c1}):")
+    w.line(1, f"for o in range({c2}):")
+    for t in range(taps):
+        w.line(2, f"s{t} = {zero}")
+    w.line(2, f"for i in range({rows}):")
+    depth, shift = 3, "0"
+    if stride[1] != 1:
+        w.line(3, f"for j in range({columns}):")
+        depth, shift = 4, f"j * {n}"
+    w.line(depth, f"q = (o * {rows} + i) * {columns * n} + {shift}")
+    for r in range(a):
+        row = f"(c * {height} + i * {stride[0]} + {r * dilation[0]}) * {width * n}"
+        w.line(depth, f"r{r} = {row} + ({shift}) * {stride[1]}")
+    # As many sums at a time as there are registers for.
+    for start in range(0, taps, 16):
+        w.line(depth, f"for k in range({run}):")
+        w.line(depth + 1, f"g = {w.load(g.root, 'q + k')}")
+        for t in range(start, min(start + 16, taps)):
+            at = f"r{t // b} + k + {t % b * dilation[1] * n}"
+            w.line(depth + 1, f"s{t} = plus(s{t}, times(g, {w.load(x.root, at)}))")
+    for t in range(taps):
+        w.line(2, w.store(i.out, _at(y, t // b, t % b, "c", "o"), f"s{t}"))
+    return True
+
+
+# --- Pooling --------------------------------------------------------------------------------------
+
+
+def _pool_loops(w: Writer, x: Place, out: Any) -> list[str]:
+    """Loops over windows, in the order in which the images lie."""
+    names = ["n", "i", "j", "c"]
+    for depth, axis in enumerate(sorted(range(4), key=lambda a: -x.strides[a])):
+        w.line(depth, f"for {names[axis]} in range({out[axis]}):")
+    return names
+
+
+def _window_reads(w: Writer, x: Place, size: Any, stride: Any) -> None:
+    for t in range(size[0] * size[1]):
+        i, j = f"i * {stride[0]} + {t // size[1]}", f"j * {stride[1]} + {t % size[1]}"
+        w.line(4, f"x{t} = {w.load(x.root, _at(x, 'n', i, j, 'c'))}")
+
+
+def _largest(w: Writer, taps: int) -> None:
+    w.line(4, "y = x0")
+    for t in range(1, taps):
+        w.line(4, f"y = larger(y, x{t})")
+
+
+def _fits_pool(w: Writer, i: Instruction) -> bool:
+    return len(w.layout.places[i.args[0].index].shape) == 4 and math.prod(i.params["size"]) <= 16
+
+
+def _pool(w: Writer, i: Instruction) -> bool:
+    (x,), y = _places(w, i), w.layout.places[i.out]
+    if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
+        return False
+    size, stride = i.params["size"], i.params["stride"]
+    _pool_loops(w, x, y.shape)
+    _window_reads(w, x, size, stride)
+    _largest(w, math.prod(size))
+    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), "y"))
+    return True
+
+
+def _winners(w: Writer, i: Instruction) -> bool:
+    (x,), y = _places(w, i), w.layout.places[i.out]
+    if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
+        return False
+    size, stride = i.params["size"], i.params["stride"]
+    taps = math.prod(size)
+    _pool_loops(w, x, y.shape)
+    _window_reads(w, x, size, stride)
+    _largest(w, taps)
+    text = str(taps - 1)
+    for t in reversed(range(taps - 1)):
+        text = f"({t} if x{t} == y else {text})"
+    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), f"np.{w.dtype(i.out).name}({text})"))
+    return True
+
+
+def _unpool(w: Writer, i: Instruction) -> bool:
+    g, winners = _places(w, i)
+    y = w.layout.places[i.out]
+    if not _fits_pool(w, i):
+        return False
+    size, stride = i.params["size"], i.params["stride"]
+    zero = literal(0, w.dtype(i.out))
+    apart = all(s >= k for s, k in zip(stride, size, strict=True))
+    covered = all(
+        n == m * k == m * s
+        for n, m, k, s in zip(i.params["shape"], g.shape[1:3], size, stride, strict=True)
+    )
+    if not covered:
+        w.line(0, f"for k in range({math.prod(y.shape)}):")
+        w.line(1, w.store(i.out, "k", zero))
+    _pool_loops(w, winners, g.shape)
+    w.line(4, f"g = {w.load(g.root, _at(g, 'n', 'i', 'j', 'c'))}")
+    w.line(4, f"k = {w.load(winners.root, _at(winners, 'n', 'i', 'j', 'c'))}")
+    for t in range(math.prod(size)):
+        rows, columns = f"i * {stride[0]} + {t // size[1]}", f"j * {stride[1]} + {t % size[1]}"
+        at = _at(y, "n", rows, columns, "c")
+        value = f"(g if k == {t} else {zero})"
+        w.line(4, w.store(i.out, at, value if apart else f"({w.load(i.out, at)} + {value})"))
+    return True
+
+
+# --- Softmax --------------------------------------------------------------------------------------
+
+
+def _rows(place: Place) -> tuple[int, int] | None:
+    """Rows and columns of a value that lies in C order, seen as a matrix."""
+    size, expected = 1, []
+    for side in reversed(place.shape):
+        expected.append(size)
+        size *= side
+    if place.strides != tuple(reversed(expected)) or place.offset or not place.shape:
+        return None
+    return size // place.shape[-1], place.shape[-1]
+
+
+def _shifted_rows(w: Writer, x: Place, rows: int, columns: int) -> str:
+    """Open a loop over rows: their largest entry and the sum of the exponentials."""
+    name = "exp32" if w.dtype(x.root) == np.float32 else "np.exp"
+    w.line(0, f"for i in range({rows}):")
+    w.line(1, f"top = {w.load(x.root, f'i * {columns}')}")
+    w.line(1, f"for j in range(1, {columns}):")
+    w.line(2, f"top = larger(top, {w.load(x.root, f'i * {columns} + j')})")
+    w.line(1, f"total = {literal(0, w.dtype(x.root))}")
+    w.line(1, f"for j in range({columns}):")
+    w.line(2, f"total = plus(total, {name}({w.load(x.root, f'i * {columns} + j')} - top))")
+    return name
+
+
+def _softmax(w: Writer, i: Instruction) -> bool:
+    (x,), axis = _places(w, i), i.params["axis"]
+    sides = _rows(x)
+    dtype = w.dtype(i.out)
+    if sides is None or axis not in (-1, len(x.shape) - 1) or w.dtype(x.root) != dtype:
+        return False
+    rows, columns = sides
+    name = _shifted_rows(w, x, rows, columns)
+    entry = f"{name}({w.load(x.root, f'i * {columns} + j')} - top) / total"
+    w.line(1, f"for j in range({columns}):")
+    w.line(2, w.store(i.out, f"i * {columns} + j", f"np.{dtype.name}({entry})"))
+    return True
+
+
+def _cross_entropy(w: Writer, i: Instruction) -> bool:
+    x, y = _places(w, i)
+    sides, reduction = _rows(x), i.params["reduction"]
+    dtype = w.dtype(i.out)
+    if sides is None or _rows(y) != sides or w.dtype(x.root) != dtype or w.dtype(y.root) != bool:
+        return False
+    rows, columns = sides
+    whole = reduction != "none"
+    if whole:
+        w.line(0, f"loss = {literal(0, dtype)}")
+    _shifted_rows(w, x, rows, columns)
+    w.line(1, f"wanted = {literal(0, dtype)}")
+    w.line(1, f"for j in range({columns}):")
+    chosen = w.load(x.root, f"i * {columns} + j")
+    w.line(2, f"if {w.load(y.root, f'i * {columns} + j')}:")
+    w.line(3, f"wanted = {chosen} - top")
+    w.line(1, f"cost = np.{dtype.name}(np.log(total)) - wanted")
+    w.line(1, "loss = plus(loss, cost)" if whole else w.store(i.out, "i", "cost"))
+    if whole:
+        mean = f"loss / {literal(rows, dtype)}" if reduction == "mean" else "loss"
+        w.line(0, w.store(i.out, "0", f"np.{dtype.name}({mean})"))
+    return True
+
+
+KERNELS: dict[Any, Rule] = {
+    linalg.matmul.forward: _matmul,
+    np.matmul: _matmul,
+    border: _border,
+    turned: _turned,
+    correlation: _correlation,
+    correlation_dw: _correlation_dw,
+    conv.max_pool.forward: _pool,
+    hw5.pool_winners: _winners,
+    conv.unpool.forward: _unpool,
+    reduce._softmax.forward: _softmax,
+    losses._cross_entropy.forward: _cross_entropy,
+}
+# Results that lie in memory as one of their arguments does, by its number.
+LIKE_ARGUMENT = {conv.max_pool.forward: 0, hw5.pool_winners: 0, conv.unpool.forward: 1}

@@ -1,0 +1,326 @@
+"""Native source: loops over the entries of values, where many operations share one loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .layout import Layout, Place
+from .program import Instruction, Ref, Spec
+from .scalars import cast, literal, spell
+
+Shape = tuple[int, ...]
+
+
+class Writer:
+    """Collects the lines of a native function, and what memory it names.
+
+    Attributes
+    ----------
+    memories : dict
+        Root value to the number of its memory; values that share memory share a number.
+    numbers : set of int
+        Python numbers that are arguments.
+    """
+
+    def __init__(self, layout: Layout, memory_of: Any) -> None:
+        self.layout, self._memory_of = layout, memory_of
+        self.lines: list[str] = []
+        self.roots: dict[int, int] = {}
+        self.numbers: set[int] = set()
+        self.names = 0
+
+    def line(self, depth: int, text: str) -> None:
+        """Add a line."""
+        self.lines.append("    " * (depth + 1) + text)
+
+    def name(self, prefix: str) -> str:
+        """Give a name that is new."""
+        self.names += 1
+        return f"{prefix}{self.names}"
+
+    def memory(self, root: int) -> str:
+        """Name the flat memory of a value, and its number for the compiler."""
+        self.roots.setdefault(root, self._memory_of(root))
+        return f"m{root}"
+
+    def load(self, root: int, index: str) -> str:
+        """Spell a read."""
+        name = self.memory(root)
+        return f"load({name}, {index}, {self.roots[root]}, COUNT)"
+
+    def store(self, root: int, index: str, value: str) -> str:
+        """Spell a write."""
+        name = self.memory(root)
+        return f"store({name}, {index}, {value}, {self.roots[root]}, COUNT)"
+
+    def dtype(self, i: int) -> np.dtype[Any]:
+        """Dtype of a value."""
+        return self.layout.stand[i].dtype
+
+    def matrix(self, place: Place) -> str | None:
+        """Spell a value as a matrix for BLAS, if it lies in its memory as one."""
+        rows, columns = place.shape
+        if place.offset or math.prod(place.shape) != self.layout.stand[place.root].size:
+            return None
+        name = self.memory(place.root)
+        row, column = place.strides
+        if (column == 1 or columns == 1) and (row == columns or rows == 1):
+            return f"flat({name}).reshape(({rows}, {columns}))"
+        if (row == 1 or rows == 1) and (column == rows or columns == 1):
+            return f"flat({name}).reshape(({columns}, {rows})).T"
+        return None
+
+
+class Operand:
+    """One way of going through memory along with a loop."""
+
+    def __init__(self, root: int, offset: int, strides: Shape) -> None:
+        self.root, self.offset, self.strides = root, offset, strides
+
+    def key(self) -> Any:
+        """What makes two reads the same."""
+        return self.root, self.offset, self.strides
+
+
+class Nest:
+    """Loops over a shape, as few and as long as the operands allow."""
+
+    def __init__(self, shape: Shape, operands: Sequence[Operand], reference: Operand) -> None:
+        order = sorted(range(len(shape)), key=lambda a: -abs(reference.strides[a]))
+        axes = [a for a in order if shape[a] != 1]
+        self.sides: list[int] = []
+        self.steps: list[list[int]] = [[] for _ in operands]
+        for axis in axes:
+            n = shape[axis]
+            steps = [operand.strides[axis] for operand in operands]
+            joined = self.sides and all(
+                mine[-1] == step * n for mine, step in zip(self.steps, steps, strict=True)
+            )
+            if joined:
+                self.sides[-1] *= n
+                for mine, step in zip(self.steps, steps, strict=True):
+                    mine[-1] = step
+            else:
+                self.sides.append(n)
+                for mine, step in zip(self.steps, steps, strict=True):
+                    mine.append(step)
+
+    def index(self, k: int, offset: int, names: Sequence[str]) -> str:
+        """Spell where an operand is, with the loops' variables."""
+        terms = [
+            name if step == 1 else f"{name} * {step}"
+            for name, step in zip(names, self.steps[k], strict=False)
+            if step
+        ]
+        if offset or not terms:
+            terms.append(str(offset))
+        return " + ".join(terms)
+
+
+class Node:
+    """A step of a native function."""
+
+    def __init__(self, instructions: list[Instruction]) -> None:
+        self.instructions = instructions
+
+    def reads(self) -> set[int]:
+        """Values that it needs from elsewhere."""
+        made = {i.out for i in self.instructions}
+        return {v for i in self.instructions for v in i.refs()} - made
+
+    def made(self) -> list[int]:
+        """Values that it computes."""
+        return [i.out for i in self.instructions]
+
+
+class Group(Node):
+    """Operations on entries that share a loop over one shape.
+
+    Attributes
+    ----------
+    kept : set of int
+        Members whose values others need: they are stored.
+    targets : dict
+        Member to the input that it is written to in place.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__([])
+        self.shape = shape
+        self.kept: set[int] = set()
+        self.targets: dict[int, int] = {}
+        self.sinks: dict[int, str] = {}
+
+    def write(self, w: Writer) -> None:
+        """Write the loop."""
+        _GroupWriter(self, w).write()
+
+
+class _GroupWriter:
+    def __init__(self, group: Group, w: Writer) -> None:
+        self.group, self.w = group, w
+        self.operands: list[Operand] = []
+        self.loads: dict[Any, int] = {}
+        self.body: list[str] = []
+        self.texts: dict[int, str] = {}
+        self.stores: list[tuple[int, int, str]] = []
+        self.folds: list[tuple[int, int, str]] = []
+        self.reads: dict[int, str] = {}
+
+    def operand(self, root: int, offset: int, strides: Shape) -> int:
+        self.operands.append(Operand(root, offset, strides))
+        return len(self.operands) - 1
+
+    def argument(self, arg: Any, dtype: np.dtype[Any]) -> str:
+        """Spell an argument as an entry of a dtype."""
+        if not isinstance(arg, Ref):
+            return literal(arg, dtype)
+        i = arg.index
+        layout = self.w.layout
+        if i in self.texts:
+            return cast(self.texts[i], self.w.dtype(i), dtype)
+        if i not in layout.places:
+            self.w.numbers.add(i)
+            return f"np.{dtype.name}(n{i})"
+        constant = layout.program.constants.get(i)
+        if constant is not None and constant.size == 1:
+            return literal(constant.item(), dtype)
+        place = layout.places[i]
+        strides = place.spread(self.group.shape)
+        assert strides is not None
+        key = (place.root, place.offset, strides)
+        if key not in self.loads:
+            self.loads[key] = self.operand(*key)
+            self.reads[self.loads[key]] = f"l{self.loads[key]}"
+        return cast(self.reads[self.loads[key]], self.w.dtype(i), dtype)
+
+    def write(self) -> None:
+        group, w = self.group, self.w
+        for instruction in group.instructions:
+            kind = group.sinks.get(instruction.out, "each")
+            getattr(self, f"_{kind}")(instruction)
+        stored = {k for k, *_ in self.stores}
+        full = [o for k, o in enumerate(self.operands) if k in stored] or self.operands
+        reference = max(full, key=lambda o: sum(1 for s in o.strides if s)) if full else None
+        if reference is None:
+            reference = Operand(0, 0, (0,) * len(group.shape))
+        self._emit(Nest(group.shape, self.operands, reference))
+        w.names += 1
+
+    def _each(self, instruction: Instruction) -> None:
+        specs, out = self.w.layout.program.specs, instruction.out
+        dtype = specs[out].dtype
+        dtypes, form = spelled(instruction, specs)
+        args = [self.argument(a, d) for a, d in zip(instruction.args, dtypes, strict=False)]
+        text = f"x{out}"
+        self.body.append(f"{text} = {cast_to(form(dtype, *args), dtype)}")
+        self.texts[out] = text
+        if out in self.group.kept:
+            place = self.w.layout.places[out]
+            self.stores.append((self.operand(out, 0, place.strides), out, text))
+        if out in self.group.targets:
+            place = self.w.layout.places[self.group.targets[out]]
+            self.stores.append((self.operand(place.root, 0, place.strides), out, text))
+
+    def _copy(self, instruction: Instruction) -> None:
+        """The same entries in another shape, in C order."""
+        dtype = self.w.dtype(instruction.out)
+        text = self.argument(instruction.args[0], dtype)
+        strides = [math.prod(self.group.shape[a + 1 :]) for a in range(len(self.group.shape))]
+        self.stores.append(
+            (self.operand(instruction.out, 0, tuple(strides)), instruction.out, text)
+        )
+
+    def _fold(self, instruction: Instruction) -> None:
+        """Sum over the axes along which the result has stride 0."""
+        out, axis = instruction.out, instruction.params["axis"]
+        dtype = self.w.dtype(out)
+        text = self.argument(instruction.args[0], dtype)
+        kept = [a for a in range(len(self.group.shape)) if a not in axis]
+        strides = [0] * len(self.group.shape)
+        size = 1
+        for a in reversed(kept):
+            strides[a] = size
+            size *= self.group.shape[a]
+        self.folds.append((self.operand(out, 0, tuple(strides)), out, text))
+
+    # --- The loops ------------------------------------------------------------------------------
+
+    def _emit(self, nest: Nest) -> None:
+        w = self.w
+        for _, out, _ in self.folds:
+            zero = literal(0, w.dtype(out))
+            size = w.layout.stand[out].size
+            w.line(0, f"for i in range({size}):")
+            w.line(1, w.store(out, "i", zero))
+        names = [f"i{a}" for a in range(len(nest.sides) - 1)]
+        for depth, (name, side) in enumerate(zip(names, nest.sides, strict=False)):
+            w.line(depth, f"for {name} in range({side}):")
+        depth = len(names)
+        inner = nest.sides[-1] if nest.sides else None
+        steps = [steps[-1] if steps else 0 for steps in nest.steps]
+        for k, operand in enumerate(self.operands):
+            w.line(depth, f"p{k} = {nest.index(k, operand.offset, names)}")
+        for k, text in self.reads.items():
+            if steps[k] == 0:
+                w.line(depth, f"{text} = {w.load(self.operands[k].root, f'p{k}')}")
+        inside = {k for k, out, _ in self.folds if steps[k] == 0}
+        for k, out, _ in self.folds:
+            if k in inside:
+                w.line(depth, f"s{k} = {literal(0, w.dtype(out))}")
+        if inner is not None:
+            w.line(depth, f"for j in range({inner}):")
+        self._entry(depth + (inner is not None), steps, inside)
+        for k, out, _ in self.folds:
+            if k in inside:
+                before = w.load(out, f"p{k}")
+                w.line(depth, w.store(out, f"p{k}", f"plus({before}, s{k})"))
+
+    def _entry(self, depth: int, steps: list[int], inside: set[int]) -> None:
+        """The body of the innermost loop."""
+        w = self.w
+
+        def at(k: int) -> str:
+            return f"p{k}" if steps[k] == 0 else f"p{k} + j" + f" * {steps[k]}" * (steps[k] != 1)
+
+        for k, text in self.reads.items():
+            if steps[k] != 0:
+                w.line(depth, f"{text} = {w.load(self.operands[k].root, at(k))}")
+        for line in self.body:
+            w.line(depth, line)
+        for k, out, text in self.folds:
+            if k in inside:
+                w.line(depth, f"s{k} = plus(s{k}, {text})")
+            else:
+                w.line(depth, w.store(out, at(k), f"plus({w.load(out, at(k))}, {text})"))
+        for k, _, text in self.stores:
+            w.line(depth, w.store(self.operands[k].root, at(k), text))
+
+
+def spelled(instruction: Instruction, specs: dict[int, Spec]) -> Any:
+    """How an instruction is spelled entry by entry, or None."""
+    dtypes = [
+        (None if specs[a.index].order is None else specs[a.index].dtype)
+        if isinstance(a, Ref)
+        else None
+        for a in instruction.args
+    ]
+    args = [
+        a if not isinstance(a, Ref) or specs[a.index].order is not None else _number(specs[a.index])
+        for a in instruction.args
+    ]
+    return spell(instruction.op, args, instruction.params, dtypes, specs[instruction.out].dtype)
+
+
+def _number(spec: Spec) -> Any:
+    """A Python number of the kind that a value is: only its type matters."""
+    return 1.5 if spec.dtype.kind == "f" else 7
+
+
+def cast_to(text: str, dtype: np.dtype[Any]) -> str:
+    """Make sure of the dtype of a result: NumPy's scalars in native code may promote."""
+    return text if dtype == bool else f"np.{dtype.name}({text})"

@@ -1,0 +1,208 @@
+"""How native code spells elementwise operations on one entry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ops import elementwise
+from .program import Ref
+from .recording import as_type
+
+Dtype = np.dtype[Any]
+FLOAT32 = np.dtype(np.float32)
+# What one entry of these dtypes is in native code.
+DTYPES = frozenset("? b h i l q B H I L Q f d".split())
+
+
+def literal(value: Any, dtype: Dtype) -> str:
+    """Spell a number of a dtype."""
+    if dtype == bool:
+        return repr(bool(value))
+    number = float(value) if dtype.kind == "f" else int(value)
+    text = repr(number)
+    if dtype.kind == "f" and not math.isfinite(number):
+        text = {"inf": "np.inf", "-inf": "-np.inf"}.get(text, "np.nan")
+    return f"np.{dtype.name}({text})"
+
+
+def cast(text: str, given: Dtype, wanted: Dtype) -> str:
+    """Spell the conversion of an entry."""
+    if given == wanted:
+        return text
+    return f"({text} != 0)" if wanted == bool else f"np.{wanted.name}({text})"
+
+
+def _call(name: str, fast: str | None = None) -> Callable[..., str]:
+    """A function of numbers, or a faster one of ours for float32."""
+
+    def spell(dtype: Dtype, *args: str) -> str:
+        chosen = fast if fast is not None and dtype == FLOAT32 else name
+        return f"{chosen}({', '.join(args)})"
+
+    return spell
+
+
+def _form(text: str) -> Callable[..., str]:
+    def spell(dtype: Dtype, *args: str) -> str:
+        return text.format(*args, one=literal(1, dtype), zero=literal(0, dtype))
+
+    return spell
+
+
+UFUNCS: dict[Any, Callable[..., str]] = {
+    np.add: _form("({0} + {1})"),
+    np.subtract: _form("({0} - {1})"),
+    np.multiply: _form("({0} * {1})"),
+    np.divide: _form("({0} / {1})"),
+    np.negative: _form("(-{0})"),
+    np.positive: _form("{0}"),
+    np.reciprocal: _form("({one} / {0})"),
+    np.square: _form("({0} * {0})"),
+    np.sqrt: _call("np.sqrt"),
+    np.exp: _call("np.exp", "exp32"),
+    np.tanh: _call("np.tanh", "tanh32"),
+    np.abs: _call("abs"),
+    np.maximum: _call("larger"),
+    np.minimum: _call("smaller"),
+    np.power: _call("np.power"),
+    np.arctan2: _call("np.arctan2"),
+    np.hypot: _call("np.hypot"),
+    np.isnan: _form("({0} != {0})"),
+    np.equal: _form("({0} == {1})"),
+    np.not_equal: _form("({0} != {1})"),
+    np.less: _form("({0} < {1})"),
+    np.less_equal: _form("({0} <= {1})"),
+    np.greater: _form("({0} > {1})"),
+    np.greater_equal: _form("({0} >= {1})"),
+    np.logical_and: _form("({0} != 0 and {1} != 0)"),
+    np.logical_or: _form("({0} != 0 or {1} != 0)"),
+    np.logical_not: _form("({0} == 0)"),
+    np.bitwise_and: _form("({0} & {1})"),
+    np.bitwise_or: _form("({0} | {1})"),
+}
+for _name in (
+    "log log1p log2 log10 expm1 exp2 sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh "
+    "arctanh floor ceil rint sign isinf isfinite"
+).split():
+    UFUNCS[getattr(np, _name)] = _call(f"np.{_name}")
+# On integers these are spelled in ways that do not hold for them.
+_FLOATS_ONLY = {np.reciprocal, np.power, np.sign, np.floor, np.ceil, np.rint, np.hypot}
+
+
+def _powers(exponent: Any) -> Callable[..., str] | None:
+    forms = {2: "({0} * {0})", 3: "({0} * {0} * {0})", 1: "{0}", -1: "({one} / {0})"}
+    if exponent == 0.5:
+        return _call("np.sqrt")
+    return _form(forms[exponent]) if exponent in forms else None
+
+
+def _dtype_for(arg: Any, dtype: Dtype | None) -> Any:
+    """Give what NumPy's promotion takes: a dtype, or the type of a Python number, which is weak."""
+    return type(arg) if dtype is None else dtype
+
+
+def spell(op: Any, args: Sequence[Any], params: Any, dtypes: Sequence[Any], out: Dtype) -> Any:
+    """Give ``(dtypes, function)``: what to cast the arguments to, and how to spell the call.
+
+    None if there is no native way. ``dtypes`` has None for a Python number.
+    """
+    if any(d is not None and d.char not in DTYPES for d in (*dtypes, out)):
+        return None
+    forward = op.forward
+    if isinstance(forward, np.ufunc):
+        return None if params else _spell_ufunc(forward, args, dtypes, out)
+    special = _SPECIAL.get(forward)
+    return None if special is None else special(args, params, dtypes, out)
+
+
+def _spell_ufunc(ufunc: Any, args: Any, dtypes: Any, out: Dtype) -> Any:
+    form = UFUNCS.get(ufunc)
+    if form is None or len(args) != ufunc.nin:
+        return None
+    given = [_dtype_for(arg, dtype) for arg, dtype in zip(args, dtypes, strict=True)]
+    if any(isinstance(g, type) and g not in (int, float) for g in given):
+        return None
+    try:
+        *inputs, result = ufunc.resolve_dtypes((*given, None))
+    except TypeError:
+        return None
+    if any(d.char not in DTYPES for d in (*inputs, result)):
+        return None
+    if result != out or (inputs[0].kind != "f" and ufunc in _FLOATS_ONLY):
+        return None
+    if ufunc is np.power and not isinstance(args[1], Ref) and (short := _powers(args[1])):
+        return inputs[:1], short
+    if inputs[0].kind != "f" and ufunc is np.isnan:
+        return inputs, _form("False")
+    return inputs, lambda *texts: form(inputs[0], *texts[1:])
+
+
+def _relu(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    return [out], lambda dtype, x: f"larger({x}, {literal(0, out)})"
+
+
+def _relu_grad(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    if None in dtypes:
+        return None
+    return [out, dtypes[1]], lambda dtype, g, x: f"({g} if {x} > 0 else {literal(0, out)})"
+
+
+def _where(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    if dtypes[0] is None:
+        return None
+    condition = np.dtype(bool)
+    return [condition, out, out], lambda dtype, c, a, b: f"({a} if {c} else {b})"
+
+
+def _cast(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    return None if dtypes[0] is None else ([out], lambda dtype, x: x)
+
+
+def _sigmoid(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    if out == FLOAT32:
+        return [out], lambda dtype, x: f"sigmoid32({x})"
+    return [out], lambda dtype, x: f"(0.5 * np.tanh(0.5 * {x}) + 0.5)"
+
+
+def _softplus(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    zero = literal(0, out)
+    return (
+        [out],
+        lambda dtype, x: (
+            f"({x} if {x} != {x} else larger({x}, {zero}) + np.log1p(np.exp(-abs({x}))))"
+        ),
+    )
+
+
+def _erf(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    return [out], lambda dtype, x: f"np.{out.name}(math.erf({x}))"
+
+
+def _clip(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
+    bounds = params["lower"], params["upper"]
+    if not all(isinstance(b, (int, float, type(None))) for b in bounds) or dtypes[0] != out:
+        return None
+
+    def clip(dtype: Dtype, x: str) -> str:
+        text = x if bounds[0] is None else f"larger({x}, {literal(bounds[0], out)})"
+        return text if bounds[1] is None else f"smaller({text}, {literal(bounds[1], out)})"
+
+    return [out], clip
+
+
+_SPECIAL: dict[Any, Any] = {
+    elementwise.relu.forward: _relu,
+    elementwise.relu_grad.forward: _relu_grad,
+    elementwise.where.forward: _where,
+    np.where: _where,
+    elementwise.cast.forward: _cast,
+    as_type: _cast,
+    elementwise.sigmoid.forward: _sigmoid,
+    elementwise.softplus.forward: _softplus,
+    elementwise.erf.forward: _erf,
+    elementwise._clip.forward: _clip,
+}
