@@ -13,6 +13,7 @@ from ..kernels import hw5
 from ..ops import conv as convolution
 from ..ops import reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
+from .recording import as_type
 
 # Beyond so many products for each entry of the result, a convolution is left to BLAS.
 DIRECT = 3000
@@ -132,13 +133,9 @@ def _count(r: _Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or spec.dtype != bool or i.params or len(i.args) > 1:
         return False
-    whole = r.emit("cast", _cast, i.args, {"dtype": np.dtype(np.int64)}, _plain(spec.shape, "q"))
+    whole = r.emit("cast", as_type, i.args, {"dtype": np.dtype(np.int64)}, _plain(spec.shape, "q"))
     axes = tuple(range(len(spec.shape)))
     return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
-
-
-def _cast(x: Array, *, dtype: Any) -> Array:
-    return x.astype(dtype)
 
 
 def _images(spec: Spec | None) -> bool:

@@ -15,6 +15,7 @@ from .. import graph, tree
 from ..errors import GraphError
 from ..graph import FREED, Handle, Leaf, Node, Primitive
 from ..walk import pull, wrap
+from .call import MISS, Effects, caller
 from .errors import CompileError
 from .guards import Guards
 from .program import Program, Ref, Source
@@ -22,7 +23,6 @@ from .recording import Recorder, Traced
 
 Backend = Callable[[Program], Any]
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic)
-_MISS = object()
 
 
 def backend_of(name: str) -> Backend:
@@ -67,7 +67,7 @@ class Compiled:
                     leaves = variant.match(args, kwargs)
                     if leaves is not None:
                         result = variant.run(leaves)
-                        if result is not _MISS:
+                        if result is not MISS:
                             return result
                         break
                 else:
@@ -139,7 +139,7 @@ class Variant:
         guards: Guards,
         arguments: Arguments,
         rebuild: Any,
-        outputs: list[Any],
+        kinds: list[bool],
         pullbacks: list[Pullback],
         backend: Backend,
     ) -> None:
@@ -147,13 +147,14 @@ class Variant:
         self._kept = [Ref(i) for p in pullbacks for i in p.residuals]
         recorder.program.outputs += self._kept
         self.program = recorder.program.optimized()
-        self._rebuild, self._outputs, self._backend = rebuild, outputs, backend
+        self._rebuild, self._kinds, self._backend = rebuild, kinds, backend
         self._steps, self._optimizers = recorder.steps, list(recorder.optimizers.values())
         self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _, _ in self._optimizers]
         self._tensors = [t for t in recorder.tensors if id(t) not in arguments.tensors]
         self._facts = [_facts(t) for t in self._tensors]
         self._same = guards.check()
-        self._executable: Any = None
+        self.executable: Any = None
+        self._call: Any = None
         self._fits = self._make_fits()
 
     # --- Whether it fits ----------------------------------------------------------------------
@@ -204,67 +205,37 @@ class Variant:
     # --- Running it ---------------------------------------------------------------------------
 
     def run(self, leaves: Sequence[Any]) -> Any:
-        """Run the program, or give ``_MISS`` if what it takes for granted does not hold."""
-        if self._executable is None:
-            self._executable = self._backend(self.program)
-        sources = self.program.inputs.values()
-        results = self._executable([source.read(leaves) for source in sources])
-        if results is None or not _hold(self.program, results):
-            return _MISS
-        return self.finish(results, leaves, written=self._executable.writes_in_place)
+        """Run the program, or give ``MISS`` if what it takes for granted does not hold."""
+        if self._call is None:
+            self.executable = self._backend(self.program)
+            self._call = self._caller(self.executable)
+        return self._call(leaves)
 
-    def finish(
-        self, results: dict[int, Any], leaves: Sequence[Any], *, written: bool = False
-    ) -> Any:
-        """Do what the function does to the outside, and give what it returns."""
-        owned = _Owned(results, self.program.inputs.keys() | self.program.constants.keys())
-        returned = len(self._outputs)
-        outputs = [owned(value) for value in self.program.outputs[:returned]]
-        kept = [results[ref.index] for ref in self.program.outputs[returned:]]
-        rebound = [None if w.in_place else owned(w.value) for w in self.program.writes]
-        self._write(results, rebound, leaves, written)
-        for optimizer, steps in self._steps:
-            optimizer.steps += steps
-        made = [kind(value) for kind, value in zip(self._outputs, outputs, strict=True)]
-        for pullback in self.pullbacks:
-            mine, kept = kept[: len(pullback.residuals)], kept[len(pullback.residuals) :]
-            pullback.attach(made[pullback.output], mine, leaves)
-        return self._rebuild(iter(made))
+    def first(self, values: dict[int, Any], leaves: Sequence[Any]) -> Any:
+        """Do the same with the values of the recording."""
+        order = list(dict.fromkeys(self.program.results()))
+        results = tuple(values[i] for i in order)
+        return self._caller(_Ready(lambda *inputs: results, order))(leaves)
 
-    def _write(
-        self, results: dict[int, Any], rebound: list[Any], leaves: Any, written: bool
-    ) -> None:
-        for (target, value, in_place), new in zip(self.program.writes, rebound, strict=True):
-            if in_place:
-                if not written:
-                    target.read(leaves)[...] = results[value.index]
-                if target.kind == "data":
-                    target.owner._stamp()
-            else:
-                target.write(new, leaves)
+    def _caller(self, executable: Any) -> Callable[..., Any]:
+        effects = Effects(self._steps, self.pullbacks, self._kinds, self._rebuild)
+        return caller(self.program, executable, effects)
 
     def explain(self) -> str:
         """Show the program and how it runs."""
         lines = [f"arguments {self.arguments}", str(self.program)]
-        if self._executable is not None:
-            lines.append(self._executable.explain())
+        if self.executable is not None:
+            lines.append(self.executable.explain())
         return "\n".join(lines)
 
 
-class _Owned:
-    """Gives results as arrays that nobody else has."""
+class _Ready(NamedTuple):
+    """An executable whose results are there already."""
 
-    def __init__(self, results: dict[int, Any], foreign: Any) -> None:
-        self.results, self.given = results, set(foreign)
-
-    def __call__(self, value: Any) -> Any:
-        if not isinstance(value, Ref):
-            return value
-        result = self.results[value.index]
-        if value.index in self.given or getattr(result, "base", None) is not None:
-            result = np.array(result) if isinstance(result, np.ndarray) else result
-        self.given.add(value.index)
-        return result
+    run: Callable[..., Any]
+    results: list[int]
+    owned: frozenset[int] = frozenset()
+    writes_in_place: bool = False
 
 
 def _facts(tensor: Any) -> tuple[Any, ...]:
@@ -390,13 +361,9 @@ def record(
         call = _Call(function, arguments.rebuild, backend)
         pullbacks = _record_pullbacks(recorder, outputs, arguments, call)
     _check_random(recorder, guards, before)
-    kinds = [wrap if isinstance(y, Handle) else _itself for y in outputs]
+    kinds = [isinstance(y, Handle) for y in outputs]
     variant = Variant(recorder, guards, arguments, rebuild, kinds, pullbacks, backend)
-    return variant, variant.finish(recorder.concrete, arguments.leaves)
-
-
-def _itself(value: Any) -> Any:
-    return value
+    return variant, variant.first(recorder.concrete, arguments.leaves)
 
 
 def _enter(recorder: Recorder, leaf: Any, number: int) -> Any:
@@ -466,9 +433,10 @@ class Pullback:
             )
         if self.executable is None:
             self.executable = self.call.backend(self.program)
-        results = self.executable([*residuals, g])
-        if results is None or not _hold(self.program, results):
+        values = self.executable.run(*residuals, g)
+        if values is None or not _hold(self.program, self.executable.results, values):
             return self.call.eagerly(self.output, self.parents, g, leaves)
+        results = dict(zip(self.executable.results, values, strict=True))
         return tuple(
             np.array(results[r.index]) if isinstance(r, Ref) else r for r in self.program.outputs
         )
@@ -495,8 +463,9 @@ def _no_forward(*values: Any) -> Any:
     raise GraphError("compile: a compiled function's node cannot be computed from arrays alone")
 
 
-def _hold(program: Program, results: dict[int, Any]) -> bool:
+def _hold(program: Program, order: list[int], values: Sequence[Any]) -> bool:
     """Tell whether what was taken for granted turned out so."""
+    results = dict(zip(order, values, strict=True))
     return all(
         np.array_equal(results[ref.index], value)
         for ref, value in program.checks

@@ -46,7 +46,11 @@ def _matmul(w: Writer, i: Instruction) -> bool:
         return False
     if len({w.dtype(a.index) for a in i.args}) > 1 or w.dtype(i.out).kind != "f":
         return False
-    texts = [w.matrix(p) for p in places]
+    a, b, y = places
+    if places[2].strides[1] != 1 and places[2].shape[1] != 1:
+        # Columns side by side: the transposed product has rows.
+        a, b, y = (p._replace(strides=p.strides[::-1], shape=p.shape[::-1]) for p in (b, a, y))
+    texts = [w.matrix(p) for p in (a, b, y)]
     if None in texts:
         return False
     w.line(0, f"np.dot({texts[0]}, {texts[1]}, {texts[2]})")

@@ -92,6 +92,11 @@ class Nest:
     def __init__(self, shape: Shape, operands: Sequence[Operand], reference: Operand) -> None:
         order = sorted(range(len(shape)), key=lambda a: -abs(reference.strides[a]))
         axes = [a for a in order if shape[a] != 1]
+        longest = max(axes, key=lambda a: self._run(a, shape, operands), default=None)
+        if axes and longest is not None and shape[axes[-1]] < 8 <= shape[longest]:
+            # A short innermost loop would waste the vector registers.
+            axes.remove(longest)
+            axes.append(longest)
         self.sides: list[int] = []
         self.steps: list[list[int]] = [[] for _ in operands]
         for axis in axes:
@@ -108,6 +113,10 @@ class Nest:
                 self.sides.append(n)
                 for mine, step in zip(self.steps, steps, strict=True):
                     mine.append(step)
+
+    @staticmethod
+    def _run(axis: int, shape: Shape, operands: Sequence[Operand]) -> int:
+        return shape[axis] if any(abs(o.strides[axis]) == 1 for o in operands) else 0
 
     def index(self, k: int, offset: int, names: Sequence[str]) -> str:
         """Spell where an operand is, with the loops' variables."""
@@ -230,7 +239,10 @@ class _GroupWriter:
         """The same entries in another shape, in C order."""
         dtype = self.w.dtype(instruction.out)
         text = self.argument(instruction.args[0], dtype)
-        strides = [math.prod(self.group.shape[a + 1 :]) for a in range(len(self.group.shape))]
+        shape = self.group.shape
+        strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
+        if self.w.layout.order(instruction.out)[-1] == 0 and len(shape) > 1:
+            strides = [1, *(stride * shape[0] for stride in strides[1:])]
         self.stores.append(
             (self.operand(instruction.out, 0, tuple(strides)), instruction.out, text)
         )
@@ -303,17 +315,18 @@ class _GroupWriter:
 
 def spelled(instruction: Instruction, specs: dict[int, Spec]) -> Any:
     """How an instruction is spelled entry by entry, or None."""
-    dtypes = [
-        (None if specs[a.index].order is None else specs[a.index].dtype)
-        if isinstance(a, Ref)
-        else None
-        for a in instruction.args
-    ]
-    args = [
-        a if not isinstance(a, Ref) or specs[a.index].order is not None else _number(specs[a.index])
-        for a in instruction.args
-    ]
-    return spell(instruction.op, args, instruction.params, dtypes, specs[instruction.out].dtype)
+    dtypes: list[Any] = []
+    args: list[Any] = []
+    for arg in instruction.args:
+        spec = specs[arg.index] if isinstance(arg, Ref) else None
+        number = spec is not None and spec.order is None
+        args.append(_number(spec) if number and spec is not None else arg)
+        if spec is not None:
+            dtypes.append(None if number else spec.dtype)
+        else:
+            dtypes.append(arg.dtype if isinstance(arg, np.generic) else None)
+    out = specs[instruction.out].dtype
+    return spell(instruction.op, args, instruction.params, dtypes, out)
 
 
 def _number(spec: Spec) -> Any:

@@ -7,7 +7,6 @@ left to NumPy, between two native functions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +17,8 @@ from .expand import expanded, total
 from .kernels import KERNELS, LIKE_ARGUMENT
 from .layout import Layout
 from .loops import Group, Node, Writer, spelled
-from .program import Array, Instruction, Program, Ref, Spec
+from .program import Array, Instruction, Program, Ref
 from .scalars import DTYPES, literal
-from .straight import lasting
 
 _VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
@@ -37,32 +35,29 @@ class Native:
         The native functions.
     source : str
         The Python function that calls them.
+    run : callable
+        Takes the inputs; returns the results, or None if what was assumed does not hold.
+    results : list of int
+        Numbers of the results.
+    owned : set of int
+        Those in arrays that nobody else has.
     """
 
     name = "numba"
 
     def __init__(self, program: Program) -> None:
         store.require()
-        self.results = list(dict.fromkeys(program.results()))
-        self.lowered = expanded(program)
-        self.arguments = list(program.inputs)
-        plan = Plan(self.lowered)
-        self.sources, self.source = plan.sources, ""
-        self.arena = plan.arena
-        self.nodes = [node for phase in plan.phases for node in phase.nodes]
+        self.plan = plan = Plan(expanded(program))
+        self.run = plan.function(list(program.inputs), program)
+        self.results, self.owned = plan.results, plan.owned
+        self.sources, self.source = plan.sources, plan.source
         self.writes_in_place = plan.commits
-        self._run = plan.function(self.arguments, program)
-        self.source = plan.source
-
-    def __call__(self, inputs: Any) -> dict[int, Any] | None:
-        """Compute all results, by their numbers; None if what was assumed does not hold."""
-        result: dict[int, Any] | None = self._run(*inputs)
-        return result
 
     def explain(self) -> str:
         """Say what was fused and what memory it takes."""
-        lines = [f"{len(self.sources)} native functions, {self.arena} bytes of buffers"]
-        for node in self.nodes:
+        plan = self.plan
+        lines = [f"{len(self.sources)} native functions, {plan.arena} bytes of buffers"]
+        for _, node in plan.time:
             names = " ".join(i.op.name for i in node.instructions)
             lines.append(f"  loop: {names}" if isinstance(node, Group) else f"  {names}")
         return "\n".join(lines)
@@ -85,6 +80,10 @@ class Plan:
         self.program = program
         self.layout = Layout(program)
         self.made = {i.out: i for i in program.instructions}
+        self.users: dict[int, list[Instruction]] = {}
+        for instruction in program.instructions:
+            for i in instruction.refs():
+                self.users.setdefault(i, []).append(instruction)
         self.kind: dict[int, str] = {}
         self.root_kind: dict[int, str] = {}
         self._classify()
@@ -96,7 +95,7 @@ class Plan:
         self.commits = self._place_commit()
         self._allocate()
         self.sources: list[str] = []
-        self.source = ""
+        self.checked: set[int] = set()
 
     # --- What each instruction is ---------------------------------------------------------------
 
@@ -117,11 +116,32 @@ class Plan:
                 order = self.layout.order(instruction.args[like].index)
             elif kind in ("copy", "fold"):
                 order = tuple(range(len(specs[out].shape)))
+                if kind == "copy" and self._batch_last(instruction):
+                    order = (*order[1:], 0)
+            elif kind == "kernel" and self._makes_images(instruction):
+                order = (1, 0)
             self.layout.own(instruction, order)
             if kind == "kernel" and not KERNELS[instruction.op.forward](probe, instruction):
                 self.kind[out] = "python"
                 self.layout.own(instruction)
         self._numbers_to_python()
+
+    def _batch_last(self, instruction: Instruction) -> bool:
+        """Tell whether a copy can keep the first axis innermost, as its argument has it."""
+        given, made = instruction.args[0].index, instruction.out
+        a, b = self.program.specs[given].shape, self.program.specs[made].shape
+        return len(a) > 1 < len(b) and a[0] == b[0] and self.layout.order(given)[-1] == 0
+
+    def _makes_images(self, instruction: Instruction) -> bool:
+        """Tell whether a product becomes images, whose kernels want the batch innermost."""
+        made = self.program.specs[instruction.out].shape
+        if len(made) != 2:
+            return False
+        return any(
+            i.op.name == "reshape" and len(s) == 4 and s[0] == made[0]
+            for i in self.users.get(instruction.out, ())
+            for s in [self.program.specs[i.out].shape]
+        )
 
     def _kind_of(self, instruction: Instruction, probe: Writer) -> str:
         specs, op = self.program.specs, instruction.op
@@ -160,7 +180,6 @@ class Plan:
 
     def _late(self) -> set[int]:
         """Values that only go into what is written in place: they are computed on the way."""
-        stored = {w.value.index for w in self.program.writes if w.in_place}
         others = [
             *self.program.outputs,
             *(w.value for w in self.program.writes if not w.in_place),
@@ -174,7 +193,6 @@ class Plan:
                 late.add(out)
             else:
                 needed.update(instruction.refs())
-        del stored
         return late
 
     # --- The order of things --------------------------------------------------------------------
@@ -367,9 +385,19 @@ class Plan:
 
     def _fresh(self) -> set[int]:
         """Native values that the caller keeps: each call has new arrays for them."""
-        kept = {self._root(i) for i in lasting(self.program)}
         native = {i.out for p in self.phases if p.native for i in p.instructions}
-        return {i for i in kept if i in native and self.kind[i] != "view"}
+        rebound = [w.value for w in self.program.writes if not w.in_place]
+        stack = [r.index for r in (*self.program.outputs, *rebound) if isinstance(r, Ref)]
+        fresh: set[int] = set()
+        while stack:
+            i = stack.pop()
+            if i in native:
+                root = self._root(i)
+                fresh |= {root} & native
+            elif i in self.made and self.made[i].pure:
+                # What NumPy made may be a view of its arguments.
+                stack += self.made[i].refs()
+        return fresh
 
     def _memory_of(self, root: int) -> int:
         """A number for the memory of a value; those that share an arena slot share it."""
@@ -393,36 +421,37 @@ class Plan:
             else:
                 for instruction in phase.instructions:
                     body += self._python_call(instruction)
-        results = list(dict.fromkeys(self.program.results()))
-        skipped = {w.value.index for w in self.program.writes if w.in_place and self.commits}
-        for i in results:
-            if i not in skipped:
-                body += self._defining(i)
-        shown = [f"{i}: v{j}" for i, j in self._pairs(program, skipped)]
+        pairs = self._pairs(program)
+        for i in pairs.values():
+            body += self._defining(i)
+        self.results = list(pairs)
+        roots = [self._root(i) for i in pairs.values()]
+        self.owned = {
+            i
+            for i, root in zip(pairs, roots, strict=True)
+            if root in self.fresh and roots.count(root) == 1
+        }
+        shown = "".join(f"v{i}, " for i in pairs.values())
         lines = [f"def run({', '.join(f'v{i}' for i in arguments)}):"]
-        lines += [f"    {line}" for line in [*body, f"return {{{', '.join(shown)}}}"]]
+        lines += [f"    {line}" for line in [*body, f"return ({shown})"]]
         self.source = "\n".join(lines)
         exec(compile(self.source, "<compiled>", "exec"), self.names)
         run: Callable[..., Any] = self.names["run"]
         return run
 
-    def _pairs(self, program: Program, skipped: set[int]) -> list[tuple[int, int]]:
-        """Results by their numbers in the program that was given, and in the lowered one."""
+    def _pairs(self, program: Program) -> dict[int, int]:
+        """Results that are still asked for, in the given program and in the lowered one."""
         pairs: dict[int, int] = {}
-        mine = (
-            *self.program.outputs,
-            *(w.value for w in self.program.writes),
-            *(c[0] for c in self.program.checks),
-        )
-        given = (
-            *program.outputs,
-            *(w.value for w in program.writes),
-            *(c[0] for c in program.checks),
-        )
-        for old, new in zip(given, mine, strict=True):
-            if isinstance(old, Ref) and new.index not in skipped:
+        for old, new in zip(program.outputs, self.program.outputs, strict=True):
+            if isinstance(old, Ref):
                 pairs[old.index] = new.index
-        return list(pairs.items())
+        for old_write, write in zip(program.writes, self.program.writes, strict=True):
+            if isinstance(write.value, Ref) and not (write.in_place and self.commits):
+                pairs[old_write.value.index] = write.value.index
+        for (old, _), (new, _) in zip(program.checks, self.program.checks, strict=True):
+            if new.index not in self.checked:
+                pairs[old.index] = new.index
+        return pairs
 
     def _view_of_arena(self, i: int) -> Array:
         stand = self.layout.stand[i]
@@ -479,6 +508,7 @@ class Plan:
                     wanted = literal(value, self.layout.stand[ref.index].dtype)
                     w.line(0, f"if {found} != {wanted}:")
                     w.line(1, "return False")
+                    self.checked.add(ref.index)
         for node in phase.commit:
             self._write_node(node, w)
         if not w.lines:
@@ -551,6 +581,3 @@ class Plan:
             lines.append(f"v{root} = f{root}" + ("" if plain else f".transpose({back})"))
             return f"f{root}"
         return f"v{root}" if plain else f"v{root}.transpose({order})"
-
-
-_unused = (math, Spec)

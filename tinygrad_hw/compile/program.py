@@ -160,6 +160,8 @@ class Program:
     outputs : list
         A Ref or a Python object for each leaf of what the function returned.
     writes : list of Write
+    tensor_arguments : set of int
+        Which of the arguments are tensors.
     checks : list of (Ref, value)
         What the recording took for granted. Where it does not hold, nothing is written and the
         call is left to the function itself.
@@ -171,6 +173,7 @@ class Program:
     instructions: list[Instruction] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
+    tensor_arguments: set[int] = field(default_factory=set)
     checks: list[tuple[Ref, Any]] = field(default_factory=list)
 
     def results(self) -> Iterator[int]:

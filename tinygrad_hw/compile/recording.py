@@ -401,6 +401,8 @@ class Recorder:
     def meet(self, tensor: Any, number: int | None = None) -> None:
         """Replace the values of a tensor from outside, perhaps an argument, and its gradient."""
         self.tensors.append(tensor)
+        if number is not None:
+            self.program.tensor_arguments.add(number)
         for kind in ("data", "grad"):
             if kind == "data" or isinstance(tensor._node, Leaf):
                 place = Source(kind, tensor)

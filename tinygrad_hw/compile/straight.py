@@ -59,23 +59,16 @@ class Straight:
         self.buffers: list[Array] = []
         self._names: dict[str, Any] = {"np": np}
         self._lasting = lasting(program)
-        lines = ["def run(inputs):"]
-        unpacked = ", ".join(f"v{i}" for i in program.inputs)
-        if unpacked:
-            lines.append(f"    {unpacked}, = inputs")
+        lines = [f"def run({', '.join(f'v{i}' for i in program.inputs)}):"]
         for i, array in program.constants.items():
             self._names[f"v{i}"] = array
         lines += [f"    {line}" for line in self._body()]
-        results = dict.fromkeys(program.results())
-        lines.append(f"    return ({''.join(f'v{i}, ' for i in results)})")
-        self.order = list(results)
+        self.results = list(dict.fromkeys(program.results()))
+        self.owned: set[int] = set()
+        lines.append(f"    return ({''.join(f'v{i}, ' for i in self.results)})")
         self.source = "\n".join(lines)
         exec(compile(self.source, "<compiled>", "exec"), self._names)
-        self.run: Callable[[Any], Any] = self._names["run"]
-
-    def __call__(self, inputs: Any) -> dict[int, Any]:
-        """Compute all results, by their numbers."""
-        return dict(zip(self.order, self.run(inputs), strict=True))
+        self.run: Callable[..., Any] = self._names["run"]
 
     def explain(self) -> str:
         """Say what memory it takes."""

@@ -1,0 +1,160 @@
+"""One run of a recorded program: read what it needs, compute, write what the function wrote.
+
+It is written as one Python function for each program, since here every microsecond counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..graph import Handle
+from .program import Array, Program, Ref, Source, Write
+
+MISS = object()
+
+
+class Effects(NamedTuple):
+    """What a call does besides the writes of its program.
+
+    Attributes
+    ----------
+    steps : list of (optimiser, int)
+        How many steps each optimiser counts.
+    pullbacks : list
+        They give outputs their nodes.
+    tensors : list of bool
+        Which outputs are tensors.
+    rebuild : callable
+        Puts the outputs into the structure that the function returns.
+    """
+
+    steps: list[tuple[Any, int]]
+    pullbacks: list[Any]
+    tensors: list[bool]
+    rebuild: Callable[..., Any]
+
+
+def caller(program: Program, executable: Any, effects: Effects) -> Callable[..., Any]:
+    """Give the function of the arguments' leaves that runs a program."""
+    return _Caller(program, executable, effects).function()
+
+
+class _Caller:
+    def __init__(self, program: Program, executable: Any, effects: Effects) -> None:
+        self.program, self.executable, self.effects = program, executable, effects
+        self.names: dict[str, Any] = {
+            "run": executable.run,
+            "own": _own,
+            "same": np.array_equal,
+            "new": object.__new__,
+            "Tensor": Handle.result,
+            "MISS": MISS,
+            "rebuild": effects.rebuild,
+        }
+        self.given: set[int] = {*program.inputs, *program.constants}
+        self.copied: set[int] = set()
+
+    def known(self, value: Any) -> str:
+        """Name an object in the function."""
+        for name, there in self.names.items():
+            if there is value:
+                return name
+        name = f"k{len(self.names)}"
+        self.names[name] = value
+        return name
+
+    def function(self) -> Callable[..., Any]:
+        """Write the function."""
+        results = self.executable.results
+        reads = ", ".join(self.read(source) for source in self.program.inputs.values())
+        lines = [f"results = run({reads})", "if results is None:", "    return MISS"]
+        if results:
+            lines.append(f"{''.join(f'v{i}, ' for i in results)} = results")
+        for ref, value in self.program.checks:
+            if ref.index in results:
+                lines += [f"if not same(v{ref.index}, {self.known(value)}):", "    return MISS"]
+        outputs = [self.owned(value) for value in self.program.outputs[: len(self.effects.tensors)]]
+        kept = [f"v{ref.index}" for ref in self.program.outputs[len(self.effects.tensors) :]]
+        lines += [f"y{k} = {text}" for k, text in enumerate(outputs)]
+        rebound = [(w, self.owned(w.value)) for w in self.program.writes if not w.in_place]
+        lines += [f"w{k} = {text}" for k, (_, text) in enumerate(rebound)]
+        for write in self.program.writes:
+            if write.in_place:
+                lines += self.in_place(write)
+        lines += [self.rebind(w.target, f"w{k}") for k, (w, _) in enumerate(rebound)]
+        for optimizer, steps in self.effects.steps:
+            lines.append(f"{self.known(optimizer)}.steps += {steps}")
+        lines += self.returned(len(outputs), kept)
+        source = "def call(leaves):\n" + "\n".join(f"    {line}" for line in lines)
+        exec(compile(source, "<call>", "exec"), self.names)
+        call: Callable[..., Any] = self.names["call"]
+        return call
+
+    def read(self, source: Source) -> str:
+        """Spell what is at a place."""
+        if source.kind == "argument":
+            leaf = f"leaves[{source.key}]"
+            if source.owner == "grad":
+                return f"{leaf}._node.grad"
+            return f"{leaf}._data" if source.key in self.tensor_arguments() else leaf
+        owner = self.known(source.owner)
+        if source.kind == "entry":
+            return f"{owner}[{source.key!r}]"
+        return owner + {"data": "._data", "grad": "._node.grad", "rate": ".lr"}[source.kind]
+
+    def tensor_arguments(self) -> set[int]:
+        """Numbers of the arguments that are tensors."""
+        return self.program.tensor_arguments
+
+    def owned(self, value: Any) -> str:
+        """Spell a result as an array that nobody else has."""
+        if not isinstance(value, Ref):
+            return self.known(value)
+        i, first = value.index, value.index not in self.given
+        self.given.add(i)
+        if first and i in self.executable.owned:
+            return f"v{i}"
+        return f"own(v{i})" if first else f"own(v{i}, True)"
+
+    def in_place(self, write: Write) -> list[str]:
+        """Spell a write into an array, and tell the tensor."""
+        lines = []
+        if not self.executable.writes_in_place:
+            lines.append(f"{self.read(write.target)}[...] = v{write.value.index}")
+        if write.target.kind == "data":
+            lines.append(f"{self.known(write.target.owner)}._stamp()")
+        return lines
+
+    def rebind(self, target: Source, text: str) -> str:
+        """Spell that an array takes the place of another."""
+        return f"{self.read(target)} = {text}"
+
+    def returned(self, count: int, kept: list[str]) -> list[str]:
+        """Spell what the function returns."""
+        lines = []
+        for k, tensor in enumerate(self.effects.tensors):
+            if tensor:
+                lines += [
+                    f"t{k} = new(Tensor)",
+                    f"t{k}._data, t{k}._node, t{k}._constant = y{k}, None, None",
+                ]
+        names = [f"{'t' if t else 'y'}{k}" for k, t in enumerate(self.effects.tensors)]
+        start = 0
+        for pullback in self.effects.pullbacks:
+            mine = kept[start : start + len(pullback.residuals)]
+            start += len(mine)
+            inside = ", ".join(mine)
+            attach = self.known(pullback.attach)
+            lines.append(f"{attach}({names[pullback.output]}, [{inside}], leaves)")
+        return [*lines, f"return rebuild(iter([{', '.join(names)}]))"]
+
+
+def _own(value: Any, shared: bool = False) -> Any:
+    """Give a result as an array that nobody else has."""
+    if not isinstance(value, np.ndarray):
+        return value
+    array: Array = value
+    return array.copy(order="K") if shared or array.base is not None else array
