@@ -41,8 +41,10 @@ __all__ += ops.__all__
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: none of them is needed to compute a gradient.
-    if name in ("compile", "data", "testing", "drawing"):
-        import importlib
+    import importlib
 
+    if name in ("compile", "data", "testing", "drawing"):
         return importlib.import_module(f"tinygrad_hw.{name}")
+    if name == "draw":
+        return importlib.import_module("tinygrad_hw.drawing").draw
     raise AttributeError(f"module 'tinygrad_hw' has no attribute {name!r}")

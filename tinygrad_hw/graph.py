@@ -11,6 +11,7 @@ cycles and its memory goes when the last tensor does.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import reprlib
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .errors import ShapeError
+from .errors import Failed, ShapeError
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -587,10 +588,16 @@ def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Excep
     message = f"{op.name}: {text}"
     kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
     kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
-    explained: Any = kind(message)
+    explained = _with_graph(kind)(message)
+    explained.op = op.name
     explained.parents = tuple(_parent(arg) for arg in args)
-    error_with_graph: Exception = explained
-    return error_with_graph
+    return explained
+
+
+@functools.cache
+def _with_graph(kind: type[Exception]) -> type[Failed]:
+    """Make the error of that kind that also has ``.graph``."""
+    return type(kind.__name__, (Failed, kind), {"__module__": kind.__module__})
 
 
 def _value(arg: Any) -> Any:

@@ -89,7 +89,7 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: Any, kwargs: Any) -> Any:
     if method == "reduce":
         return _reduced(name, inputs, kwargs)
     if method == "outer" and name == "multiply" and not kwargs:
-        return ops.tensordot(*inputs, axes=0)
+        return ops.tensordot(inputs[0], inputs[1], axes=0)
     if method != "__call__":
         raise MissingRuleError(f"np.{name}.{method}: has no gradient here; {_advice(name)}")
     op = _op(name)

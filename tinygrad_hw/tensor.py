@@ -195,6 +195,12 @@ class Tensor(Handle):
             parts.append("requires_grad=True")
         return f"Tensor({', '.join(parts)})"
 
+    def graph(self, **options: Any) -> Any:
+        """Picture what this tensor was computed from, see :func:`tinygrad_hw.draw`."""
+        from .drawing import draw
+
+        return draw(self, **options)
+
     # --- Out of the graph ---------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:

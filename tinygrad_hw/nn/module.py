@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
+from weakref import ref
 
 import numpy as np
 
+from ..graph import tick
 from ..tensor import Tensor
 
 
@@ -46,7 +49,17 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: define forward(self, x)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        start = tick()
+        out = self.forward(*args, **kwargs)
+        _calls.append((start, tick(), ref(self)))
+        return out
+
+    def graph(self, *example: Any, **options: Any) -> Any:
+        """Call the module on an example and picture the result, see :func:`tinygrad_hw.draw`."""
+        from ..drawing import draw
+
+        out = self(*example)
+        return draw(*(out if isinstance(out, (tuple, list)) else (out,)), names=self, **options)
 
     # --- What it holds ------------------------------------------------------------------------
 
@@ -199,6 +212,17 @@ class Sequential(Module):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.layers)
+
+
+# When the last calls of modules began and ended, for pictures: by these numbers a picture finds the
+# module that a node was recorded in. Bounded, and the modules may go.
+_calls: deque[tuple[int, int, ref[Module]]] = deque(maxlen=4096)
+
+
+def recent_calls() -> list[tuple[int, int, Module]]:
+    """Give the last calls of modules: the engine's clock before and after, and the module."""
+    alive = ((start, stop, module()) for start, stop, module in _calls)
+    return [(start, stop, module) for start, stop, module in alive if module is not None]
 
 
 def _items(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

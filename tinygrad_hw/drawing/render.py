@@ -1,0 +1,59 @@
+"""Renderers: Graphviz's ``dot`` on the PATH, else the one that pygraphviz carries."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+ADVICE = (
+    "no renderer: neither Graphviz's dot is on the PATH nor pygraphviz installed; run "
+    'pip install "tinygrad_hw[draw]", or install Graphviz (apt install graphviz, brew install '
+    "graphviz); the text and DOT forms need neither"
+)
+
+
+class RendererError(RuntimeError):
+    """No renderer is installed, or it failed."""
+
+
+def render(source: str, format: str) -> bytes:
+    """Draw DOT source as svg, png or pdf."""
+    if shutil.which("dot"):
+        return _by_dot(source, format)
+    try:
+        import pygraphviz
+    except ImportError as error:
+        raise RendererError(ADVICE) from error
+    return _by_pygraphviz(pygraphviz, source, format)
+
+
+def renderer() -> str | None:
+    """Name the renderer that would be used, if any."""
+    if shutil.which("dot"):
+        return "dot"
+    try:
+        import pygraphviz
+    except ImportError:
+        return None
+    return f"pygraphviz {pygraphviz.__version__}"
+
+
+def _by_dot(source: str, format: str) -> bytes:
+    import graphviz
+
+    try:
+        drawn: bytes = graphviz.Source(source).pipe(format=format, encoding=None)
+    except graphviz.CalledProcessError as error:
+        raise RendererError(f"dot failed: {error}") from error
+    return drawn
+
+
+def _by_pygraphviz(pygraphviz: Any, source: str, format: str) -> bytes:
+    graph = pygraphviz.AGraph(string=source)
+    try:
+        drawn: bytes = graph.draw(format=format, prog="dot")
+    except (OSError, ValueError) as error:
+        raise RendererError(f"pygraphviz failed: {error}") from error
+    finally:
+        graph.close()
+    return drawn
