@@ -1,0 +1,173 @@
+"""What must hold of every gradient, whatever the function: checked on every example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import tree
+from ..autodiff import backward, jvp
+from ..graph import no_grad
+from .functions import Flat, float_leaves, precision_of
+from .levels import array_of, pulled
+
+Array = np.ndarray[Any, Any]
+
+
+class Nondeterministic(Exception):
+    """Two runs differ."""
+
+
+def broken_laws(
+    fn: Callable[..., Any],
+    flat: Flat,
+    weights: Sequence[Array],
+    other_weights: Sequence[Array],
+) -> Iterator[str]:
+    """Name the laws that do not hold at a point.
+
+    Raises
+    ------
+    Nondeterministic
+        If a second run gives another result.
+    """
+    variables = flat.variables()
+    before = _snapshot(flat, variables)
+    outputs = float_leaves(flat.call(fn, variables))
+    gradient = pulled(outputs, weights, variables)
+    again = float_leaves(flat.call(fn, variables))
+    second = pulled(again, weights, variables)
+    if not _same([array_of(y) for y in outputs], [array_of(y) for y in again]):
+        raise Nondeterministic("a second run on the same arguments gives other values")
+    if not _same(gradient, second):
+        raise Nondeterministic("a second run on the same arguments gives another gradient")
+    if not _same(before, _snapshot(flat, variables)):
+        yield "the function or its backward writes to its arguments"
+    for label, x, g in zip(flat.labels, variables, gradient, strict=True):
+        if g.shape != x.shape or g.dtype != x.dtype:
+            yield (
+                f"the gradient of {label} has shape {g.shape} and dtype {g.dtype}, the argument "
+                f"{x.shape} and {x.dtype}"
+            )
+    close = _Close(precision_of([array_of(y) for y in outputs] + gradient))
+    both = pulled([*outputs, *again], [*weights, *weights], variables)
+    if not close(both, [2 * g for g in gradient]):
+        yield "two uses of the arguments do not add up in the gradient"
+    yield from _linearity(outputs, weights, other_weights, variables, gradient, close)
+    with no_grad():
+        plain = float_leaves(flat.call(fn, variables))
+    if not close([array_of(y) for y in plain], [array_of(y) for y in outputs]):
+        yield "under no_grad the values are others"
+    yield from _accumulation(outputs, weights, variables, gradient, close)
+    recorded = pulled(outputs, weights, variables, create_graph=True)
+    if not close([array_of(g) for g in recorded], gradient):
+        yield "a rule computes other values on tensors, under create_graph, than on arrays"
+
+
+def _snapshot(flat: Flat, variables: Sequence[Any]) -> list[Array]:
+    leaves, _ = tree.flatten(flat.arguments(variables))
+    arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray) or hasattr(leaf, "_data")]
+    return [array_of(leaf).copy() for leaf in arrays]
+
+
+def _linearity(
+    outputs: Sequence[Any],
+    weights: Sequence[Array],
+    others: Sequence[Array],
+    variables: Sequence[Any],
+    gradient: Sequence[Array],
+    close: _Close,
+) -> Iterator[str]:
+    other = pulled(outputs, others, variables)
+    total = pulled(outputs, [a + b for a, b in zip(weights, others, strict=True)], variables)
+    parts = [g + h for g, h in zip(gradient, other, strict=True)]
+    if not close(total, parts, sizes=[*gradient, *other]):
+        yield "the gradient is not linear in the upstream one"
+
+
+def _accumulation(
+    outputs: Sequence[Any],
+    weights: Sequence[Array],
+    variables: Sequence[Any],
+    gradient: Sequence[Array],
+    close: _Close,
+) -> Iterator[str]:
+    """Check what ``backward`` leaves in ``.grad``, once and twice."""
+    tracked = [(y, u) for y, u in zip(outputs, weights, strict=True) if getattr(y, "_node", None)]
+    if not tracked:
+        return
+    for _ in range(2):
+        for y, u in tracked:
+            backward(y, u, retain_graph=True)
+    reached = [(x, g) for x, g in zip(variables, gradient, strict=True) if x.grad is not None]
+    if not close([x.grad for x, _ in reached], [2 * g for _, g in reached]):
+        yield "two backwards do not add up in .grad"
+    owned = [x.grad for x, _ in reached]
+    values = [array_of(v) for v in (*variables, *outputs)]
+    for i, g in enumerate(owned):
+        if any(np.may_share_memory(g, other) for other in [*owned[i + 1 :], *values]):
+            yield "a gradient shares memory with another array"
+            return
+
+
+def forward_mode(
+    fn: Callable[..., Any], flat: Flat, weights: Sequence[Array], direction: Sequence[Array]
+) -> Iterator[str]:
+    """Compare the slope along a direction by forward mode with that by reverse mode."""
+    variables = flat.variables()
+    gradient = pulled(float_leaves(flat.call(fn, variables)), weights, variables)
+    primals = tuple(x._data for x in variables)
+    tangents = tuple(v.astype(d) for v, d in zip(direction, flat.dtypes, strict=True))
+
+    def tensors_of(*leaves: Any) -> list[Any]:
+        return float_leaves(flat.call(fn, leaves))
+
+    try:
+        _, pushed = jvp(tensors_of, primals, tangents)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        yield f"forward mode, the backward of the backward, raised {type(error).__name__}: {error}"
+        return
+    terms = [u * array_of(t) for u, t in zip(weights, pushed, strict=True)]
+    others = [g * v for g, v in zip(gradient, direction, strict=True)]
+    forward, reverse = (np.array(sum(float(t.sum()) for t in side)) for side in (terms, others))
+    size = np.array(sum(float(np.abs(t).sum()) for t in [*terms, *others]))
+    close = _Close(precision_of([*gradient, *map(array_of, pushed)]))
+    if not close([forward], [reverse], sizes=[size]):
+        yield (
+            f"forward mode gives the slope {forward:.10g}, reverse mode {reverse:.10g}: the rule "
+            "of an op that the backward calls is wrong"
+        )
+
+
+class _Close:
+    """Equality up to rounding, relative to the largest entry."""
+
+    def __init__(self, precision: float) -> None:
+        self.precision = precision
+
+    def __call__(
+        self,
+        a: Sequence[Array],
+        b: Sequence[Array],
+        sizes: Sequence[Array] | None = None,
+    ) -> bool:
+        largest = max(
+            (float(np.abs(x).max()) for x in (b if sizes is None else sizes) if np.size(x)),
+            default=0.0,
+        )
+        if not np.isfinite(largest):
+            return True
+        return all(
+            np.shape(x) == np.shape(y)
+            and np.allclose(x, y, rtol=0, atol=1e4 * self.precision * largest)
+            for x, y in zip(a, b, strict=True)
+        )
+
+
+def _same(a: Sequence[Array], b: Sequence[Array]) -> bool:
+    return len(a) == len(b) and all(
+        x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes()
+        for x, y in zip(a, b, strict=True)
+    )

@@ -1,0 +1,381 @@
+"""Numerical derivatives that carry their own error bar.
+
+A slope is measured along a line: ``phi(t)``, a :class:`Sample` of a function at the parameter t.
+Central differences at the steps h, h/2, h/4 and h/8 are extrapolated to the step 0 (Richardson
+1911). Two such ladders, their steps far apart, err for different reasons: the coarse one by the
+terms that the extrapolation leaves, the fine one by rounding. Where they agree, both are right, and
+what is left between them is the error bar; where they do not, there is no verdict.
+
+A difference across a kink is no derivative. So each sample carries the *pieces* of the primitives
+that computed it, and steps are shortened until all of them lie on one piece; a point where no step
+is short enough is a kink, which has a slope on either side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..graph import Handle, observe
+from ..walk import wrap
+from .functions import Flat, float_arrays
+
+__all__ = ["STEP", "Estimate", "Sample", "Slope", "numeric_gradient", "slope", "watching"]
+
+STEP = 1 / 64
+# Not a power of two, lest the steps of the ladders fall together on the period of a function.
+_APART = 85.3
+_APART_LOW_PRECISION = 8.53
+_RUNGS = 4
+_SHORTENINGS = 6
+
+Array = np.ndarray[Any, Any]
+Pieces = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A function of one parameter, at one place.
+
+    Attributes
+    ----------
+    value : float
+    magnitude : float
+        Sum of the absolute values that were added up to the value: what rounding is relative to.
+    pieces : tuple
+        Name and piece of every primitive that computed it, None where it has no pieces.
+    precision : float
+        The rounding unit of the dtype that it was computed in.
+    """
+
+    value: float
+    magnitude: float
+    pieces: Pieces = ()
+    precision: float = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """What the oracle knows of a slope.
+
+    Attributes
+    ----------
+    kind : str
+        ``smooth``, ``kink``, ``inconclusive`` or ``nonfinite``.
+    value, error : float
+        The slope and how far off it may be; at a kink, the middle and half of the gap.
+    sides : tuple of float
+        Slope to the left and to the right.
+    kinks : int
+        Number of entries, of all primitives, that are on different pieces to the left and right.
+    """
+
+    kind: str
+    value: float = math.nan
+    error: float = math.inf
+    sides: tuple[float, float] = (math.nan, math.nan)
+    kinks: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A numerical gradient and its error, arrays of the shape of the argument.
+
+    The error is infinite where nothing can be said.
+    """
+
+    value: Array
+    error: Array
+
+
+def slope(phi: Callable[[float], Sample], *, step: float = STEP, declared: bool = True) -> Slope:
+    """Measure the derivative of ``phi(t)`` at t = 0.
+
+    Parameters
+    ----------
+    phi : callable
+        Gives a :class:`Sample` for a float.
+    step : float
+        The longest step.
+    declared : bool
+        Whether the samples name their pieces. If not, ladders that disagree may be on two sides of
+        a kink, and shorter steps are tried.
+
+    Examples
+    --------
+    >>> found = slope(lambda t: Sample(math.exp(t), math.exp(t)))
+    >>> found.kind, round(found.value, 9), found.error < 1e-9
+    ('smooth', 1.0, True)
+    >>> slope(lambda t: Sample(math.sin(5e4 * t), 1.0)).kind
+    'inconclusive'
+    """
+    centre = phi(0.0)
+    if not math.isfinite(centre.value):
+        return Slope("nonfinite")
+    apart = _APART if centre.precision < 1e-12 else _APART_LOW_PRECISION
+    shortest = step / 4**_SHORTENINGS
+    found = Slope("inconclusive")
+    for attempt in range(_SHORTENINGS + 1):
+        h = step / 4**attempt
+        coarse = _ladder(phi, centre, h)
+        fine = _ladder(phi, centre, h / apart) if coarse else None
+        if coarse and fine:
+            found = _judge(centre, coarse, fine, h, apart)
+            if found.kind != "inconclusive" or declared:
+                return found
+        elif attempt == 0:
+            # Decide at once for a point on a kink, where shorter steps do not help.
+            last = _samples(phi, shortest / apart)
+            if not _on_one_piece(centre, last):
+                return _at_kink(phi, centre, shortest)
+    return found
+
+
+def _samples(phi: Callable[[float], Sample], h: float) -> list[tuple[float, Sample, Sample]]:
+    steps = [h / 2**i for i in range(_RUNGS)]
+    return [(s, phi(s), phi(-s)) for s in steps]
+
+
+def _ladder(
+    phi: Callable[[float], Sample], centre: Sample, h: float
+) -> list[tuple[float, Sample, Sample]] | None:
+    """Sample both sides at the steps of a ladder; None as soon as one leaves the piece."""
+    rungs = []
+    for i in range(_RUNGS):
+        s = h / 2**i
+        rung = (s, phi(s), phi(-s))
+        if not _on_one_piece(centre, [rung]):
+            return None
+        rungs.append(rung)
+    return rungs
+
+
+def _on_one_piece(centre: Sample, rungs: list[tuple[float, Sample, Sample]]) -> bool:
+    return all(
+        math.isfinite(sample.value) and _differing(sample.pieces, centre.pieces) == 0
+        for _, *sides in rungs
+        for sample in sides
+    )
+
+
+def _differing(a: Pieces, b: Pieces) -> int:
+    """Count the entries in which two signatures differ; at least one if other primitives ran."""
+    if [name for name, _ in a] != [name for name, _ in b]:
+        return max(2, abs(len(a) - len(b)))
+    count = 0
+    for (_, left), (_, right) in zip(a, b, strict=True):
+        if left is None or left is right:
+            continue
+        if left.shape != right.shape:
+            return 2
+        count += int(np.count_nonzero(left != right))
+    return count
+
+
+def _judge(
+    centre: Sample,
+    coarse: list[tuple[float, Sample, Sample]],
+    fine: list[tuple[float, Sample, Sample]],
+    h: float,
+    apart: float,
+) -> Slope:
+    value, check = _central(coarse), _central(fine)
+    last = h / 2 ** (_RUNGS - 1)
+    precision = max(sample.precision for _, *sides in coarse for sample in sides)
+    magnitude = max(sample.magnitude for _, *sides in coarse for sample in sides)
+    rounding = precision * magnitude / last
+    left, right = _one_sided(centre, fine)
+    gap, noise = abs(right - left), rounding * apart
+    error = abs(value - check) + 2 * rounding
+    if gap > 1e-3 * max(abs(left), abs(right)) + 1e3 * noise + 20 * error:
+        # Too steep a bend for a smooth function, at the very point: a kink that nobody declared.
+        return Slope("kink", (left + right) / 2, gap / 2, (left, right), kinks=2)
+    agree = error <= 1e-5 * max(abs(value), abs(check)) + 50 * noise
+    return Slope("smooth" if agree else "inconclusive", value, error, (left, right))
+
+
+def _central(rungs: list[tuple[float, Sample, Sample]]) -> float:
+    return _extrapolate([(up.value - down.value) / (2 * s) for s, up, down in rungs], 4)
+
+
+def _one_sided(centre: Sample, rungs: list[tuple[float, Sample, Sample]]) -> tuple[float, float]:
+    left = [(centre.value - down.value) / s for s, _, down in rungs]
+    right = [(up.value - centre.value) / s for s, up, _ in rungs]
+    return _extrapolate(left, 2), _extrapolate(right, 2)
+
+
+def _extrapolate(column: list[float], base: int) -> float:
+    """Richardson's table: the error of the k-th column goes with the k-th power of ``base``."""
+    for k in range(1, len(column)):
+        power = float(base**k)
+        column = [(power * b - a) / (power - 1) for a, b in itertools.pairwise(column)]
+    return column[0]
+
+
+def _at_kink(phi: Callable[[float], Sample], centre: Sample, h: float) -> Slope:
+    """Measure the two slopes, each on its own side."""
+    rungs = _samples(phi, h)
+    first = rungs[0]
+    if not all(math.isfinite(sample.value) for _, *sides in rungs for sample in sides):
+        return Slope("nonfinite")
+    kinks = _differing(first[1].pieces, first[2].pieces)
+    left, right = _one_sided(centre, rungs)
+    last = rungs[-1]
+    for near, far in ((last[1], first[1]), (last[2], first[2])):
+        if abs(near.value - centre.value) > 0.5 * abs(far.value - centre.value) + 1e-12:
+            kinks = max(kinks, 2)  # A jump: there are no slopes to be between.
+    return Slope("kink", (left + right) / 2, abs(right - left) / 2, (left, right), kinks)
+
+
+# --- Pieces -----------------------------------------------------------------------------------
+
+
+class watching:
+    """Collect the pieces of the primitives that run in a ``with``."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[str, Any]] = []
+
+    def __enter__(self) -> watching:
+        self._mode = observe(self._note)
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._mode.__exit__(*error)
+
+    def _note(self, primitive: Any, args: Any, params: Any, result: Any) -> None:
+        piece = None
+        if primitive.piece is not None:
+            values = [arg._data if isinstance(arg, Handle) else arg for arg in args]
+            piece = np.asarray(primitive.piece(*values, **params))
+        self.pieces.append((primitive.name, piece))
+
+
+# --- Functions of arrays ----------------------------------------------------------------------
+
+
+def numeric_gradient(
+    fn: Callable[..., Any], *args: Any, step: float = STEP
+) -> tuple[Estimate, ...]:
+    """Estimate the gradient of a scalar function by differences, each entry with its error.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes tensors, or arrays, and returns one number. It need not be differentiable by the
+        engine.
+    *args
+        Arrays, tensors, numbers, or containers of them. Integers are constants.
+    step : float
+        The longest step, relative to the size of an argument.
+
+    Returns
+    -------
+    tuple of Estimate
+        One for every array of floats in the arguments, in order.
+
+    Raises
+    ------
+    ShapeError
+        If the function does not return one number.
+
+    Examples
+    --------
+    >>> import numpy as np, tinygrad_hw as tg
+    >>> (estimate,) = numeric_gradient(lambda x: tg.sin(x).sum(), np.array([0.0, 1.0]))
+    >>> bool((abs(estimate.value - np.cos([0.0, 1.0])) <= estimate.error).all())
+    True
+    >>> bool((estimate.error < 1e-10).all())
+    True
+    """
+    flat = Flat(args)
+    along = scalar_along(lambda values: flat.scalar(fn, values), flat.values)
+    return entrywise(along, flat.values, step=step)
+
+
+def scalar_along(
+    function: Callable[[Sequence[Array]], tuple[float, float, float]], values: Sequence[Array]
+) -> Callable[[Sequence[Array]], Callable[[float], Sample]]:
+    """Turn a function of arrays into the functions ``phi`` along its directions.
+
+    ``function`` gives value, magnitude and precision.
+    """
+
+    def along(direction: Sequence[Array]) -> Callable[[float], Sample]:
+        def phi(t: float) -> Sample:
+            moved = [x + t * v for x, v in zip(values, direction, strict=True)]
+            with watching() as watch, np.errstate(all="ignore"):
+                value, magnitude, precision = function(moved)
+            return Sample(value, magnitude, tuple(watch.pieces), precision)
+
+        return phi
+
+    return along
+
+
+def entrywise(
+    along: Callable[[Sequence[Array]], Callable[[float], Sample]],
+    values: Sequence[Array],
+    *,
+    step: float = STEP,
+    declared: bool = True,
+    only: Sequence[Array] | None = None,
+) -> tuple[Estimate, ...]:
+    """Estimate the slope along every entry, or along those where ``only`` is true."""
+    estimates = []
+    for k, x in enumerate(values):
+        value, error = np.full(x.shape, np.nan), np.full(x.shape, np.inf)
+        scale = scale_of(x)
+        for index in np.ndindex(x.shape):
+            if only is not None and not only[k][index]:
+                continue
+            direction = [np.zeros(v.shape) for v in values]
+            direction[k][index] = scale
+            found = slope(along(direction), step=step, declared=declared)
+            if found.kind in ("smooth", "kink"):
+                value[index], error[index] = found.value / scale, found.error / scale
+        estimates.append(Estimate(value, error))
+    return tuple(estimates)
+
+
+def scale_of(x: Array) -> float:
+    """Give the length that steps in an argument are relative to."""
+    with np.errstate(all="ignore"):
+        size = float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0
+    return max(size, 1e-3) if size and math.isfinite(size) else 1.0
+
+
+def complex_step(
+    fn: Callable[..., Any], flat: Flat, weights: Sequence[Array], direction: Sequence[Array]
+) -> float | None:
+    """Differentiate along a direction by an imaginary step (Squire and Trapp 1998).
+
+    It is exact to rounding for analytic functions, and silently wrong for others: a cast to float32
+    makes it 0. So it is None as soon as a primitive has pieces or drops the imaginary part, and no
+    verdict rests on it alone.
+    """
+    h = 1e-30
+    analytic = True
+
+    def note(primitive: Any, args: Any, params: Any, result: Any) -> None:
+        nonlocal analytic
+        kinds = [np.asarray(a._data if isinstance(a, Handle) else a).dtype.kind for a in args]
+        if "c" in kinds and (primitive.piece is not None or result._data.dtype.kind != "c"):
+            analytic = False
+
+    points = [wrap(x + 1j * h * v) for x, v in zip(flat.values, direction, strict=True)]
+    try:
+        with observe(note), warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("error")
+            outputs = float_arrays(flat.call(fn, points), kinds="fc")
+        total = sum(float(np.sum(u * y.imag)) for u, y in zip(weights, outputs, strict=True))
+    except Exception:
+        return None
+    return total / h if analytic and math.isfinite(total) else None
