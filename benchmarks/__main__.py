@@ -1,0 +1,92 @@
+"""Measure this package and others on the same work: ``python -m benchmarks --only W2``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import PEERS
+from benchmarks.report import plot, table
+from benchmarks.runner import measure, summary
+from benchmarks.workloads import WORKLOADS
+
+_OURS = ("numpy", "tg", "tg-numpy", "tg-numba")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that the command line asks for."""
+    options = _parser().parse_args(arguments)
+    try:
+        names = _names(options.only, WORKLOADS, "workload")
+        peers = list(dict.fromkeys([*_OURS, *_names(options.peers, PEERS, "peer")]))
+        pythons = _pythons(options.python)
+    except ValueError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        workload = WORKLOADS[name]
+        results = measure(
+            workload, peers, rounds=options.rounds, threads=options.threads, pythons=pythons
+        )
+        rows += summary(workload, results)
+        title = f"{name}: {workload.title}; {options.threads} thread(s)"
+        print(table(title, [row for row in rows if row["workload"] == name]), flush=True)
+    if options.json:
+        machine = {"machine": platform.platform(), "processor": platform.processor()}
+        report = {**machine, "cpus": os.cpu_count(), "threads": options.threads, "rows": rows}
+        options.json.write_text(json.dumps(report, indent=1))
+    if options.plot:
+        plot(rows, options.plot)
+    return 0 if all(row.get("agrees", True) for row in rows) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", help=f"workloads, with commas: {', '.join(WORKLOADS)}")
+    parser.add_argument("--peers", help=f"besides ours, with commas: {', '.join(PEERS)}")
+    parser.add_argument("--rounds", type=int, default=15, help="how often they take turns")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PACKAGE=PATH",
+        help="interpreter that has a package; or $BENCHMARKS_PYTHON_TORCH and so on",
+    )
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--plot", type=Path, help="file for the picture")
+    return parser
+
+
+def _names(given: str | None, known: Any, what: str) -> list[str]:
+    names = list(known) if given is None else [name for name in given.split(",") if name]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no {what} is called {unknown[0]!r}; want some of {', '.join(known)}")
+    return names
+
+
+def _pythons(given: Sequence[str]) -> dict[str, str]:
+    prefix = "BENCHMARKS_PYTHON_"
+    pythons = {
+        key.removeprefix(prefix).lower(): path
+        for key, path in os.environ.items()
+        if key.startswith(prefix)
+    }
+    for pair in given:
+        package, equals, path = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--python {pair!r}: want PACKAGE=PATH, such as torch=/opt/bin/python")
+        pythons[package] = path
+    return pythons
+
+
+if __name__ == "__main__":
+    sys.exit(main())
