@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from tinygrad_hw.commands import output_folder
+from tinygrad_hw.commands.draw import handout_loss
 from tinygrad_hw.data import Digits, load_digits
+from tinygrad_hw.drawing import draw, renderer
 from tinygrad_hw.kernels import hw5
 from tinygrad_hw.training import Run, settings_for
 
@@ -124,6 +126,7 @@ def _write_results(training: Run, digits: Digits, out: Path) -> float:
     confusion, accuracy = hw5.compute_confusion_matrix_and_accuracy(
         training.predictions(), digits.label_test, len(digits.label_classes)
     )
+    _draw_graph(training, out)
     try:
         if training.losses:
             hw5.visualize_training_progress(
@@ -142,6 +145,13 @@ def _write_results(training: Run, digits: Digits, out: Path) -> float:
     except ImportError:
         print(f'{name.upper()}: no figures; for them, pip install "tinygrad_hw[plot]"')
     return accuracy
+
+
+def _draw_graph(training: Run, out: Path) -> None:
+    """Picture the model where a renderer is present; `tinygrad-hw doctor` tells how to get one."""
+    if renderer() is not None:
+        loss, names = handout_loss(training.model)
+        draw(loss, names=names).save(out / f"{training.settings.model}_graph.png")
 
 
 def _write_metrics(training: Run, out: Path) -> None:

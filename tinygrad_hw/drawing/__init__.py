@@ -34,7 +34,7 @@ def draw(
         ``stats``, ``saved``, ``bytes``, ``time`` (of computing it again), ``flops`` and ``source``
         (the line that recorded it, inside ``tg.debug()``). NaN, infinity, a dead relu, a vanished
         or exploded gradient and a parameter without gradient are always marked.
-    names : dict of tensors, or Module, optional
+    names : dict of tensors, arrays and modules, or a Module, optional
         Names besides those of tensors, of the parameters of modules, and of the caller's variables.
     depth : int, optional
         Modules that lie this deep are folded into one box each; 0 folds all.

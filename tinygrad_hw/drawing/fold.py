@@ -55,7 +55,7 @@ def contract(graph: Graph, parts: list[tuple[str, list[Vertex]]]) -> Graph:
             lines=(f"{len(ops)} ops",),
             facts=(("holds", _summary(nodes)), ("shape", _shape(ops[-1] if ops else nodes[-1]))),
             marks=tuple(dict.fromkeys(mark for v in nodes for mark in v.marks))[:3],
-            group=_shared_group(graph, nodes),
+            group=_shared_group(graph, ops or nodes),
             phase=nodes[0].phase,
             output=any(v.output for v in nodes),
         )
@@ -75,7 +75,7 @@ def contract(graph: Graph, parts: list[tuple[str, list[Vertex]]]) -> Graph:
 def _with_constants(
     graph: Graph, parts: list[tuple[str, list[Vertex]]]
 ) -> list[tuple[str, list[Vertex]]]:
-    """Add to each part the constants that nothing outside it uses."""
+    """Add to each part the constants without a name that nothing outside it uses."""
     part_of = {v.id: i for i, (_, nodes) in enumerate(parts) for v in nodes}
     users: dict[str, set[int]] = {}
     for edge in graph.edges:
@@ -83,7 +83,8 @@ def _with_constants(
     whole = [(title, list(nodes)) for title, nodes in parts]
     for vertex in graph.nodes:
         used_in = users.get(vertex.id, {-1})
-        if vertex.kind == "input" and vertex.id not in part_of and len(used_in) == 1:
+        nameless = vertex.kind == "input" and vertex.title == "constant"
+        if nameless and vertex.id not in part_of and len(used_in) == 1:
             (part,) = used_in
             if part >= 0:
                 whole[part][1].append(vertex)
@@ -174,7 +175,7 @@ def _fold_repeats(graph: Graph) -> Graph:
 
 
 def _signature(vertex: Vertex) -> str:
-    return f"{vertex.title}{_shape(vertex)}{vertex.output}{vertex.phase}"
+    return f"{vertex.title}{_shape(vertex)}{vertex.phase}"
 
 
 def _longest_run(words: list[str], start: int) -> tuple[int, int]:

@@ -1,0 +1,67 @@
+"""``tinygrad-hw doctor``: what is here, and how to get the rest."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import tinygrad_hw
+from tinygrad_hw.data.digits import cache_folder
+from tinygrad_hw.drawing.render import ADVICE, renderer
+
+EXTRAS = {
+    "data": ("pooch", "requests", "tqdm", "scikit-learn"),
+    "plot": ("matplotlib", "tqdm"),
+    "draw": ("pygraphviz",),
+    "fast": ("numba",),
+    "safetensors": ("safetensors",),
+    "test": ("pytest", "hypothesis"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add no options: it looks at everything."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what is here."""
+    numpy = importlib.metadata.version("numpy")
+    print(f"tinygrad_hw {tinygrad_hw.__version__}, Python {platform.python_version()}, ", end="")
+    print(f"NumPy {numpy}, {os.cpu_count()} cores")
+    print("\nextras:")
+    for extra, packages in EXTRAS.items():
+        found = {name: _version(name) for name in packages}
+        missing = [name for name, version in found.items() if version is None]
+        here = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+        advice = f'missing {", ".join(missing)}: pip install "tinygrad_hw[{extra}]"'
+        print(f"  {extra:12}{'; '.join(filter(None, [here, advice if missing else '']))}")
+    print("\ndrawing:")
+    print(f"  {renderer() or ADVICE}")
+    print("\ndata:")
+    for name, place in _places().items():
+        state = "not set" if place is None else f"{place} {_state(place)}"
+        print(f"  {name:20}{state}")
+    return 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _places() -> dict[str, Path | None]:
+    given = {name: os.environ.get(name) for name in ("TINYGRAD_HW_DATA", "TINYGRAD_HW_MNIST")}
+    places = {name: Path(value) if value else None for name, value in given.items()}
+    return {**places, "./data": Path("data"), "cache": cache_folder()}
+
+
+def _state(folder: Path) -> str:
+    if not folder.is_dir():
+        return "(no such folder)"
+    files = sorted(path.name for path in folder.iterdir() if path.suffix in (".npz", ".gz"))
+    return f"({', '.join(files) or 'no data files'})"

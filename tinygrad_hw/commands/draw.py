@@ -1,0 +1,81 @@
+"""``tinygrad-hw draw``: picture a model of the handout, or what a function of a file returns."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygrad_hw import models, ops
+from tinygrad_hw.commands import output_folder
+from tinygrad_hw.drawing import draw
+from tinygrad_hw.drawing.build import ORDERS, SHOWABLE
+from tinygrad_hw.graph import Handle
+from tinygrad_hw.tensor import Tensor
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "what",
+        help="mlp, cnn, or path.py:function, a function without arguments that returns a tensor",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="file to write, ending in svg, png, pdf, dot, html, json or txt"
+    )
+    parser.add_argument("--show", default="shape", help=f"comma-separated: {', '.join(SHOWABLE)}")
+    parser.add_argument("--order", choices=ORDERS, default="forward")
+    parser.add_argument("--direction", choices=("LR", "TB", "RL", "BT"), default="LR")
+    parser.add_argument("--depth", type=int, help="fold modules that lie this deep; 0 folds all")
+    parser.add_argument("--max-nodes", type=int, default=200, help="fold larger graphs")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the picture, or print it as text."""
+    outputs, names = _outputs(options.what)
+    graph = draw(
+        *outputs,
+        names=names,
+        show=[name.strip() for name in options.show.split(",") if name.strip()],
+        order=options.order,
+        direction=options.direction,
+        depth=options.depth,
+        max_nodes=options.max_nodes,
+    )
+    if options.out is None:
+        print(graph.text())
+        return 0
+    output_folder(options.out.parent)
+    print(f"wrote {graph.save(options.out)}")
+    return 0
+
+
+def handout_loss(model: Any) -> tuple[Any, dict[str, Any]]:
+    """Compute the loss of one of the handout's networks on noise; give it and names for draw."""
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.random((32, 14, 14), dtype=np.float32))
+    loss = ops.softmax_cross_entropy(model(images), rng.integers(0, 10, 32))
+    return loss, {"images": images, "loss": loss, "model": model}
+
+
+def _outputs(what: str) -> tuple[tuple[Any, ...], Any]:
+    if what in ("mlp", "cnn"):
+        model = models.MLP(rng=0) if what == "mlp" else models.CNN(rng=0)
+        loss, names = handout_loss(model)
+        return (loss,), names
+    path, _, function = what.rpartition(":")
+    if not path.endswith(".py") or not function:
+        raise ValueError(f"got {what!r}; want mlp, cnn or path.py:function")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    found = runpy.run_path(path).get(function)
+    if not callable(found):
+        raise ValueError(f"{path} has no function {function!r}")
+    result = found()
+    outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+    if not outputs or not all(isinstance(output, Handle) for output in outputs):
+        raise ValueError(f"{what} returned {type(result).__name__}; want a Tensor, or several")
+    return outputs, None
