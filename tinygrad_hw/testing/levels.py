@@ -23,15 +23,21 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Level:
-    """Outputs of a list of tensors, and the weights that make one number of them."""
+    """Outputs of a list of tensors, and the weights that make one number of them.
+
+    ``least`` is a bound below its magnitude: a derivative that vanishes by cancellation is rounded
+    relative to what it was derived from.
+    """
 
     outputs: Callable[[Sequence[Any]], list[Any]]
     weights: Sequence[Array]
+    least: float = 0.0
 
     def value(self, values: Sequence[Array]) -> tuple[float, float, float]:
         """Compute the number, its magnitude, and its rounding unit."""
         outputs = self.outputs([variable(x) for x in values])
-        return weigh([array_of(y) for y in outputs], self.weights)
+        value, magnitude, precision = weigh([array_of(y) for y in outputs], self.weights)
+        return value, max(magnitude, self.least), precision
 
     def along(self, values: Sequence[Array]) -> Callable[[Sequence[Array]], Any]:
         """Give the functions of one parameter along directions from a point."""
@@ -52,13 +58,14 @@ class Level:
         outputs = self.outputs(variables)
         return [array_of(g) for g in pulled(outputs, self.weights, variables)]
 
-    def next(self, direction: Sequence[Array]) -> Level:
+    def next(self, direction: Sequence[Array], magnitude: float = 0.0) -> Level:
         """Give the derivative along a direction."""
+        least = max(self.least, magnitude)
 
         def outputs(variables: Sequence[Any]) -> list[Any]:
             return pulled(self.outputs(variables), self.weights, variables, create_graph=True)
 
-        return Level(outputs, direction)
+        return Level(outputs, direction, least)
 
 
 def first_level(fn: Callable[..., Any], flat: Flat, weights: Sequence[Array]) -> Level:

@@ -192,7 +192,8 @@ def _judge(
     rounding = precision * magnitude / last
     left, right = _one_sided(centre, fine)
     gap, noise = abs(right - left), rounding * apart
-    error = abs(value - check) + 2 * rounding
+    # Errors of the two that happen to be alike would hide, were it not for the last term.
+    error = abs(value - check) + noise / 4
     if gap > 1e-3 * max(abs(left), abs(right)) + 1e3 * noise + 20 * error:
         # Too steep a bend for a smooth function, at the very point: a kink that nobody declared.
         return Slope("kink", (left + right) / 2, gap / 2, (left, right), kinks=2)
