@@ -96,7 +96,7 @@ class Graph:
     multiply ()
     ├─ x ()  parameter
     └─ x ()  above
-    1 op; 1 parameter in 1 tensor; 8 bytes kept for backward; 1 FLOP
+    1 op; 1 parameter in 1 tensor; 16 bytes kept for backward; 1 FLOP
     """
 
     nodes: tuple[Vertex, ...]
