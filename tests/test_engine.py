@@ -516,3 +516,10 @@ def test_needs_spares_the_gradient_that_nobody_wants():
     tg.grad(product(x, w), [w])
     product(x, w).backward()
     assert asked == [(False, True), (False, True), (True, True)]
+
+
+def test_a_tensor_of_one_entry_formats_as_its_number():
+    assert f"{tg.Tensor(2 / 3):.3f}, {tg.Tensor([[1.5]]):5.1f}|" == "0.667,   1.5|"
+    assert f"{tg.Tensor([1.0, 2.0])}" == "Tensor([1., 2.])"
+    with pytest.raises(ValueError, match="format"):
+        f"{tg.Tensor([1.0, 2.0]):.3f}"

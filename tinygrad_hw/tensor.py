@@ -195,6 +195,9 @@ class Tensor(Handle):
             parts.append("requires_grad=True")
         return f"Tensor({', '.join(parts)})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if self._data.size == 1 and spec else str(self), spec)
+
     def graph(self, **options: Any) -> Any:
         """Picture what this tensor was computed from, see :func:`tinygrad_hw.draw`."""
         from .drawing import draw
