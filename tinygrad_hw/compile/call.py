@@ -70,7 +70,15 @@ class _Caller:
         """Write the function."""
         results = self.executable.results
         reads = ", ".join(self.read(source) for source in self.program.inputs.values())
-        lines = [f"results = run({reads})", "if results is None:", "    return MISS"]
+        lines = [
+            # What goes wrong here goes wrong in the function too, which says it better.
+            "try:",
+            f"    results = run({reads})",
+            "except Exception:",
+            "    return MISS",
+            "if results is None:",
+            "    return MISS",
+        ]
         if results:
             lines.append(f"{''.join(f'v{i}, ' for i in results)} = results")
         for ref, value in self.program.checks:

@@ -433,7 +433,7 @@ class Pullback:
             )
         if self.executable is None:
             self.executable = self.call.backend(self.program)
-        values = self.executable.run(*residuals, g)
+        values = self.executable.run(*residuals, np.asarray(g))
         if values is None or not _hold(self.program, self.executable.results, values):
             return self.call.eagerly(self.output, self.parents, g, leaves)
         results = dict(zip(self.executable.results, values, strict=True))

@@ -66,26 +66,25 @@ def _border(w: Writer, i: Instruction) -> bool:
     n, height, width, c = x.shape
     zero = literal(0, w.dtype(i.out))
     rows, row = height + top + bottom, (width + left + right) * n
-    out = w.name("o")
     w.line(0, f"for c in range({c}):")
     w.line(1, f"for i in range({rows}):")
-    w.line(2, f"{out} = (c * {rows} + i) * {row}")
+    w.line(2, f"o = (c * {rows} + i) * {row}")
     outside = [f"i < {top}"] * bool(top) + [f"i >= {top + height}"] * bool(bottom)
     if outside:
         w.line(2, f"if {' or '.join(outside)}:")
         w.line(3, f"for k in range({row}):")
-        w.line(4, w.store(i.out, f"{out} + k", zero))
+        w.line(4, w.store(i.out, "o + k", zero))
         w.line(2, "else:")
     depth = 3 if outside else 2
     for start, count in ((0, left), (left + width, right)):
         if count:
             w.line(depth, f"for k in range({count * n}):")
-            w.line(depth + 1, w.store(i.out, f"{out} + {start * n} + k", zero))
+            w.line(depth + 1, w.store(i.out, f"o + {start * n} + k", zero))
     # Long runs of reads or of writes: images side by side, or pixels.
     source = _at(x, "k", f"i - {top}" if top else "i", "j", "c")
     w.line(depth, f"for j in range({width}):")
     w.line(depth + 1, f"for k in range({n}):")
-    place = f"{out} + (j + {left}) * {n} + k"
+    place = f"o + (j + {left}) * {n} + k"
     w.line(depth + 2, w.store(i.out, place, w.load(x.root, source)))
     return True
 
@@ -159,10 +158,10 @@ def _row(
             w.line(depth + 2, f"x{t} = {w.load(x.root, at)}")
         for o in range(len(filters)):
             zero = literal(0, w.dtype(i.out))
-            w.line(depth + 2, f"y{o} = {zero if first else w.load(i.out, f'q{o} + k')}")
+            sum_ = zero if first else w.load(i.out, f"q{o} + k")
             for t in range(size[0] * size[1]):
-                w.line(depth + 2, f"y{o} = plus(times(x{t}, w{o}_{t}), y{o})")
-            w.line(depth + 2, w.store(i.out, f"q{o} + k", f"y{o}"))
+                sum_ = f"plus(times(x{t}, w{o}_{t}), {sum_})"
+            w.line(depth + 2, w.store(i.out, f"q{o} + k", sum_))
 
 
 def _correlation_dw(w: Writer, i: Instruction) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from .program import Instruction, Ref, Spec
 from .scalars import cast, literal, spell
 
 Shape = tuple[int, ...]
+
+
+# Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
+_LOCAL = re.compile(r"\b(?:[cgijknoqy]|top|total|loss|wanted|cost|[ilpqrswxy]\d+(?:_\d+)?)\b")
 
 
 class Writer:
@@ -37,10 +42,15 @@ class Writer:
         """Add a line."""
         self.lines.append("    " * (depth + 1) + text)
 
-    def name(self, prefix: str) -> str:
-        """Give a name that is new."""
+    def end_node(self, start: int) -> None:
+        """Give the variables of the lines from ``start`` names that no other lines use.
+
+        Numba looks at every pair of assignments to one name.
+        """
         self.names += 1
-        return f"{prefix}{self.names}"
+        suffix = f"_{self.names}"
+        for k in range(start, len(self.lines)):
+            self.lines[k] = _LOCAL.sub(lambda m: m[0] + suffix, self.lines[k])
 
     def memory(self, root: int) -> str:
         """Name the flat memory of a value, and its number for the compiler."""
@@ -208,7 +218,7 @@ class _GroupWriter:
         return cast(self.reads[self.loads[key]], self.w.dtype(i), dtype)
 
     def write(self) -> None:
-        group, w = self.group, self.w
+        group = self.group
         for instruction in group.instructions:
             kind = group.sinks.get(instruction.out, "each")
             getattr(self, f"_{kind}")(instruction)
@@ -218,7 +228,6 @@ class _GroupWriter:
         if reference is None:
             reference = Operand(0, 0, (0,) * len(group.shape))
         self._emit(Nest(group.shape, self.operands, reference))
-        w.names += 1
 
     def _each(self, instruction: Instruction) -> None:
         specs, out = self.w.layout.program.specs, instruction.out

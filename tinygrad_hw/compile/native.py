@@ -520,11 +520,13 @@ class Plan:
         return w.load(place.root, str(place.offset))
 
     def _write_node(self, node: Node, w: Writer) -> None:
+        start = len(w.lines)
         if isinstance(node, Group):
             node.write(w)
         else:
             (instruction,) = node.instructions
             assert KERNELS[instruction.op.forward](w, instruction)
+        w.end_node(start)
 
     def _call_of(self, w: Writer, phase: Phase) -> list[str]:
         lines, head, arguments, signature = [], [], ["arena"], ["arena"]

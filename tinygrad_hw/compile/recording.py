@@ -26,6 +26,8 @@ from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # A value that is asked for here is asked for by the user; elsewhere in the package, by the engine.
 _FOR_USERS = tuple(str(_PACKAGE / part) for part in ("tensor.py", "training.py", "commands"))
+# Through these an index goes, whoever made it.
+_INDEXING = tuple(str(_PACKAGE / part) for part in ("tensor.py", "graph.py", "ops/index.py"))
 _NOT_FRAMES = (str(Path(np.__file__).parent), str(Path(__file__).resolve()))
 
 
@@ -363,7 +365,7 @@ class Recorder:
         masks = [x for x in refs_in((args[1:], params), Traced) if x.dtype == bool]
         if masks:
             # As many as are true: known only if the engine made the mask, as one-hot rows.
-            if not self._from_engine():
+            if not self._from_engine(_INDEXING):
                 self.refuse("x[mask], whose shape depends on values,", masks[0])
             count = np.count_nonzero(masks[0])  # type: ignore[call-overload]
             self.program.checks.append((self.ref(count), count.value[()]))
@@ -475,8 +477,8 @@ class Recorder:
 
     # --- Values that are asked for ------------------------------------------------------------
 
-    def _from_engine(self) -> bool:
-        file = _caller().f_code.co_filename
+    def _from_engine(self, through: tuple[str, ...] = ()) -> bool:
+        file = _caller(through).f_code.co_filename
         return file.startswith(str(_PACKAGE)) and not file.startswith(_FOR_USERS)
 
     def assumed(self, what: str, traced: Traced) -> Any:
@@ -491,7 +493,9 @@ class Recorder:
 
     def refuse(self, what: str, traced: Traced) -> Any:
         """Raise for a value that is asked for while it is not known."""
-        frame = _caller(user=True)
+        asked = _caller().f_code.co_name
+        what = {"__bool__": "bool()", "__float__": "float()", "__int__": "int()"}.get(asked, what)
+        frame = _caller((str(_PACKAGE),))
         kind = "number" if isinstance(traced, Number) else f"{traced.dtype}{list(traced.shape)}"
         raise CompileError(
             f"compile: {what} of a recorded {kind} at {frame.f_code.co_filename}:{frame.f_lineno}: "
@@ -558,9 +562,9 @@ def _real(tree_of_values: Any) -> Any:
     return map_refs(lambda traced: traced.value, tree_of_values, Traced)
 
 
-def _caller(user: bool = False) -> Any:
-    """The frame that asks: the first outside NumPy and this file, or outside the package."""
-    skipped = (*_NOT_FRAMES, str(_PACKAGE)) if user else _NOT_FRAMES
+def _caller(through: tuple[str, ...] = ()) -> Any:
+    """The frame that asks: the first outside NumPy, this file and those passed through."""
+    skipped = (*_NOT_FRAMES, *through)
     frame: Any = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
         frame = frame.f_back

@@ -62,7 +62,9 @@ class Straight:
         lines = [f"def run({', '.join(f'v{i}' for i in program.inputs)}):"]
         for i, array in program.constants.items():
             self._names[f"v{i}"] = array
-        lines += [f"    {line}" for line in self._body()]
+        # The walk back computes slopes that may be infinite where nothing asks for them.
+        lines.append("    with np.errstate(all='ignore'):")
+        lines += [f"        {line}" for line in [*self._body(), "pass"]]
         self.results = list(dict.fromkeys(program.results()))
         self.owned: set[int] = set()
         lines.append(f"    return ({''.join(f'v{i}, ' for i in self.results)})")
@@ -157,7 +159,7 @@ class Straight:
             if call is not None:
                 return str(call)
         if isinstance(op.forward, np.ufunc) and not params:
-            return f"{self._known(op.forward)}({', '.join([*shown, buffer(specs[out])])})"
+            return f"{self._known(op.forward)}({', '.join(shown)}, out={buffer(specs[out])})"
         named = [f"{key}={self._shown(value)}" for key, value in params.items()]
         call = f"{self._known(op.forward)}({', '.join([*shown, *named])})"
         if specs[out].order is None or isinstance(op.forward, np.ufunc):
@@ -181,7 +183,7 @@ def lasting(program: Program) -> set[int]:
 
 
 def _into_relu(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> str:
-    return f"np.maximum({args[0]}, 0, {buffer(spec)})"
+    return f"np.maximum({args[0]}, 0, out={buffer(spec)})"
 
 
 def _into_relu_grad(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:

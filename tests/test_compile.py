@@ -1,0 +1,505 @@
+"""A compiled function computes what the function computes, and runs only where it fits."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+from tinygrad_hw.compile import CompileError
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=["numpy", "numba"], scope="module")
+def backend(request, tmp_path_factory):
+    if request.param == "numba":
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+        patch = pytest.MonkeyPatch()
+        patch.setenv("TINYGRAD_HW_CACHE", str(tmp_path_factory.mktemp("native")))
+        yield "numba"
+        patch.undo()
+    else:
+        yield "numpy"
+
+
+class Net(tg.nn.Module):
+    """Convolution, dropout if asked for, a hidden layer."""
+
+    def __init__(self, seed=0, dtype=np.float32, p=0.0):
+        rng = np.random.default_rng(seed)
+        self.conv = tg.nn.Conv2d(1, 2, 3, padding="same", rng=rng, dtype=dtype)
+        self.hidden = tg.nn.Linear(18, 5, rng=rng, dtype=dtype)
+        self.out = tg.nn.Linear(5, 3, rng=rng, dtype=dtype)
+        self.dropout = tg.nn.Dropout(p, rng=seed)
+
+    def forward(self, x):
+        x = tg.max_pool2d(tg.relu(self.conv(x)), 2)
+        x = tg.tanh(self.hidden(tg.reshape(x, (len(x), 18))))
+        return self.out(self.dropout(x))
+
+
+def training(make_optimizer, *, seed=0, dtype=np.float32, p=0.0):
+    model = Net(seed, dtype, p)
+    optimizer = make_optimizer(model.parameters())
+
+    def step(x, labels):
+        optimizer.zero_grad()
+        loss = tg.softmax_cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, optimizer, step
+
+
+def batch(n=4, dtype=np.float32, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 6, 6, 1)).astype(dtype), rng.integers(0, 3, n)
+
+
+def assert_same_parameters(one, two, rtol):
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=rtol, atol=rtol)
+        np.testing.assert_allclose(a.grad, b.grad, rtol=rtol, atol=rtol)
+        assert a.grad.dtype == a.dtype
+        assert a.grad.shape == a.shape
+
+
+# --- Training steps -----------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "sgd": lambda p: tg.optim.SGD(p, lr=0.1),
+    "nesterov": lambda p: tg.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adamw": lambda p: tg.optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: tg.optim.RMSprop(p, lr=0.01),
+    "lion": lambda p: tg.optim.Lion(p, lr=0.001),
+    "adam": lambda p: tg.optim.Adam(p, lr=0.01, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_steps_equal_eager_while_the_rate_changes(name, backend):
+    if backend == "numba" and name not in ("sgd", "adamw"):
+        pytest.skip("native code of every optimiser takes long to compile")
+    eager = training(OPTIMIZERS[name], dtype=np.float64)
+    compiled = training(OPTIMIZERS[name], dtype=np.float64)
+    step = tg.compile(compiled[2], backend=backend)
+    schedules = [tg.optim.Cosine(run[1], total=10) for run in (eager, compiled)]
+    for i in range(6):
+        x, labels = batch(dtype=np.float64, seed=i)
+        assert step(x, labels).item() == pytest.approx(eager[2](x, labels).item(), rel=1e-9)
+        for schedule in schedules:
+            schedule.step()
+    assert_same_parameters(eager[0], compiled[0], 1e-8)
+    assert eager[1].steps == compiled[1].steps == 6
+    # Once without gradients and memory, once with them.
+    assert len(step.programs) == 2
+
+
+def test_float32_stays_float32(backend):
+    eager, compiled = (training(OPTIMIZERS["sgd"]) for _ in range(2))
+    step = tg.compile(compiled[2], backend=backend)
+    for i in range(4):
+        loss, expected = step(*batch(seed=i)), eager[2](*batch(seed=i))
+        assert loss.dtype == np.float32
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert_same_parameters(eager[0], compiled[0], 1e-4)
+    assert all(p.dtype == np.float32 for p in compiled[0].parameters())
+
+
+def test_other_shapes_and_dtypes_record_again_and_are_right():
+    eager, compiled = (training(OPTIMIZERS["sgd"]) for _ in range(2))
+    step = tg.compile(compiled[2])
+    for n, dtype in [(4, "f4"), (1, "f4"), (4, "f4"), (3, "f8"), (1, "f4"), (3, "f8")]:
+        x, labels = batch(n, dtype, seed=n)
+        assert step(x, labels).item() == pytest.approx(eager[2](x, labels).item(), rel=1e-4)
+    assert "argument 0 was ndarray (4, 6, 6, 1) float32" in step.explain()
+
+
+def test_dropout_draws_anew_as_eager_does(backend):
+    eager, compiled = (training(OPTIMIZERS["sgd"], p=0.5) for _ in range(2))
+    step = tg.compile(compiled[2], backend=backend)
+    losses = [step(*batch()).item() for _ in range(4)]
+    assert losses == pytest.approx([eager[2](*batch()).item() for _ in range(4)], rel=1e-4)
+
+
+def test_eval_mode_records_again():
+    model = Net(p=0.5)
+    predict = tg.compile(lambda x: model(x))
+    x = batch()[0]
+    first, second = predict(x).numpy(), predict(x).numpy()
+    assert not np.array_equal(first, second)
+    model.eval()
+    np.testing.assert_allclose(predict(x).numpy(), model(x).numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(predict(x).numpy(), predict(x).numpy())
+
+
+def test_batch_norm_updates_its_running_averages(backend):
+    layers = [tg.nn.BatchNorm(3) for _ in range(2)]
+    f = tg.compile(lambda x: layers[0](x).sum(), backend=backend)
+    for i in range(4):
+        x = np.random.default_rng(i).normal(size=(8, 3)).astype(np.float32)
+        np.testing.assert_allclose(f(x).item(), layers[1](x).sum().item(), atol=1e-4)
+    np.testing.assert_allclose(layers[0].running_var.numpy(), layers[1].running_var.numpy(), 1e-5)
+
+
+def test_a_diverged_step_is_left_to_the_function():
+    def run(compiled):
+        w = tg.Tensor([1.0, 4.0], requires_grad=True)
+
+        def step(x):
+            w.grad = None
+            loss = tg.where(x > 0, tg.sqrt(w * x), 0.0).sum()
+            loss.backward()
+            return loss
+
+        f = tg.compile(step) if compiled else step
+        for x in ([1.0, 2.0], [1.0, 2.0], [0.0, 2.0], [1.0, 0.0]):
+            f(np.array(x))
+        return w.grad
+
+    np.testing.assert_array_equal(run(True), run(False))
+
+
+def test_labels_out_of_range_raise_as_always():
+    _, _, step = training(OPTIMIZERS["sgd"])
+    compiled = tg.compile(step)
+    x, labels = batch()
+    for _ in range(3):
+        compiled(x, labels)
+    with pytest.raises(IndexError, match="label 7"):
+        compiled(x, labels * 0 + 7)
+
+
+def test_parameters_written_between_calls_are_read_again(backend):
+    model, _, step = training(OPTIMIZERS["sgd"])
+    other, _, eager = training(OPTIMIZERS["sgd"])
+    compiled = tg.compile(step, backend=backend)
+    for i in range(4):
+        assert compiled(*batch()).item() == pytest.approx(eager(*batch()).item(), rel=1e-4)
+        for m in (model, other):
+            m.load_state_dict(Net(seed=i).state_dict())
+
+
+# --- Functions ----------------------------------------------------------------------------------
+
+
+def test_decorator_with_and_without_arguments():
+    @tg.compile
+    def double(x):
+        return x * 2
+
+    @tg.compile(backend="numpy", limit=3)
+    def triple(x):
+        """Three times."""
+        return x * 3
+
+    for _ in range(2):
+        assert double(tg.Tensor(2.0)).item() == 4.0
+        assert triple(tg.Tensor(2.0)).item() == 6.0
+    assert triple.__name__ == "triple"
+    assert triple.__doc__ == "Three times."
+
+
+def test_structures_go_in_and_out():
+    f = tg.compile(lambda d, *, k: {"sum": d["a"] + d["b"][0], "rest": (k, d["a"] * k)})
+    for i in range(3):
+        a, b = tg.Tensor([1.0 + i]), tg.Tensor([2.0])
+        y = f({"a": a, "b": [b]}, k=2)
+        assert y["sum"].tolist() == [3.0 + i]
+        assert y["rest"][0] == 2
+        assert y["rest"][1].tolist() == [2.0 + 2 * i]
+    assert len(f.programs) == 1
+
+
+def test_arrays_in_arrays_out():
+    f = tg.compile(lambda x: np.tanh(x).sum(axis=0) + x[0])
+    for i in range(3):
+        x = np.arange(6.0).reshape(2, 3) + i
+        y = f(x)
+        assert type(y) is np.ndarray
+        np.testing.assert_allclose(y, np.tanh(x).sum(axis=0) + x[0])
+
+
+def test_gradients_flow_through_a_compiled_function(backend):
+    w = tg.Tensor(RNG.normal(size=(3, 2)), requires_grad=True)
+    f = tg.compile(lambda x: (tg.tanh(x @ w), (x * x).sum()), backend=backend)
+    for i in range(3):
+        x = tg.Tensor(np.random.default_rng(i).normal(size=(4, 3)), requires_grad=True)
+        y, z = f(x)
+        w.grad = None
+        (y.sum() * 2 + z * y[0, 0]).backward()
+        got = w.grad, x.grad
+        w.grad = x.grad = None
+        y, z = tg.tanh(x @ w), (x * x).sum()
+        (y.sum() * 2 + z * y[0, 0]).backward()
+        np.testing.assert_allclose(got[0], w.grad, rtol=1e-12)
+        np.testing.assert_allclose(got[1], x.grad, rtol=1e-12)
+
+
+def test_gradients_through_dropout_use_the_mask_of_the_call():
+    rng = np.random.default_rng(0)
+    f = tg.compile(lambda x: tg.dropout(x, 0.5, rng))
+    for _ in range(3):
+        x = tg.Tensor(np.ones(50), requires_grad=True)
+        y = f(x)
+        y.sum().backward()
+        np.testing.assert_array_equal(x.grad, y.numpy())
+
+
+def test_second_derivatives_say_what_to_do():
+    x = tg.Tensor(1.0, requires_grad=True)
+    y = tg.compile(lambda x: x * x * x)(x)
+    with pytest.raises(tg.GraphError, match="compile the function that computes"):
+        tg.grad(y, x, create_graph=True)
+    second = tg.compile(tg.grad(tg.grad(lambda x: x * x * x)))
+    assert [second(2.0).item(), second(2.0).item()] == [12.0, 12.0]
+
+
+def test_an_object_method():
+    class Trainer:
+        def __init__(self, start):
+            self.w = tg.Tensor(start, requires_grad=True)
+            self.seen = []
+
+        @tg.compile
+        def step(self, x):
+            self.w.grad = None
+            loss = self.w * self.w * x
+            loss.backward()
+            return loss
+
+    one, two = Trainer(1.0), Trainer(3.0)
+    for _ in range(3):
+        assert one.step(np.array(1.0)).item() == 1.0
+        assert two.step(np.array(1.0)).item() == 9.0
+        one.seen.append(1)
+    assert one.w.grad == 2.0
+    assert two.w.grad == 6.0
+    assert "1 recorded" not in repr(Trainer.step)
+
+
+# --- What recording could get wrong ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "use"),
+    [
+        ("bool", lambda y: 1 if y > 0 else 2),
+        ("float", lambda y: float(y)),
+        ("item", lambda y: y.item()),
+        ("print", lambda y: print(y)),
+        ("print", lambda y: f"{y}"),
+        ("tolist", lambda y: y.tolist()),
+        ("asarray", lambda y: np.asarray(y)),
+    ],
+)
+def test_values_that_are_asked_for_raise_with_the_reason_and_the_line(what, use):
+    f = tg.compile(lambda x: use(x * 2))
+    with pytest.raises(CompileError, match=rf"{what}.*test_compile.py:\d+.*recorded once"):
+        f(tg.Tensor(1.0))
+
+
+def test_a_failed_recording_changes_nothing():
+    w = tg.Tensor([1.0, 2.0], requires_grad=True)
+    optimizer = tg.optim.SGD([w], lr=0.5, momentum=0.9)
+
+    def step(x):
+        loss = (w * x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    with pytest.raises(CompileError):
+        tg.compile(step)(np.ones(2))
+    assert w.tolist() == [1.0, 2.0]
+    assert type(w.numpy()) is np.ndarray
+    assert w.grad is None
+    assert optimizer.steps == 0
+    assert optimizer.memory == [{}]
+    assert optimizer.lr == 0.5
+
+
+def test_a_python_counter_is_never_frozen():
+    calls = []
+
+    @tg.compile(limit=3)
+    def f(x):
+        calls.append(1)
+        return x * len(calls)
+
+    with pytest.warns(RuntimeWarning, match="recorded 3 times.*length of calls"):
+        values = [f(tg.Tensor(1.0)).item() for _ in range(6)]
+    assert values == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_input_used_twice():
+    f = tg.compile(lambda a, b: a * b + a)
+    x, y = tg.Tensor(3.0), tg.Tensor(5.0)
+    assert [f(x, x).item(), f(x, x).item()] == [12.0, 12.0]
+    assert [f(x, y).item(), f(y, x).item(), f(x, x).item()] == [18.0, 20.0, 12.0]
+
+
+def test_gradients_of_an_input_used_twice():
+    f = tg.compile(lambda a, b: a * b)
+    x, y = (tg.Tensor(v, requires_grad=True) for v in (3.0, 5.0))
+    for a, b, expected in [(x, y, 5.0), (x, x, 6.0), (x, y, 5.0)]:
+        x.grad = y.grad = None
+        f(a, b).backward()
+        assert x.grad == expected
+
+
+def test_an_input_mutated_between_calls():
+    x = np.ones(3)
+    f = tg.compile(lambda x: (x * 2).sum())
+    for i in range(3):
+        x[0] = i
+        assert f(x) == 2 * (i + 2)
+
+
+def test_an_input_mutated_by_the_function():
+    def f(x):
+        x += 1
+        return x * 2
+
+    compiled = tg.compile(f)
+    for _ in range(3):
+        x = np.zeros(2)
+        np.testing.assert_array_equal(compiled(x), [2, 2])
+        np.testing.assert_array_equal(x, [1, 1])
+
+
+def test_a_closure_over_a_changed_tensor(backend):
+    scale = tg.Tensor([1.0, 2.0])
+    f = tg.compile(lambda x: (x * scale).sum(), backend=backend)
+    x = np.ones(2)
+    for i in range(4):
+        scale.data[0] = i
+        assert f(x).item() == i + 2
+    scale = tg.Tensor([5.0, 5.0])
+    assert f(x).item() == 10.0
+
+
+def test_a_closure_over_a_changed_array_and_number():
+    array, number = np.ones(2), 3.0
+    f = tg.compile(lambda x: x * array * number)
+    assert f(np.ones(2)).tolist() == [3, 3]
+    array[0] = 7
+    assert f(np.ones(2)).tolist() == [21, 3]
+    number = 1.0
+    assert f(np.ones(2)).tolist() == [7, 1]
+
+
+def test_outputs_are_kept_across_calls(backend):
+    w = tg.Tensor(np.ones(3), requires_grad=True)
+
+    def f(x):
+        w.grad = None
+        y = tg.tanh(w * x)
+        y.sum().backward()
+        return y, y[:2], w * 1.0, w
+
+    compiled = tg.compile(f, backend=backend)
+    kept = []
+    for i in range(4):
+        y, part, _, _ = compiled(np.full(3, float(i)))
+        kept.append((i, y.numpy(), y, part, w.grad))
+    for i, copy, y, part, gradient in kept:
+        np.testing.assert_array_equal(y.numpy(), copy)
+        np.testing.assert_array_equal(part.numpy(), copy[:2])
+        np.testing.assert_allclose(gradient, i * (1 - np.tanh(i) ** 2))
+    assert not np.shares_memory(kept[-1][2].numpy(), kept[-2][2].numpy())
+
+
+def test_a_returned_parameter_is_what_it_was():
+    w = tg.Tensor([1.0], requires_grad=True)
+    optimizer = tg.optim.SGD([w], lr=1.0)
+
+    @tg.compile
+    def step(x):
+        optimizer.zero_grad()
+        before = w.detach()
+        (w * x).sum().backward()
+        optimizer.step()
+        return before
+
+    kept = [step(np.ones(1)) for _ in range(4)]
+    assert [t.item() for t in kept] == [1.0, 0.0, -1.0, -2.0]
+
+
+def test_random_numbers_of_numpy_raise():
+    rng = np.random.default_rng(0)
+    with pytest.raises(CompileError, match="random numbers"):
+        tg.compile(lambda x: x * rng.normal(size=3))(tg.Tensor(np.ones(3)))
+
+
+def test_a_shape_that_depends_on_values_raises():
+    with pytest.raises(CompileError, match="shape depends on values"):
+        tg.compile(lambda x: x[x > 0].sum())(tg.Tensor([1.0, -1.0]))
+
+
+def test_gradients_add_up_without_zero_grad():
+    w = tg.Tensor([2.0], requires_grad=True)
+
+    @tg.compile
+    def step(x):
+        loss = (w * w * x).sum()
+        loss.backward()
+        return loss
+
+    for i in range(1, 5):
+        step(np.ones(1))
+        assert w.grad.tolist() == [4.0 * i]
+
+
+def test_plain_updates_without_an_optimizer(backend):
+    w, b = tg.Tensor([1.0, 2.0], requires_grad=True), tg.Tensor(0.5, requires_grad=True)
+
+    def step(x):
+        w.grad = b.grad = None
+        loss = ((w * x + b) ** 2).sum()
+        loss.backward()
+        with tg.no_grad():
+            w[...] = w - 0.1 * w.grad
+        b.data -= 0.1 * b.grad
+        return loss
+
+    compiled = tg.compile(step, backend=backend)
+    losses = [compiled(np.ones(2)).item() for _ in range(4)]
+    w, b = tg.Tensor([1.0, 2.0], requires_grad=True), tg.Tensor(0.5, requires_grad=True)
+    assert losses == pytest.approx([step(np.ones(2)).item() for _ in range(4)], rel=1e-12)
+
+
+def test_an_unknown_backend_and_a_missing_function():
+    with pytest.raises(ValueError, match="numpy.*numba"):
+        tg.compile(lambda x: x, backend="cuda")
+    with pytest.raises(TypeError, match="want a function"):
+        tg.compile(3)
+
+
+def test_explain_shows_the_program():
+    f = tg.compile(lambda x: tg.exp(x) + tg.exp(x))
+    for _ in range(3):
+        f(tg.Tensor([0.0]))
+    text = f.explain()
+    assert text.count("exp(") == 1
+    assert "add(" in text
+    assert "buffers" in text
+    assert len(f.programs[0].instructions) == 2
+
+
+def test_compile_inside_compile_is_one_program():
+    inner = tg.compile(lambda x: x * 2)
+    outer = tg.compile(lambda x: inner(x) + 1)
+    assert [outer(tg.Tensor(1.0)).item(), outer(tg.Tensor(2.0)).item()] == [3.0, 5.0]
+    assert len(outer.programs[0].instructions) == 2
+    assert not inner.programs
+
+
+def test_no_warning_in_ordinary_use():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        f = tg.compile(lambda x: x / 2)
+        assert [f(tg.Tensor(v)).item() for v in (2.0, 4.0, 6.0)] == [1.0, 2.0, 3.0]
