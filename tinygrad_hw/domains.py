@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -76,7 +76,11 @@ class Domain:
 
 
 def shape(draw: Draw, min_dims: int = 0, max_dims: int = 3, max_side: int = 4) -> tuple[int, ...]:
-    """Choose a shape."""
+    """Choose a shape; a source that knows of fitting ones may offer them itself."""
+    offer = getattr(draw, "shape", None)
+    known = None if offer is None else offer(min_dims, max_dims, max_side)
+    if known is not None:
+        return cast(tuple[int, ...], known)
     return tuple(draw.integer(1, max_side) for _ in range(draw.integer(min_dims, max_dims)))
 
 

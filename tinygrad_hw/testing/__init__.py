@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .check import blame, check_gradients, check_pair
 from .oracle import Estimate, numeric_gradient
 from .report import Check, Culprit, Entry, GradientError, GradientReport
+
+if TYPE_CHECKING:
+    from .suite import gradients_match, load_profile, op_suite
 
 __all__ = [
     "Check",
@@ -16,5 +21,19 @@ __all__ = [
     "blame",
     "check_gradients",
     "check_pair",
+    "gradients_match",
+    "load_profile",
     "numeric_gradient",
+    "op_suite",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # What needs Hypothesis is loaded when asked for, so that a check alone does not.
+    import importlib
+
+    if name in ("gradients_match", "load_profile", "op_suite"):
+        return getattr(importlib.import_module(".suite", __name__), name)
+    if name in ("strategies", "machine"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
