@@ -15,12 +15,10 @@ writes ``mlp.npz``, ``cnn.npz`` and, where matplotlib is installed, the figures 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,9 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, Any]
 Pair = int | tuple[int, int]
 Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
@@ -812,6 +809,8 @@ def save_weights(path: str | Path, **weights: Array) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to ``path`` once it is written."""
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(descriptor)
     try:
@@ -1357,6 +1356,8 @@ def train_and_test(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and test both networks on the course's data; write weights and figures."""
+    import argparse
+
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--data", type=Path, help="folder of mnist_train.npz and mnist_test.npz")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the results")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -67,8 +66,7 @@ def finite(low: float, high: float) -> tuple[float, float]:
     return low, (low + 4.0 + 2.0 * (low == -3.0) if math.isinf(high) else high)
 
 
-@dataclass(frozen=True)
-class Domain:
+class Domain(NamedTuple):
     """The calls of a primitive that are defined and smooth, off its kinks."""
 
     text: str

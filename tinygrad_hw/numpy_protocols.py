@@ -6,7 +6,6 @@ says what to use instead; none falls back to the bare array, which would lose th
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import numpy as np
@@ -154,6 +153,8 @@ def _op(name: str) -> Any:
 
 
 def _advice(name: str) -> str:
+    import difflib
+
     close = difflib.get_close_matches(name, [n for n in dir(ops) if n.islower()], n=1, cutoff=0.8)
     similar = f"use tg.{close[0]}, or " if close and not close[0].startswith("_") else ""
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +107,8 @@ def _numeric(name: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    import zipfile  # Not at the top: it would be a third of the time to import the package.
+
     # np.savez stamps its members with the time; the same state should give the same bytes.
     with zipfile.ZipFile(path, "w") as file:
         for name, array in arrays.items():

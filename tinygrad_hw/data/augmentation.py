@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-Rng = int | np.random.Generator | None
+Rng: TypeAlias = "int | np.random.Generator | None"
 
 
 def mini_batches(

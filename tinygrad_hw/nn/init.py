@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-Rng = int | np.random.Generator | None
+Rng: TypeAlias = "int | np.random.Generator | None"
 
 
 def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:

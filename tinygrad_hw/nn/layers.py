@@ -7,7 +7,7 @@ one Generator to all layers of a model, since layers that get the same int get t
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -37,7 +37,7 @@ __all__ = [
     "Tanh",
 ]
 
-Rng = int | np.random.Generator | None
+Rng: TypeAlias = "int | np.random.Generator | None"
 Pair = int | tuple[int, int]
 
 

@@ -1,0 +1,27 @@
+"""What importing the package brings in: NumPy, and nothing that takes its time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = {
+    "argparse", "difflib", "numpy.random", "tempfile", "zipfile", "dataclasses", "hypothesis",
+    "matplotlib", "graphviz", "pygraphviz", "numba", "sklearn", "pooch", "tqdm", "requests",
+    "tinygrad_hw.data", "tinygrad_hw.drawing", "tinygrad_hw.testing", "tinygrad_hw.compile",
+}  # fmt: skip
+
+
+def test_import_brings_in_numpy_and_nothing_heavy():
+    code = (
+        "import sys, numpy; before = set(sys.modules); import tinygrad_hw;"
+        "print(*(set(sys.modules) - before))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) & HEAVY == set()
+
+
+def test_every_exported_name_is_there():
+    code = "import tinygrad_hw as tg; print(*(n for n in tg.__all__ if not hasattr(tg, n)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
