@@ -220,3 +220,10 @@ def test_assignment_makes_a_new_node_and_is_differentiable():
     (before.sum() + y.sum()).backward()
     np.testing.assert_array_equal(x.grad, [8 + 2, 16, 24])
     np.testing.assert_array_equal(v.grad, [1, 6, 6])
+
+
+def test_a_power_of_0_has_a_derivative_by_the_exponent_in_its_slope():
+    # d/da a**b = b a**(b - 1), of which the derivative by b at b = 0 is 1/a.
+    mixed = tg.grad(lambda b: tg.grad(lambda a: (a**b).sum())(np.array([2.0])).sum())
+    np.testing.assert_allclose(mixed(np.array([0.0])).numpy(), [0.5])
+    assert tg.grad(lambda a: (a ** tg.Tensor([0.0, 0.0])).sum())([0.0, 1e-320]).tolist() == [0, 0]

@@ -160,8 +160,9 @@ def _power_by_base(a, b):
     # The exponent 0 - 1 would divide by zero at the base 0, where the factor 0 must win.
     if isinstance(b, (int, float)):
         return b * power(a, b - 1) if b != 0 else a * 0
-    zero = equal(b, 0)
-    return where(zero, 0, b * power(where(zero, 1, a), b - 1))
+    # Elsewhere b = 0 is no exception: the derivative by b is a**-1 there.
+    origin = logical_and(isinf(1 / a), equal(b, 0))
+    return b * power(where(origin, 1, a), b - 1)
 
 
 # --- Powers and logarithms --------------------------------------------------------------------
