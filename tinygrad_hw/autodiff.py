@@ -99,6 +99,8 @@ def _seed(y: Any, cotangent: Any, op: str) -> Any:
             f"{op}: the cotangent has shape {seed.shape}, the output {data.shape}; want the same"
         )
     if seed.dtype != data.dtype:
+        if seed.dtype.kind not in "fiub":
+            raise TypeError(f"{op}: the cotangent is of dtype {seed.dtype}; want real numbers")
         seed = cast(seed, dtype=data.dtype)
     return seed
 

@@ -1,6 +1,13 @@
 """The errors of the engine; each also belongs to the built-in class that NumPy would raise."""
 
+from __future__ import annotations
+
+import functools
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 
 class Failed(Exception):
@@ -35,3 +42,36 @@ class GraphError(RuntimeError):
 
 class MissingRuleError(TypeError):
     """An operation on tensors without a rule for its gradient."""
+
+
+def about_call(
+    error: Exception, op: str, values: Sequence[Any], params: Mapping[str, Any]
+) -> Failed:
+    """Make the error that says which op failed on what, of an error in its forward."""
+    shapes = [str(np.shape(value)) for value in values]
+    text = str(error)
+    strange = [value for value in values if _is_strange(value)]
+    if "broadcast together" in text:
+        text = f"shapes {' and '.join(shapes)} do not broadcast; want equal sides, or sides of 1"
+    elif strange:
+        error = TypeError()
+        text = f"got {reprlib.repr(strange[0])}; want numbers, arrays or tensors"
+    elif not isinstance(error, ShapeError) and not any(shape in text for shape in shapes):
+        extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
+        text += f" (arguments of shape {', '.join(shapes)}{extra})"
+    kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
+    return _with_graph(kind)(f"{op}: {text}")
+
+
+def _is_strange(value: Any) -> bool:
+    """Tell whether an argument is nothing that one computes with."""
+    if value is None or isinstance(value, (str, bytes, dict)):
+        return True
+    return isinstance(value, np.ndarray) and value.dtype.kind not in "fiubc"
+
+
+@functools.cache
+def _with_graph(kind: type[Exception]) -> type[Failed]:
+    """Make the error of that kind that also has ``.graph``."""
+    return type(kind.__name__, (Failed, kind), {"__module__": kind.__module__})

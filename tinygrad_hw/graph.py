@@ -11,10 +11,8 @@ cycles and its memory goes when the last tensor does.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
-import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .errors import Failed, ShapeError
+from .errors import about_call
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -302,6 +300,8 @@ class Primitive:
             y = self.forward(*values, **params)
         except (ValueError, TypeError, IndexError) as error:
             raise _explained(error, self, args, params) from error
+        if type(y) is tuple:
+            raise _several(self, y)
         if not traced:
             # NumPy makes scalars of 0-d results. Arrays give arrays, as scalars give scalars.
             return np.asarray(y) if type(y) is not _ndarray and _any_array(values) else y
@@ -376,6 +376,8 @@ class Unary(Primitive):
         node.params = _NO_PARAMS
         node.output = y if self.keeps_output else None
         if type(y) is not _ndarray:
+            if type(y) is tuple:
+                raise _several(self, y)
             y = _asarray(y)
             value = value[()]
         node.inputs = (value,) if self.keeps_all else None
@@ -423,6 +425,8 @@ class Binary(Primitive):
         node.params = _NO_PARAMS
         node.output = y if self.keeps_output else None
         if type(y) is not _ndarray:
+            if type(y) is tuple:
+                raise _several(self, y)
             y = _asarray(y)
             if type(left) is _ndarray:
                 left = left[()]
@@ -558,18 +562,27 @@ def _parent(arg: Any) -> Any:
         return arg._node or constant_of(arg)
     if type(arg) is float or type(arg) is int:
         return arg
-    return Constant(np.asarray(arg)) if isinstance(arg, _ARRAYS) else arg
+    return _constant(np.asarray(arg)) if isinstance(arg, _ARRAYS) else arg
 
 
 def constant_of(handle: Handle) -> Constant:
     """Give the node that stands for a constant tensor, always the same one."""
     if handle._constant is None:
-        handle._constant = Constant(handle._data)
+        handle._constant = _constant(handle._data)
     return handle._constant
 
 
+def _constant(value: Any) -> Constant:
+    if value.dtype.kind == "c":
+        raise TypeError(
+            f"gradients are of real numbers; got a constant of dtype {value.dtype}: compute with "
+            "its .real and .imag"
+        )
+    return Constant(value)
+
+
 _SEQUENCES = (list, tuple)
-_ARRAYS = (np.ndarray, np.generic, list, tuple)
+_ARRAYS = (np.ndarray, np.generic, list, tuple, complex)
 
 
 def _any_array(values: Any) -> bool:
@@ -577,27 +590,18 @@ def _any_array(values: Any) -> bool:
 
 
 def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Exception:
-    """Say which op failed on what; a ValueError about shapes becomes a ShapeError."""
-    shapes = [str(np.shape(_value(arg))) for arg in args]
-    text = str(error)
-    if "broadcast together" in text:
-        text = f"shapes {' and '.join(shapes)} do not broadcast; want equal sides, or sides of 1"
-    if not all(shape in text for shape in shapes):
-        extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
-        text += f" (arguments of shape {', '.join(shapes)}{extra})"
-    message = f"{op.name}: {text}"
-    kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
-    kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
-    explained = _with_graph(kind)(message)
+    """Say which op failed on what, with the nodes it was called on."""
+    explained = about_call(error, op.name, [_value(arg) for arg in args], params)
     explained.op = op.name
     explained.parents = tuple(_parent(arg) for arg in args)
     return explained
 
 
-@functools.cache
-def _with_graph(kind: type[Exception]) -> type[Failed]:
-    """Make the error of that kind that also has ``.graph``."""
-    return type(kind.__name__, (Failed, kind), {"__module__": kind.__module__})
+def _several(op: Primitive, y: Any) -> Exception:
+    return TypeError(
+        f"{op.name}: the forward returned a tuple of {len(y)}; want one array: make one primitive "
+        "of each, or stack them"
+    )
 
 
 def _value(arg: Any) -> Any:

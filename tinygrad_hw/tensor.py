@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +62,7 @@ class Tensor(Handle):
         if isinstance(values, Recorded):
             self._data = values.copy() if dtype is None else values.astype(dtype)
         else:
-            self._data = np.array(values, dtype=dtype)
-        if self._data.dtype.kind not in "fiubc":
-            raise TypeError(f"Tensor: got data of dtype {self._data.dtype}; want numbers")
+            self._data = _numbers(values, dtype)
         self._node = self._constant = None
         if requires_grad:
             self.requires_grad = True
@@ -393,6 +392,19 @@ def _constants(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_constants(part) for part in index)
     return index._data if isinstance(index, Handle) else index
+
+
+def _numbers(values: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    """Copy numbers, or lists of them, to an array."""
+    try:
+        array = np.array(values, dtype=dtype)
+    except ValueError:
+        raise ShapeError(
+            f"Tensor: {reprlib.repr(values)} is no array; want lists of equal length, of numbers"
+        ) from None
+    if array.dtype.kind not in "fiubc":
+        raise TypeError(f"Tensor: got {reprlib.repr(values)} of dtype {array.dtype}; want numbers")
+    return array
 
 
 def _place(array: Any) -> Any:

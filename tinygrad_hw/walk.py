@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -101,11 +102,16 @@ def _walk(
             if node.primitive is None or not beyond:
                 continue
         parents = node.parents
-        pulled = _apply_rule(node, g, useful, create_graph)
-        if len(pulled) != len(parents):
+        try:
+            pulled = _apply_rule(node, g, useful, create_graph)
+            fits = len(pulled) == len(parents)
+        except (TypeError, AttributeError) as error:
+            _explain(error, node)
+            raise
+        if not fits:
             raise TypeError(
-                f"{op_name(node)}: its rule returned {len(pulled)} cotangents for {len(parents)} "
-                "inputs; want one each, None for zero"
+                f"{op_name(node)}: its rule returned {_count(pulled)} for {len(parents)} inputs; "
+                "want a tuple with one each, None for zero"
             )
         for parent, cotangent in zip(parents, pulled):  # noqa: B905 (strict= costs time)
             if cotangent is None or type(parent) not in VARIABLES:
@@ -155,6 +161,26 @@ def _apply_rule(node: Node, g: Any, useful: set[Node] | None, create_graph: bool
     if node.extras is not None and "where" in node.extras:
         _check_finite(node, g, pulled)
     return pulled
+
+
+def _count(pulled: Any) -> str:
+    if isinstance(pulled, (tuple, list)):
+        return f"{len(pulled)} cotangents"
+    return f"a {type(pulled).__name__}"
+
+
+def _explain(error: Exception, node: Node) -> None:
+    """Raise a better error, if a rule gave no tuple or used a value that its node did not keep."""
+    if "has no len()" in str(error):
+        raise TypeError(
+            f"{op_name(node)}: its rule returned no tuple; want one cotangent an input, as in "
+            "return (g,)"
+        ) from error
+    if re.search(r"\b(Node|Leaf|Constant)\b", str(error)):
+        raise TypeError(
+            f"{op_name(node)}: its rule uses a value that was not kept ({error}); name it, as in "
+            f'@{op_name(node)}.rule(keeps="x")'
+        ) from error
 
 
 def _check_finite(node: Node, g: Any, pulled: tuple[Any, ...]) -> None:

@@ -2,8 +2,21 @@
 
 from typing import Any
 
-from . import conv, elementwise, index, linalg, losses, nn, order, reduce, scan, shape
+from . import (
+    conv,
+    decompositions,
+    elementwise,
+    index,
+    linalg,
+    losses,
+    nn,
+    order,
+    reduce,
+    scan,
+    shape,
+)
 from .conv import *
+from .decompositions import *
 from .elementwise import *
 from .index import *
 from .linalg import *
@@ -16,6 +29,7 @@ from .shape import *
 
 __all__ = ["primitives"]
 __all__ += conv.__all__
+__all__ += decompositions.__all__
 __all__ += elementwise.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__
@@ -26,7 +40,19 @@ __all__ += reduce.__all__
 __all__ += scan.__all__
 __all__ += shape.__all__
 
-FAMILIES = (elementwise, reduce, scan, order, shape, index, linalg, conv, nn, losses)
+FAMILIES = (
+    elementwise,
+    reduce,
+    scan,
+    order,
+    shape,
+    index,
+    linalg,
+    decompositions,
+    conv,
+    nn,
+    losses,
+)
 
 # Operators of Python, by the name between the underscores.
 OPERATORS: dict[str, Any] = {

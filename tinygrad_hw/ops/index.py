@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from .. import domains
 from ..errors import ShapeError
 from ..graph import Handle, Recorded, primitive
 from .elementwise import _value
-from .shape import _reshape
+from .shape import _reshape, axes_of
 
 # --- What an index is -------------------------------------------------------------------------
 
@@ -326,7 +325,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     """
     if axis is None:
         x, axis = _reshape(x, shape=(-1,)), 0
-    axis = _checked_axis(axis, x)
+    axis = _checked_axis("take", axis, x)
     part = _positions(indices, x, axis, "take")
     return _getitem(x, index=(*(slice(None),) * axis, part))
 
@@ -352,7 +351,7 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     if axis is None:
         x, axis = _reshape(x, shape=(-1,)), 0
         indices = np.reshape(_value(indices), -1)
-    shape, axis = np.shape(_value(x)), _checked_axis(axis, x)
+    shape, axis = np.shape(_value(x)), _checked_axis("take_along_axis", axis, x)
     part = np.asarray(_positions(indices, x, axis, "take_along_axis"))
     if part.ndim != len(shape) or any(
         n != axis and side not in (1, part.shape[n]) and part.shape[n] != 1
@@ -385,8 +384,8 @@ def _positions(indices, x, axis, op):
     return part
 
 
-def _checked_axis(axis, x):
-    return normalize_axis_index(operator.index(axis), np.ndim(_value(x)))
+def _checked_axis(op, axis, x):
+    return axes_of(op, operator.index(axis), np.ndim(_value(x)))[0]
 
 
 # --- Moving entries to places known beforehand ------------------------------------------------
@@ -402,7 +401,7 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
     array([2., 1.])
     """
     ndim = np.ndim(_value(x))
-    flipped = range(ndim) if axis is None else normalize_axis_tuple(axis, ndim)
+    flipped = range(ndim) if axis is None else axes_of("flip", axis, ndim)
     return _getitem(
         x, index=tuple(slice(None, None, -1 if i in flipped else 1) for i in range(ndim))
     )
@@ -427,7 +426,7 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     shape = np.shape(_value(x))
     if axis is None:
         return _reshape(roll(_reshape(x, shape=(-1,)), shift, 0), shape=shape)
-    axes = normalize_axis_tuple(axis, len(shape), allow_duplicate=True)
+    axes = axes_of("roll", axis, len(shape), allow_duplicate=True)
     for step, i in np.broadcast(shift, axes):
         x = take(x, np.roll(np.arange(shape[i]), step), axis=int(i))
     return x
@@ -451,7 +450,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
     """
     if axis is None:
         x, axis = _reshape(x, shape=(-1,)), 0
-    side = np.shape(_value(x))[_checked_axis(axis, x)]
+    side = np.shape(_value(x))[_checked_axis("repeat", axis, x)]
     if np.size(repeats) not in (1, side):
         raise ShapeError(
             f"repeat: got {np.size(repeats)} repeats for {side} places; want 1 or {side}"
@@ -473,7 +472,7 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     >>> [part.shape for part in tg.split(np.zeros((6, 2)), [1, 3])]
     [(1, 2), (2, 2), (3, 2)]
     """
-    axis = _checked_axis(axis, x)
+    axis = _checked_axis("split", axis, x)
     side = np.shape(_value(x))[axis]
     if np.ndim(indices_or_sections) == 0:
         parts = operator.index(indices_or_sections)  # type: ignore[arg-type]

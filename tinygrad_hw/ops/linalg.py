@@ -1,13 +1,10 @@
-"""Linear algebra: matrix products of every shape, and NumPy's decompositions with their gradients.
-
-Matrices are the last two axes; axes in front are a batch. Formulas follow Giles (2008), "An
-extended collection of matrix derivative results", where no other source is named.
-"""
+"""Products of vectors, matrices and tensors, of every shape, and ``einsum``."""
 
 from __future__ import annotations
 
+import math
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,25 +12,17 @@ import numpy as np
 from .. import domains
 from ..errors import ShapeError
 from ..graph import primitive
-from .elementwise import _value, multiply, where
+from .elementwise import _value, multiply
 from .index import getitem
-from .shape import expand_dims, reshape, swapaxes, transpose
+from .shape import axes_of, expand, expand_dims, reshape, swapaxes, transpose
 
 __all__ = [
-    "cholesky",
-    "det",
     "dot",
-    "eigh",
     "einsum",
     "inner",
-    "inv",
     "kron",
     "matmul",
     "outer",
-    "qr",
-    "slogdet",
-    "solve",
-    "svdvals",
     "tensordot",
     "vdot",
 ]
@@ -88,7 +77,10 @@ def _matmul_trouble(a, b):
         return (
             f"inner sizes differ: {a} @ {b}. The left has {a[-1]} columns, the right {inner} rows."
         )
-    return f"batch axes {a[:-2]} and {b[:-2]} do not broadcast"
+    return (
+        f"batch axes {a[:-2]} of {a} and {b[:-2]} of {b} do not broadcast; want equal sides, or "
+        "sides of 1"
+    )
 
 
 @matmul.rule(keeps="a b")
@@ -138,7 +130,7 @@ def dot(a: Any, b: Any) -> Any:
         return multiply(a, b)
     if np.ndim(b) <= 2:
         return matmul(a, b)
-    return tensordot(a, b, axes=([-1], [-2]))
+    return _contract("dot", a, b, [np.ndim(a) - 1], [np.ndim(b) - 2])
 
 
 def inner(a: Any, b: Any) -> Any:
@@ -152,7 +144,7 @@ def inner(a: Any, b: Any) -> Any:
     """
     if np.ndim(a) == 0 or np.ndim(b) == 0:
         return multiply(a, b)
-    return tensordot(a, b, axes=([-1], [-1]))
+    return _contract("inner", a, b, [np.ndim(a) - 1], [np.ndim(b) - 1])
 
 
 def vdot(a: Any, b: Any) -> Any:
@@ -164,6 +156,8 @@ def vdot(a: Any, b: Any) -> Any:
     >>> tg.vdot(np.ones((2, 2)), np.ones((2, 2)))
     array(4.)
     """
+    if np.size(_value(a)) != np.size(_value(b)):
+        raise ShapeError(f"vdot: got shapes {np.shape(a)} and {np.shape(b)}; want equal sizes")
     return matmul(reshape(a, -1), reshape(b, -1))
 
 
@@ -213,47 +207,48 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     >>> tg.tensordot(np.ones((2, 3, 4)), np.ones((4, 3, 5)), axes=([1, 2], [1, 0])).shape
     (2, 5)
     """
-    rank_a, rank_b = np.ndim(a), np.ndim(b)
+    ranks = np.ndim(a), np.ndim(b)
     if isinstance(axes, (int, np.integer)):
-        if axes > min(rank_a, rank_b):
-            raise ShapeError(f"tensordot: axes={axes} of {np.shape(a)} and {np.shape(b)}")
-        of_a, of_b = list(range(rank_a - axes, rank_a)), list(range(axes))
+        if not 0 <= axes <= min(ranks):
+            raise ShapeError(
+                f"tensordot: axes={axes} for shapes {np.shape(a)} and {np.shape(b)}; want 0 to "
+                f"{min(ranks)}"
+            )
+        pair = [list(range(ranks[0] - axes, ranks[0])), list(range(axes))]
     else:
-        of_a, of_b = (
-            [int(axis) % rank for axis in np.atleast_1d(part)]
-            for part, rank in zip(axes, (rank_a, rank_b), strict=True)
-        )
+        if np.size(np.asarray(axes, dtype=object), 0) != 2:
+            raise ShapeError(
+                f"tensordot: axes is {axes}; want a number or (those of a, those of b)"
+            )
+        pair = [
+            list(axes_of("tensordot", part, rank)) for part, rank in zip(axes, ranks, strict=True)
+        ]
+    return _contract("tensordot", a, b, *pair)
+
+
+def _contract(op: str, a: Any, b: Any, of_a: list[int], of_b: list[int]) -> Any:
+    """Sum products over some axes of each, as the product of two matrices."""
     sides_a, sides_b = np.shape(a), np.shape(b)
     if [sides_a[i] for i in of_a] != [sides_b[i] for i in of_b]:
         raise ShapeError(
-            f"tensordot: axes {of_a} of {sides_a} and {of_b} of {sides_b} have different lengths"
+            f"{op}: axes {of_a} of {sides_a} and {of_b} of {sides_b} differ; want equal lengths"
         )
-    free_a = [i for i in range(rank_a) if i not in of_a]
-    free_b = [i for i in range(rank_b) if i not in of_b]
-    summed = int(np.prod([sides_a[i] for i in of_a]))
-    left = reshape(
-        transpose(a, free_a + of_a), (-1, summed) if summed else _flat(sides_a, free_a, 0)
-    )
-    right = reshape(
-        transpose(b, of_b + free_b), (summed, -1) if summed else _flat(sides_b, free_b, 0)[::-1]
-    )
-    return reshape(matmul(left, right), [sides_a[i] for i in free_a] + [sides_b[i] for i in free_b])
-
-
-def _flat(sides: Sequence[int], free: Sequence[int], summed: int) -> tuple[int, int]:
-    return int(np.prod([sides[i] for i in free])), summed
+    free_a = [i for i in range(len(sides_a)) if i not in of_a]
+    free_b = [i for i in range(len(sides_b)) if i not in of_b]
+    rows, columns = [sides_a[i] for i in free_a], [sides_b[i] for i in free_b]
+    summed = math.prod([sides_a[i] for i in of_a])
+    left = reshape(transpose(a, free_a + of_a), (math.prod(rows), summed))
+    right = reshape(transpose(b, of_b + free_b), (summed, math.prod(columns)))
+    return reshape(matmul(left, right), rows + columns)
 
 
 # --- einsum -----------------------------------------------------------------------------------
 
 
 def _einsum_call(draw):
-    spec = draw.choice(
-        ["ij,jk->ik", "ii->i", "ii", "ij->", "bij,bjk->bik", "i,j,k->kj", "ij,ij->j"]
-    )
+    spec = draw.choice(["ij,jk->ik", "ij->", "ij->j", "bij,bjk->bik", "i,j,k->kj", "ij,ij->j"])
     sides = {letter: draw.integer(1, 3) for letter in "bijk"}
     terms = spec.split("->")[0].split(",")
-    spec = spec if "->" in spec else f"{spec}->"
     return tuple(draw.array([sides[c] for c in term]) for term in terms), {"spec": spec}
 
 
@@ -265,7 +260,8 @@ def _einsum(*operands, spec):
 
 @_einsum.rule(keeps="*")
 def _(g, y, *operands, spec, needs):
-    terms, result = _terms(spec)
+    inputs, _, result = spec.partition("->")
+    terms = inputs.split(",")
     return tuple(
         _einsum_cotangent(g, operands, terms, result, i) if needs[i] else None
         for i in range(len(operands))
@@ -274,42 +270,14 @@ def _(g, y, *operands, spec, needs):
 
 def _einsum_cotangent(g, operands, terms, result, i):
     """Contract the cotangent with the other operands; spread what the operand summed alone."""
-    others = [t for j, t in enumerate(terms) if j != i]
-    values = [o for j, o in enumerate(operands) if j != i]
+    others = terms[:i] + terms[i + 1 :]
+    values = operands[:i] + operands[i + 1 :]
     known = set(result).union(*others)
-    term = terms[i]
-    single = "".join(dict.fromkeys(term))
-    shape = dict(zip(term, np.shape(_value(operands[i])), strict=True))
-    target = "".join(letter for letter in single if letter in known)
+    target = "".join([letter for letter in terms[i] if letter in known])
     cotangent = _einsum(g, *values, spec=f"{','.join([result, *others])}->{target}")
-    cotangent = reshape(cotangent, [shape[c] if c in known else 1 for c in single])
-    # A repeated subscript reads a diagonal: its cotangent goes there.
-    full = multiply(cotangent, np.ones([shape[c] for c in single], g.dtype))
-    if single == term:
-        return full
-    diagonal = np.ones([shape[c] for c in term], g.dtype)
-    for a in range(len(term)):
-        for b in range(a):
-            if term[a] == term[b]:
-                eye = np.eye(shape[term[a]], dtype=g.dtype)
-                diagonal = diagonal * eye.reshape(
-                    [shape[c] if k in (a, b) else 1 for k, c in enumerate(term)]
-                )
-    order = [single.index(c) for c in term]
-    # Spread along the repeated axes, then cut to the diagonal.
-    spread = getitem(
-        full,
-        index=tuple(
-            np.arange(shape[single[p]]).reshape([-1 if k == q else 1 for k in range(len(term))])
-            for p, q in ((p, order.index(p)) for p in range(len(single)))
-        ),
-    )
-    return multiply(spread, diagonal)
-
-
-def _terms(spec):
-    inputs, _, result = spec.partition("->")
-    return inputs.split(","), result
+    shape = np.shape(operands[i])
+    sides = [n if c in known else 1 for c, n in zip(terms[i], shape, strict=True)]
+    return expand(reshape(cotangent, sides), shape=shape)
 
 
 def einsum(subscripts: str, *operands: Any) -> Any:
@@ -332,42 +300,67 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     >>> tg.einsum("ij,kj->ik", np.ones((2, 3)), np.ones((4, 3))).shape
     (2, 4)
     """
-    spec = subscripts.replace(" ", "")
-    inputs, arrow, result = spec.partition("->")
+    if not isinstance(subscripts, str):
+        raise TypeError(
+            f"einsum: got a {type(subscripts).__name__} first; want a string such as 'ij,jk->ik'"
+        )
+    terms, result = _terms(subscripts, [np.ndim(operand) for operand in operands])
+    full = list(_with_equal_sides(terms, operands))
+    read = [_diagonals(operand, term) for operand, term in zip(full, terms, strict=True)]
+    spec = ",".join(["".join(dict.fromkeys(term)) for term in terms])
+    return _einsum(*read, spec=f"{spec}->{result}")
+
+
+def _terms(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """Give the letters of each operand and of the result, with letters in place of ``...``."""
+    inputs, arrow, result = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    strange = sorted(set(inputs + result) - set(string.ascii_letters + ",."))
+    strange = sorted(set((inputs + result).replace("...", "")) - set(string.ascii_letters + ","))
     if strange:
         raise ShapeError(
             f"einsum: {subscripts!r} has {' '.join(strange)}; want letters, commas, '...' and '->'"
         )
-    if len(terms) != len(operands):
-        raise ShapeError(f"einsum: {subscripts!r} names {len(terms)} operands; got {len(operands)}")
-    unused = [c for c in string.ascii_letters if c not in spec]
-    extra = max(
-        (
-            np.ndim(o) - len(t.replace("...", ""))
-            for o, t in zip(operands, terms, strict=True)
-            if "..." in t
-        ),
-        default=0,
-    )
-    names = "".join(unused[: max(extra, 0)])
-    full = []
-    for operand, term in zip(operands, terms, strict=True):
-        missing = np.ndim(operand) - len(term.replace("...", ""))
-        if missing < 0 or ("..." not in term and missing):
+    if len(terms) != len(ranks):
+        raise ShapeError(f"einsum: {subscripts!r} names {len(terms)} operands; got {len(ranks)}")
+    more = [rank - len(t.replace("...", "")) for t, rank in zip(terms, ranks, strict=True)]
+    for term, extra, rank in zip(terms, more, ranks, strict=True):
+        if extra < 0 or (extra and "..." not in term):
             raise ShapeError(
-                f"einsum: {term!r} does not fit an operand of shape {np.shape(operand)}"
+                f"einsum: {term!r} names {rank - extra} axes of an operand that has {rank}; want a "
+                "letter for each, or '...'"
             )
-        full.append(term.replace("...", names[len(names) - missing :] if missing else ""))
+    unused = [letter for letter in string.ascii_letters if letter not in subscripts]
+    names = "".join(unused[: max(more)])
     if not arrow:
-        letters = [c for c in sorted(set(inputs) - set(",.")) if inputs.count(c) == 1]
-        result = "..." * ("..." in inputs) + "".join(letters)
+        once = [c for c in sorted(set(inputs) - set(",.")) if inputs.count(c) == 1]
+        result = "..." * ("..." in inputs) + "".join(once)
+    if names and "..." not in result:
+        raise ShapeError(f"einsum: {subscripts!r} loses the axes of '...'; name it in the result")
+    full = [
+        term.replace("...", names[len(names) - extra :])
+        for term, extra in zip(terms, more, strict=True)
+    ]
     result = result.replace("...", names)
-    return _einsum(*_with_equal_sides(full, operands), spec=f"{','.join(full)}->{result}")
+    wrong = [c for c in dict.fromkeys(result) if result.count(c) > 1 or c not in "".join(full)]
+    if wrong:
+        raise ShapeError(
+            f"einsum: {subscripts!r} has {wrong[0]!r} in its result; want letters of the operands, "
+            "each once"
+        )
+    return full, result
 
 
-def _with_equal_sides(terms: Sequence[str], operands: Sequence[Any]) -> list[Any]:
+def _diagonals(operand: Any, term: str) -> Any:
+    """Read the diagonal along axes that share a letter, at the place of the first of them."""
+    letters = list(dict.fromkeys(term))
+    if len(letters) == len(term):
+        return operand
+    sides = [np.shape(operand)[term.index(letter)] for letter in letters]
+    grid = dict(zip(letters, np.ogrid[tuple(slice(side) for side in sides)], strict=True))
+    return getitem(operand, index=tuple(grid[letter] for letter in term))
+
+
+def _with_equal_sides(terms: Sequence[str], operands: Sequence[Any]) -> Iterator[Any]:
     """Repeat axes of length 1 that a subscript shares with longer ones."""
     sides: dict[str, int] = {}
     for term, operand in zip(terms, operands, strict=True):
@@ -379,373 +372,6 @@ def _with_equal_sides(terms: Sequence[str], operands: Sequence[Any]) -> list[Any
                 )
     for letter in "".join(terms):
         sides.setdefault(letter, 1)
-    repeated = []
     for term, operand in zip(terms, operands, strict=True):
         shape = tuple(sides[letter] for letter in term)
-        fits = shape == np.shape(operand)
-        repeated.append(
-            operand if fits else multiply(operand, np.ones(shape, getattr(operand, "dtype", float)))
-        )
-    return repeated
-
-
-# --- Inverse, determinant, systems of equations -----------------------------------------------
-
-
-def _square(draw, symmetric=False, vectors=0):
-    lead = domains.shape(draw, max_dims=1)
-    n = draw.integer(1, 3)
-    x = draw.array((*lead, n, n), -1, 1)
-    # Far from singular, so that small steps stay on the same side.
-    return x, x + (n + 1) * np.eye(n)
-
-
-def _regular_call(draw):
-    return (_square(draw)[1],), {}
-
-
-_REGULAR = domains.Domain("regular matrices", _regular_call)
-
-
-@primitive(domain=_REGULAR)
-def inv(a):
-    """Inverse of matrices (..., n, n).
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If a matrix is singular.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.inv(np.diag([1.0, 4.0]))
-    array([[1.  , 0.  ],
-           [0.  , 0.25]])
-    """
-    return np.linalg.inv(a)
-
-
-@inv.rule(keeps="y")
-def _(g, y, a):
-    return (-(_mT(y) @ g @ _mT(y)),)
-
-
-@primitive(
-    domain=_REGULAR,
-    conventions="right for singular matrices in the first order; beyond it they raise",
-)
-def det(a):
-    """Determinant of matrices (..., n, n); its gradient is right for singular ones too.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> round(float(tg.det(np.diag([2.0, 3.0]))), 12)
-    6.0
-    """
-    return np.linalg.det(a)
-
-
-@det.rule(keeps="y a")
-def _(g, y, a):
-    if not _is_plain(g, y, a):
-        # By the inverse: differentiable, but only for regular matrices.
-        return (expand_dims(g * y, (-1, -2)) * _mT(inv(a)),)
-    return (np.expand_dims(g, (-1, -2)) * _cofactors(np.asarray(a)),)
-
-
-def _is_plain(*values):
-    return all(isinstance(value, (np.ndarray, np.generic)) for value in values)
-
-
-def _cofactors(a):
-    """Matrix of cofactors through the SVD, which a singular matrix has too."""
-    u, s, vt = np.linalg.svd(a)
-    n = s.shape[-1]
-    others = np.stack([np.prod(np.delete(s, i, axis=-1), axis=-1) for i in range(n)], axis=-1)
-    sign = np.linalg.det(u) * np.linalg.det(vt)
-    return sign[..., None, None] * ((u * others[..., None, :]) @ vt)
-
-
-@primitive(name="logabsdet", domain=_REGULAR)
-def _logabsdet(a):
-    return np.linalg.slogdet(a)[1]
-
-
-@_logabsdet.rule(keeps="a")
-def _(g, y, a):
-    return (expand_dims(g, (-1, -2)) * _mT(inv(a)),)
-
-
-def slogdet(a: Any) -> tuple[Any, Any]:
-    """Sign and logarithm of the absolute value of the determinant.
-
-    Returns
-    -------
-    sign : array or Tensor
-        A constant.
-    logabsdet : array or Tensor
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> sign, logabsdet = tg.slogdet(np.diag([-1.0, 1.0]))
-    >>> float(sign), float(logabsdet)
-    (-1.0, 0.0)
-    """
-    logabsdet = _logabsdet(a)
-    from .elementwise import _as_tensor
-
-    sign = np.asarray(np.linalg.slogdet(_value(a))[0])
-    return (sign if type(logabsdet) is np.ndarray else _as_tensor(sign)), logabsdet
-
-
-def _solve_call(draw):
-    _, a = _square(draw)
-    b = draw.array((*a.shape[:-1], draw.integer(1, 2)))
-    return (a, b), {}
-
-
-@primitive(name="solve", domain=domains.Domain("regular matrices", _solve_call))
-def _solve(a, b):
-    return np.linalg.solve(a, b)
-
-
-@_solve.rule(keeps="y a")
-def _(g, y, a, b, *, needs):
-    db = _solve(_mT(a), g)
-    return -(db @ _mT(y)) if needs[0] else None, db
-
-
-def solve(a: Any, b: Any) -> Any:
-    """Solution x of ``a @ x = b``.
-
-    Parameters
-    ----------
-    a : array or Tensor, shape (..., n, n)
-    b : array or Tensor, shape (n,) or (..., n, k)
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If a matrix is singular.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.solve(np.diag([2.0, 4.0]), np.array([2.0, 2.0]))
-    array([1. , 0.5])
-    """
-    if np.ndim(b) == 1:
-        return getitem(_solve(a, expand_dims(b, -1)), index=(..., 0))
-    return _solve(a, b)
-
-
-# --- Decompositions ---------------------------------------------------------------------------
-
-
-def _definite_call(draw):
-    x, _ = _square(draw)
-    return (x @ np.swapaxes(x, -1, -2) + 2 * np.eye(x.shape[-1]),), {}
-
-
-@primitive(
-    domain=domains.Domain("symmetric positive definite matrices", _definite_call),
-    conventions="of the symmetric part; the gradient is symmetric",
-)
-def cholesky(a):
-    """Lower triangular L with ``L @ L.T`` the symmetric part of ``a``, of shape (..., n, n).
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If a matrix is not positive definite.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.cholesky(np.diag([4.0, 9.0]))
-    array([[2., 0.],
-           [0., 3.]])
-    """
-    a = np.asarray(a)
-    return np.linalg.cholesky((a + np.swapaxes(a, -1, -2)) * a.dtype.type(0.5))
-
-
-@cholesky.rule(keeps="y")
-def _(g, y, a):
-    # Murray (2016), "Differentiation of the Cholesky decomposition", section 3.1.
-    n = a.shape[-1]
-    lower = np.tril(np.ones((n, n), a.dtype)) - 0.5 * np.eye(n, dtype=a.dtype)
-    inverse = inv(y)
-    middle = (_mT(y) @ g) * lower
-    s = _mT(inverse) @ middle @ inverse
-    return ((s + _mT(s)) * 0.5,)
-
-
-def _spread_call(draw):
-    x, _ = _square(draw)
-    n = x.shape[-1]
-    return (0.2 * x + np.diag(np.arange(n) * 2.0),), {}
-
-
-@primitive(
-    name="eigh",
-    domain=domains.Domain("symmetric matrices with distinct eigenvalues", _spread_call),
-    conventions="of the symmetric part; equal eigenvalues give no gradient to their vectors",
-)
-def _eigh(a):
-    a = np.asarray(a)
-    w, v = np.linalg.eigh((a + np.swapaxes(a, -1, -2)) * a.dtype.type(0.5))
-    # The sign of an eigenvector is free: its largest entry is made positive.
-    largest = np.take_along_axis(v, np.abs(v).argmax(axis=-2)[..., None, :], axis=-2)
-    v = v * np.where(largest < 0, -1, 1).astype(v.dtype)
-    return np.concatenate([w[..., None, :], v], axis=-2)
-
-
-@_eigh.rule(keeps="y")
-def _(g, y, a):
-    n = a.shape[-1]
-    w, v = y[..., 0, :], y[..., 1:, :]
-    gw, gv = g[..., 0, :], g[..., 1:, :]
-    gap = expand_dims(w, -2) - expand_dims(w, -1)
-    equal_pair = np.asarray(_value(gap)) == 0
-    slope = where(equal_pair, 0, 1 / where(equal_pair, 1, gap))
-    inner_part = expand_dims(gw, -2) * np.eye(n, dtype=a.dtype) + slope * (_mT(v) @ gv)
-    s = v @ inner_part @ _mT(v)
-    return ((s + _mT(s)) * 0.5,)
-
-
-def eigh(a: Any) -> tuple[Any, Any]:
-    """Eigenvalues, ascending, and eigenvectors of the symmetric part of ``a``.
-
-    Parameters
-    ----------
-    a : array or Tensor, shape (..., n, n)
-
-    Returns
-    -------
-    w : array or Tensor, shape (..., n)
-    v : array or Tensor, shape (..., n, n)
-        Eigenvectors in the columns; the largest entry of each is positive.
-
-    Notes
-    -----
-    The vectors of equal eigenvalues are not unique, and so have no gradient; zero stands for it.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.eigh(np.diag([3.0, 1.0]))[0]
-    array([1., 3.])
-    """
-    packed = _eigh(a)
-    return (
-        getitem(packed, index=(..., 0, slice(None))),
-        getitem(packed, index=(..., slice(1, None), slice(None))),
-    )
-
-
-def _tall_call(draw):
-    n = draw.integer(1, 3)
-    m = n + draw.integer(0, 2)
-    lead = domains.shape(draw, max_dims=1)
-    return (draw.array((*lead, m, n), -0.3, 0.3) + np.eye(m, n) * (1 + np.arange(n)),), {}
-
-
-_TALL = domains.Domain("matrices of full column rank", _tall_call)
-
-
-@primitive(name="qr", domain=_TALL)
-def _qr(a):
-    q, r = np.linalg.qr(a)
-    # A column of q is free up to its sign: the diagonal of r is made positive.
-    sign = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1, 1).astype(r.dtype)
-    return np.concatenate([q * sign[..., None, :], r * sign[..., :, None]], axis=-2)
-
-
-@_qr.rule(keeps="y")
-def _(g, y, a):
-    # Walter and Lehmann (2012), "Algorithmic differentiation of linear algebra functions".
-    m, n = a.shape[-2:]
-    q, r = y[..., :m, :], y[..., m:, :]
-    gq, gr = g[..., :m, :], g[..., m:, :]
-    below = np.tril(np.ones((n, n), a.dtype), -1)
-    upper = np.triu(np.ones((n, n), a.dtype))
-    gr = gr * upper
-    skew = r @ _mT(gr) - gr @ _mT(r) + _mT(q) @ gq - _mT(gq) @ q
-    rest = gq - q @ (_mT(q) @ gq)
-    return (
-        (q @ (gr + (skew * below) @ _inverse_of_transposed(r)) + rest @ _inverse_of_transposed(r)),
-    )
-
-
-def _inverse_of_transposed(r):
-    return _mT(inv(r))
-
-
-def qr(a: Any) -> tuple[Any, Any]:
-    """Reduced QR decomposition of matrices (..., m, n) with m >= n.
-
-    Returns
-    -------
-    q : array or Tensor, shape (..., m, n)
-        Orthonormal columns.
-    r : array or Tensor, shape (..., n, n)
-        Upper triangular, with a positive diagonal.
-
-    Raises
-    ------
-    ShapeError
-        If there are more columns than rows.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> q, r = tg.qr(np.array([[3.0], [4.0]]))
-    >>> r
-    array([[5.]])
-    """
-    shape = np.shape(a)
-    if len(shape) < 2 or shape[-2] < shape[-1]:
-        raise ShapeError(f"qr: got shape {shape}; want (..., m, n) with m >= n")
-    m = shape[-2]
-    packed = _qr(a)
-    return (
-        getitem(packed, index=(..., slice(None, m), slice(None))),
-        getitem(packed, index=(..., slice(m, None), slice(None))),
-    )
-
-
-def svdvals(a: Any) -> Any:
-    """Singular values of matrices (..., m, n), descending.
-
-    They are the roots of the eigenvalues in exact arithmetic only; here they come from NumPy's SVD.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.svdvals(np.diag([1.0, 3.0]))
-    array([3., 1.])
-    """
-    return _svdvals(a)
-
-
-@primitive(name="svdvals", domain=_TALL, conventions="distinct, nonzero singular values")
-def _svdvals(a):
-    return np.linalg.svd(a, compute_uv=False)
-
-
-@_svdvals.rule(keeps="y a")
-def _(g, y, a):
-    if _is_plain(g, y, a):
-        u, _, vt = np.linalg.svd(a, full_matrices=False)
-        return ((u * np.asarray(g)[..., None, :]) @ vt,)
-    # u s vt with vt from eigh, which differentiates again: a = u s vt, so u = a v / s.
-    tall = a.shape[-2] >= a.shape[-1]
-    x = a if tall else _mT(a)
-    _, v = eigh(_mT(x) @ x)
-    v = getitem(v, index=(..., slice(None, None, -1)))
-    cotangent = (x @ v) * expand_dims(g / y, -2) @ _mT(v)
-    return (cotangent if tall else _mT(cotangent),)
+        yield operand if shape == np.shape(operand) else expand(operand, shape=shape)

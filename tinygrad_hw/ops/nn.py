@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from .elementwise import (
 from .shape import reshape
 
 Axes = int | Sequence[int]
-Rng = None | int | np.random.Generator
+Rng: TypeAlias = "int | np.random.Generator | None"
 
 
 # --- Layers -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ place that knows about broadcasting.
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -41,6 +42,21 @@ __all__ = [
     "tril",
     "triu",
 ]
+
+
+def axes_of(op: str, axis: Any, ndim: int, *, allow_duplicate: bool = False) -> tuple[int, ...]:
+    """Give one axis or several as numbers from 0 up; errors name the op."""
+    try:
+        return normalize_axis_tuple(axis, ndim, allow_duplicate=allow_duplicate)
+    except np.exceptions.AxisError:
+        span = f"{-ndim} to {ndim - 1}" if ndim else "none, for the tensor is 0-d"
+        raise np.exceptions.AxisError(
+            f"{op}: axis {axis} is out of bounds for {ndim} axes; want {span}"
+        ) from None
+    except ValueError:
+        raise ShapeError(f"{op}: axis {axis} names an axis twice; want each once") from None
+    except TypeError:
+        raise TypeError(f"{op}: axis is {axis!r}; want whole numbers") from None
 
 
 # --- Broadcasting and its undoing -------------------------------------------------------------
@@ -95,7 +111,19 @@ def _reshape_call(draw):
 
 @primitive(name="reshape", domain=domains.Domain("all reals", _reshape_call), view=True)
 def _reshape(x, *, shape):
-    return np.reshape(x, shape)
+    try:
+        return np.reshape(x, shape)
+    except ValueError:
+        raise ShapeError(_reshape_trouble(np.shape(x), shape)) from None
+
+
+def _reshape_trouble(old, new):
+    size, sides = math.prod(old), [side for side in new if side != -1]
+    if len(new) - len(sides) > 1:
+        return f"{old} to {new}: -1 comes twice; want one side at most to be found"
+    if len(new) > len(sides):
+        return f"{old} to {new}: {size} entries do not divide by {math.prod(sides)}"
+    return f"{old} has {size} entries, {new} takes {math.prod(new)}; want equal sizes, or a side -1"
 
 
 @_reshape.rule
@@ -122,12 +150,20 @@ def reshape(x: Any, *shape: Any) -> Any:
     >>> tg.reshape(np.arange(6.0), (2, -1)).shape
     (2, 3)
     """
-    return _reshape(x, shape=_sides(shape))
+    sides = _sides("reshape", shape)
+    if min(sides, default=0) < -1:
+        raise ShapeError(
+            f"reshape: {np.shape(x)} to {sides}: a side is negative; want -1 or a length"
+        )
+    return _reshape(x, shape=sides)
 
 
-def _sides(given: tuple[Any, ...]) -> tuple[int, ...]:
+def _sides(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     sides = given[0] if len(given) == 1 and np.ndim(given[0]) else given
-    return tuple(operator.index(side) for side in sides)
+    try:
+        return tuple(operator.index(side) for side in sides)
+    except TypeError:
+        raise TypeError(f"{op}: got {sides!r}; want whole numbers") from None
 
 
 def ravel(x: Any) -> Any:
@@ -151,7 +187,7 @@ def broadcast_to(x: Any, shape: Shape) -> Any:
     >>> tg.broadcast_to(np.ones((2, 1)), (3, 2, 4)).shape
     (3, 2, 4)
     """
-    sides = _sides((shape,))
+    sides = _sides("broadcast_to", (shape,))
     try:
         return expand(x, shape=sides)
     except ShapeError as error:
@@ -190,7 +226,10 @@ def expand_dims(x: Any, axis: Shape) -> Any:
     >>> tg.expand_dims(np.zeros((2, 3)), (0, -1)).shape
     (1, 2, 3, 1)
     """
-    return reshape(x, np.expand_dims(np.broadcast_to(0, np.shape(x)), axis).shape)
+    sides = list(np.shape(x))
+    for place in sorted(axes_of("expand_dims", axis, len(sides) + np.size(axis))):
+        sides.insert(place, 1)
+    return reshape(x, sides)
 
 
 def squeeze(x: Any, axis: Shape | None = None) -> Any:
@@ -210,9 +249,9 @@ def squeeze(x: Any, axis: Shape | None = None) -> Any:
     shape = np.shape(x)
     if axis is None:
         return reshape(x, [side for side in shape if side != 1])
-    chosen = normalize_axis_tuple(axis, len(shape))
+    chosen = axes_of("squeeze", axis, len(shape))
     if any(shape[i] != 1 for i in chosen):
-        raise ShapeError(f"squeeze: axis {axis} of shape {shape} is longer than 1")
+        raise ShapeError(f"squeeze: axis {axis} of shape {shape} has not length 1; leave it out")
     return reshape(x, [side for i, side in enumerate(shape) if i not in chosen])
 
 
@@ -225,7 +264,9 @@ def tile(x: Any, reps: Shape) -> Any:
     >>> tg.tile(np.array([1.0, 2.0]), 2)
     array([1., 2., 1., 2.])
     """
-    counts = _sides((reps,))
+    counts = _sides("tile", (reps,))
+    if min(counts, default=0) < 0:
+        raise ShapeError(f"tile: reps is {reps}; want no negative number")
     ndim = builtins.max(len(counts), np.ndim(x))
     counts = (1,) * (ndim - len(counts)) + counts
     shape = (1,) * (ndim - np.ndim(x)) + np.shape(x)
@@ -251,7 +292,7 @@ def _transpose(x, *, axes):
 
 @_transpose.rule
 def _(g, y, x, *, axes):
-    back = None if axes is None else np.argsort([axis % len(axes) for axis in axes])
+    back = None if axes is None else np.argsort(axes)
     return (_transpose(g, axes=back),)
 
 
@@ -266,7 +307,12 @@ def transpose(x: Any, *axes: Any) -> Any:
     """
     if not axes or axes == (None,):
         return _transpose(x, axes=None)
-    return _transpose(x, axes=_sides(axes))
+    order = axes_of("transpose", _sides("transpose", axes), np.ndim(x))
+    if len(order) != np.ndim(x):
+        raise ShapeError(
+            f"transpose: got {len(order)} axes for shape {np.shape(x)}; want each once"
+        )
+    return _transpose(x, axes=order)
 
 
 def moveaxis(x: Any, source: Shape, destination: Shape) -> Any:
@@ -279,14 +325,14 @@ def moveaxis(x: Any, source: Shape, destination: Shape) -> Any:
     (3, 4, 2)
     """
     ndim = np.ndim(x)
-    places = normalize_axis_tuple(destination, ndim, "destination")
-    moved = normalize_axis_tuple(source, ndim, "source")
+    places = axes_of("moveaxis", destination, ndim)
+    moved = axes_of("moveaxis", source, ndim)
     if len(places) != len(moved):
         raise ShapeError(f"moveaxis: {len(moved)} axes to {len(places)} places; want as many")
     order = [axis for axis in range(ndim) if axis not in moved]
     for place, axis in sorted(zip(places, moved, strict=True)):
         order.insert(place, axis)
-    return transpose(x, order)
+    return _transpose(x, axes=tuple(order))
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
@@ -299,11 +345,9 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     (4, 3, 2)
     """
     order = list(range(np.ndim(x)))
-    one, two = normalize_axis_tuple((axis1,), len(order)) + normalize_axis_tuple(
-        (axis2,), len(order)
-    )
+    one, two = axes_of("swapaxes", (axis1, axis2), len(order), allow_duplicate=True)
     order[one], order[two] = order[two], order[one]
-    return transpose(x, order)
+    return _transpose(x, axes=tuple(order))
 
 
 def matrix_transpose(x: Any) -> Any:
@@ -331,7 +375,19 @@ def _concatenate_call(draw):
 
 @primitive(name="concatenate", domain=domains.Domain("all reals", _concatenate_call))
 def _concatenate(*parts, axis):
-    return np.concatenate(parts, axis=axis)
+    try:
+        return np.concatenate(parts, axis=axis)
+    except np.exceptions.AxisError:
+        raise
+    except ValueError:
+        shapes = " and ".join(str(np.shape(part)) for part in parts)
+        raise ShapeError(f"shapes {shapes} differ beside axis {axis}{_advice(parts)}") from None
+
+
+def _advice(parts):
+    if all(np.ndim(part) == 0 for part in parts):
+        return "; join 0-d tensors with stack"
+    return "; want equal lengths of all other axes"
 
 
 @_concatenate.rule
@@ -353,11 +409,16 @@ def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
     >>> tg.concatenate([np.zeros((1, 2)), np.ones((2, 2))]).shape
     (3, 2)
     """
-    if isinstance(parts, (Handle, np.ndarray)):
-        parts = list(parts)
-    if len(parts) == 0:
-        raise ShapeError("concatenate: got no tensors; want at least one")
-    return _concatenate(*parts, axis=axis)
+    return _concatenate(*_several("concatenate", parts, axis), axis=axis)
+
+
+def _several(op: str, parts: Any, axis: Any) -> list[Any]:
+    if not np.iterable(parts) or isinstance(axis, (Handle, np.ndarray)):
+        raise TypeError(f"{op}: got tensors one by one; want a list: {op}([a, b])")
+    listed = list(parts)
+    if not listed:
+        raise ShapeError(f"{op}: got no tensors; want at least one")
+    return listed
 
 
 def stack(parts: Sequence[Any], axis: int = 0) -> Any:
@@ -369,10 +430,12 @@ def stack(parts: Sequence[Any], axis: int = 0) -> Any:
     >>> tg.stack([np.zeros(3), np.ones(3)], axis=1).shape
     (3, 2)
     """
+    parts = _several("stack", parts, axis)
     shapes = {np.shape(part) for part in parts}
     if len(shapes) > 1:
         raise ShapeError(f"stack: shapes {', '.join(map(str, sorted(shapes)))}; want equal ones")
-    return concatenate([expand_dims(part, axis) for part in parts], axis)
+    (place,) = axes_of("stack", axis, np.ndim(parts[0]) + 1)
+    return concatenate([expand_dims(part, place) for part in parts], place)
 
 
 def tril(x: Any, k: int = 0) -> Any:

@@ -1,0 +1,417 @@
+"""Inverses, determinants, systems of equations and NumPy's decompositions, with their gradients.
+
+Matrices are the last two axes; axes in front are a batch. Formulas follow Giles (2008), "An
+extended collection of matrix derivative results", where no other source is named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import domains
+from ..errors import ShapeError
+from ..graph import primitive
+from .elementwise import _as_tensor, _value, where
+from .index import getitem
+from .linalg import _mT
+from .shape import expand_dims
+
+__all__ = ["cholesky", "det", "eigh", "inv", "qr", "slogdet", "solve", "svdvals"]
+
+
+def _square(draw):
+    lead = domains.shape(draw, max_dims=1)
+    n = draw.integer(1, 3)
+    x = draw.array((*lead, n, n), -1, 1)
+    # Far from singular, so that small steps stay on the same side.
+    return x, x + (n + 1) * np.eye(n)
+
+
+def _regular_call(draw):
+    return (_square(draw)[1],), {}
+
+
+_REGULAR = domains.Domain("regular matrices", _regular_call)
+
+
+def _squares(a):
+    shape = np.shape(a)
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise ShapeError(f"got shape {shape}; want square matrices (..., n, n)")
+    return np.asarray(a)
+
+
+def _singular(a):
+    return np.linalg.LinAlgError(
+        f"a matrix of {np.shape(a)} is singular; want full rank: check for equal rows and columns, "
+        "or add a small multiple of np.eye(n)"
+    )
+
+
+@primitive(domain=_REGULAR)
+def inv(a):
+    """Inverse of matrices (..., n, n).
+
+    Raises
+    ------
+    ShapeError
+        If the matrices are not square.
+    numpy.linalg.LinAlgError
+        If a matrix is singular.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.inv(np.diag([1.0, 4.0]))
+    array([[1.  , 0.  ],
+           [0.  , 0.25]])
+    """
+    try:
+        return np.linalg.inv(_squares(a))
+    except np.linalg.LinAlgError:
+        raise _singular(a) from None
+
+
+@inv.rule(keeps="y")
+def _(g, y, a):
+    return (-(_mT(y) @ g @ _mT(y)),)
+
+
+@primitive(
+    domain=_REGULAR,
+    conventions="right for singular matrices in the first order; beyond it they raise",
+)
+def det(a):
+    """Determinant of matrices (..., n, n); its gradient is right for singular ones too.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> round(float(tg.det(np.diag([2.0, 3.0]))), 12)
+    6.0
+    """
+    return np.linalg.det(_squares(a))
+
+
+@det.rule(keeps="y a")
+def _(g, y, a):
+    if not _is_plain(g, y, a):
+        # By the inverse: differentiable, but only for regular matrices.
+        return (expand_dims(g * y, (-1, -2)) * _mT(inv(a)),)
+    return (np.expand_dims(g, (-1, -2)) * _cofactors(np.asarray(a)),)
+
+
+def _is_plain(*values):
+    return all(isinstance(value, (np.ndarray, np.generic)) for value in values)
+
+
+def _cofactors(a):
+    """Matrix of cofactors through the SVD, which a singular matrix has too."""
+    u, s, vt = np.linalg.svd(a)
+    n = s.shape[-1]
+    others = np.stack([np.prod(np.delete(s, i, axis=-1), axis=-1) for i in range(n)], axis=-1)
+    sign = np.linalg.det(u) * np.linalg.det(vt)
+    return sign[..., None, None] * ((u * others[..., None, :]) @ vt)
+
+
+@primitive(name="logabsdet", domain=_REGULAR)
+def _logabsdet(a):
+    return np.linalg.slogdet(_squares(a))[1]
+
+
+@_logabsdet.rule(keeps="a")
+def _(g, y, a):
+    return (expand_dims(g, (-1, -2)) * _mT(inv(a)),)
+
+
+def slogdet(a: Any) -> tuple[Any, Any]:
+    """Sign and logarithm of the absolute value of the determinant.
+
+    Returns
+    -------
+    sign : array or Tensor
+        A constant.
+    logabsdet : array or Tensor
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> sign, logabsdet = tg.slogdet(np.diag([-1.0, 1.0]))
+    >>> float(sign), float(logabsdet)
+    (-1.0, 0.0)
+    """
+    logabsdet = _logabsdet(a)
+    sign = np.asarray(np.linalg.slogdet(_value(a))[0])
+    return (sign if type(logabsdet) is np.ndarray else _as_tensor(sign)), logabsdet
+
+
+def _solve_call(draw):
+    _, a = _square(draw)
+    b = draw.array((*a.shape[:-1], draw.integer(1, 2)))
+    return (a, b), {}
+
+
+@primitive(name="solve", domain=domains.Domain("regular matrices", _solve_call))
+def _solve(a, b):
+    try:
+        return np.linalg.solve(a, b)
+    except np.linalg.LinAlgError:
+        raise _singular(a) from None
+
+
+@_solve.rule(keeps="y a")
+def _(g, y, a, b, *, needs):
+    db = _solve(_mT(a), g)
+    return -(db @ _mT(y)) if needs[0] else None, db
+
+
+def solve(a: Any, b: Any) -> Any:
+    """Solution x of ``a @ x = b``.
+
+    Parameters
+    ----------
+    a : array or Tensor, shape (..., n, n)
+    b : array or Tensor, shape (n,) or (..., n, k)
+
+    Raises
+    ------
+    ShapeError
+        If the matrices are not square, or ``b`` has another number of rows.
+    numpy.linalg.LinAlgError
+        If a matrix is singular.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.solve(np.diag([2.0, 4.0]), np.array([2.0, 2.0]))
+    array([1. , 0.5])
+    """
+    left, right = np.shape(a), np.shape(b)
+    square = len(left) > 1 and left[-1] == left[-2]
+    if not square or not right or left[-1] != right[-2:][0]:
+        raise ShapeError(
+            f"solve: a is {left} and b {right}; want (..., n, n) and (n,) or (..., n, k)"
+        )
+    if len(right) == 1:
+        return getitem(_solve(a, expand_dims(b, -1)), index=(..., 0))
+    return _solve(a, b)
+
+
+# --- Decompositions ---------------------------------------------------------------------------
+
+
+def _definite_call(draw):
+    x, _ = _square(draw)
+    return (x @ np.swapaxes(x, -1, -2) + 2 * np.eye(x.shape[-1]),), {}
+
+
+@primitive(
+    domain=domains.Domain("symmetric positive definite matrices", _definite_call),
+    conventions="of the symmetric part; the gradient is symmetric",
+)
+def cholesky(a):
+    """Lower triangular L with ``L @ L.T`` the symmetric part of ``a``, of shape (..., n, n).
+
+    Raises
+    ------
+    ShapeError
+        If the matrices are not square.
+    numpy.linalg.LinAlgError
+        If a matrix is not positive definite.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.cholesky(np.diag([4.0, 9.0]))
+    array([[2., 0.],
+           [0., 3.]])
+    """
+    try:
+        return np.linalg.cholesky(_symmetric_part(a))
+    except np.linalg.LinAlgError:
+        raise np.linalg.LinAlgError(
+            f"a matrix of {np.shape(a)} is not positive definite; want x @ x.T, or add a multiple "
+            "of np.eye(n)"
+        ) from None
+
+
+def _symmetric_part(a):
+    a = _squares(a)
+    if a.dtype.kind != "f":
+        a = a.astype(float)
+    return (a + np.swapaxes(a, -1, -2)) * a.dtype.type(0.5)
+
+
+@cholesky.rule(keeps="y")
+def _(g, y, a):
+    # Murray (2016), "Differentiation of the Cholesky decomposition", section 3.1.
+    n = a.shape[-1]
+    lower = np.tril(np.ones((n, n), a.dtype)) - 0.5 * np.eye(n, dtype=a.dtype)
+    inverse = inv(y)
+    middle = (_mT(y) @ g) * lower
+    s = _mT(inverse) @ middle @ inverse
+    return ((s + _mT(s)) * 0.5,)
+
+
+def _spread_call(draw):
+    x, _ = _square(draw)
+    n = x.shape[-1]
+    return (0.2 * x + np.diag(np.arange(n) * 2.0),), {}
+
+
+@primitive(
+    name="eigh",
+    domain=domains.Domain("symmetric matrices with distinct eigenvalues", _spread_call),
+    conventions="of the symmetric part; equal eigenvalues give no gradient to their vectors",
+)
+def _eigh(a):
+    w, v = np.linalg.eigh(_symmetric_part(a))
+    # The sign of an eigenvector is free: its largest entry is made positive.
+    largest = np.take_along_axis(v, np.abs(v).argmax(axis=-2)[..., None, :], axis=-2)
+    v = v * np.where(largest < 0, -1, 1).astype(v.dtype)
+    return np.concatenate([w[..., None, :], v], axis=-2)
+
+
+@_eigh.rule(keeps="y")
+def _(g, y, a):
+    n = a.shape[-1]
+    w, v = y[..., 0, :], y[..., 1:, :]
+    gw, gv = g[..., 0, :], g[..., 1:, :]
+    gap = expand_dims(w, -2) - expand_dims(w, -1)
+    equal_pair = np.asarray(_value(gap)) == 0
+    slope = where(equal_pair, 0, 1 / where(equal_pair, 1, gap))
+    inner_part = expand_dims(gw, -2) * np.eye(n, dtype=a.dtype) + slope * (_mT(v) @ gv)
+    s = v @ inner_part @ _mT(v)
+    return ((s + _mT(s)) * 0.5,)
+
+
+def eigh(a: Any) -> tuple[Any, Any]:
+    """Eigenvalues, ascending, and eigenvectors of the symmetric part of ``a``.
+
+    Parameters
+    ----------
+    a : array or Tensor, shape (..., n, n)
+
+    Returns
+    -------
+    w : array or Tensor, shape (..., n)
+    v : array or Tensor, shape (..., n, n)
+        Eigenvectors in the columns; the largest entry of each is positive.
+
+    Notes
+    -----
+    The vectors of equal eigenvalues are not unique, and so have no gradient; zero stands for it.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.eigh(np.diag([3.0, 1.0]))[0]
+    array([1., 3.])
+    """
+    packed = _eigh(a)
+    return (
+        getitem(packed, index=(..., 0, slice(None))),
+        getitem(packed, index=(..., slice(1, None), slice(None))),
+    )
+
+
+def _tall_call(draw):
+    n = draw.integer(1, 3)
+    m = n + draw.integer(0, 2)
+    lead = domains.shape(draw, max_dims=1)
+    return (draw.array((*lead, m, n), -0.3, 0.3) + np.eye(m, n) * (1 + np.arange(n)),), {}
+
+
+_TALL = domains.Domain("matrices of full column rank", _tall_call)
+
+
+@primitive(name="qr", domain=_TALL)
+def _qr(a):
+    q, r = np.linalg.qr(a)
+    # A column of q is free up to its sign: the diagonal of r is made positive.
+    sign = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1, 1).astype(r.dtype)
+    return np.concatenate([q * sign[..., None, :], r * sign[..., :, None]], axis=-2)
+
+
+@_qr.rule(keeps="y")
+def _(g, y, a):
+    # Walter and Lehmann (2012), "Algorithmic differentiation of linear algebra functions".
+    m, n = a.shape[-2:]
+    q, r = y[..., :m, :], y[..., m:, :]
+    gq, gr = g[..., :m, :], g[..., m:, :]
+    below = np.tril(np.ones((n, n), a.dtype), -1)
+    upper = np.triu(np.ones((n, n), a.dtype))
+    gr = gr * upper
+    skew = r @ _mT(gr) - gr @ _mT(r) + _mT(q) @ gq - _mT(gq) @ q
+    rest = gq - q @ (_mT(q) @ gq)
+    return (q @ gr + (q @ (skew * below) + rest) @ _mT(inv(r)),)
+
+
+def qr(a: Any) -> tuple[Any, Any]:
+    """Reduced QR decomposition of matrices (..., m, n) with m >= n.
+
+    Returns
+    -------
+    q : array or Tensor, shape (..., m, n)
+        Orthonormal columns.
+    r : array or Tensor, shape (..., n, n)
+        Upper triangular, with a positive diagonal.
+
+    Raises
+    ------
+    ShapeError
+        If there are more columns than rows.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> q, r = tg.qr(np.array([[3.0], [4.0]]))
+    >>> r
+    array([[5.]])
+    """
+    shape = np.shape(a)
+    if len(shape) < 2 or shape[-2] < shape[-1]:
+        raise ShapeError(f"qr: got shape {shape}; want (..., m, n) with m >= n")
+    m = shape[-2]
+    packed = _qr(a)
+    return (
+        getitem(packed, index=(..., slice(None, m), slice(None))),
+        getitem(packed, index=(..., slice(m, None), slice(None))),
+    )
+
+
+def svdvals(a: Any) -> Any:
+    """Singular values of matrices (..., m, n), descending.
+
+    They are the roots of the eigenvalues in exact arithmetic only; here they come from NumPy's SVD.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.svdvals(np.diag([1.0, 3.0]))
+    array([3., 1.])
+    """
+    return _svdvals(a)
+
+
+@primitive(name="svdvals", domain=_TALL, conventions="distinct, nonzero singular values")
+def _svdvals(a):
+    if np.ndim(a) < 2:
+        raise ShapeError(f"got shape {np.shape(a)}; want matrices (..., m, n)")
+    return np.linalg.svd(a, compute_uv=False)
+
+
+@_svdvals.rule(keeps="y a")
+def _(g, y, a):
+    if _is_plain(g, y, a):
+        u, _, vt = np.linalg.svd(a, full_matrices=False)
+        return ((u * np.asarray(g)[..., None, :]) @ vt,)
+    # u s vt with vt from eigh, which differentiates again: a = u s vt, so u = a v / s.
+    tall = a.shape[-2] >= a.shape[-1]
+    x = a if tall else _mT(a)
+    _, v = eigh(_mT(x) @ x)
+    v = getitem(v, index=(..., slice(None, None, -1)))
+    cotangent = (x @ v) * expand_dims(g / y, -2) @ _mT(v)
+    return (cotangent if tall else _mT(cotangent),)
