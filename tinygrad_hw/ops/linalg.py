@@ -324,10 +324,10 @@ def _terms(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
         raise ShapeError(f"einsum: {subscripts!r} names {len(terms)} operands; got {len(ranks)}")
     more = [rank - len(t.replace("...", "")) for t, rank in zip(terms, ranks, strict=True)]
     for term, extra, rank in zip(terms, more, ranks, strict=True):
-        if extra < 0 or (extra and "..." not in term):
+        if extra < 0 or (extra and "..." not in term) or term.count("...") > 1:
             raise ShapeError(
                 f"einsum: {term!r} names {rank - extra} axes of an operand that has {rank}; want a "
-                "letter for each, or '...'"
+                "letter for each, or '...' once"
             )
     unused = [letter for letter in string.ascii_letters if letter not in subscripts]
     names = "".join(unused[: max(more)])
