@@ -110,8 +110,8 @@ def _is_plain(*values):
 def _cofactors(a):
     """Matrix of cofactors through the SVD, which a singular matrix has too."""
     u, s, vt = np.linalg.svd(a)
-    n = s.shape[-1]
-    others = np.stack([np.prod(np.delete(s, i, axis=-1), axis=-1) for i in range(n)], axis=-1)
+    one = np.eye(s.shape[-1], dtype=bool)
+    others = np.where(one, 1, s[..., None, :]).prod(axis=-1)
     sign = np.linalg.det(u) * np.linalg.det(vt)
     return sign[..., None, None] * ((u * others[..., None, :]) @ vt)
 
@@ -268,9 +268,10 @@ def _spread_call(draw):
 )
 def _eigh(a):
     w, v = np.linalg.eigh(_symmetric_part(a))
-    # The sign of an eigenvector is free: its largest entry is made positive.
-    largest = np.take_along_axis(v, np.abs(v).argmax(axis=-2)[..., None, :], axis=-2)
-    v = v * np.where(largest < 0, -1, 1).astype(v.dtype)
+    if v.size:
+        # The sign of an eigenvector is free: its largest entry is made positive.
+        largest = np.take_along_axis(v, np.abs(v).argmax(axis=-2)[..., None, :], axis=-2)
+        v = v * np.where(largest < 0, -1, 1).astype(v.dtype)
     return np.concatenate([w[..., None, :], v], axis=-2)
 
 
