@@ -1,0 +1,84 @@
+"""The benchmarks: every contender computes the same, and the report says so."""
+
+import json
+import math
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.peers import PEERS, load
+from benchmarks.report import plot, table
+from benchmarks.runner import Result, agree, measure, summary
+from benchmarks.worker import prepared
+from benchmarks.workloads import WORKLOADS, Workload
+
+SMALL = Workload("small", "small", "cnn", 4)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "lenet"])
+def test_ours_and_hand_written_numpy_agree(kind):
+    workload = Workload(kind, kind, kind, 3)
+    step, found = prepared(load("tg"), workload)
+    for name in ("numpy", "tg-numpy"):
+        assert agree(found, prepared(load(name), workload)[1])
+    assert not agree(found, {**found, "loss": found["loss"] + 1})
+    assert step() < found["loss"]
+
+
+def test_chain_and_scalars_agree():
+    for kind, names in (("chain", ("tg", "numpy", "tg-numpy")), ("scalars", ("tg",))):
+        workload = Workload(kind, kind, kind, 100)
+        found = [prepared(load(name), workload)[1] for name in names]
+        assert all(agree(found[0], other) for other in found)
+    with pytest.raises(NotImplementedError):
+        prepared(load("tg-numpy"), WORKLOADS["W6"])
+
+
+def test_every_peer_agrees_that_is_installed():
+    reference = prepared(load("numpy"), SMALL)[1]
+    for name in ("torch", "jax", "autograd", "mygrad", "tinygrad"):
+        try:
+            peer = load(name)
+        except ImportError:
+            continue
+        assert agree(prepared(peer, SMALL)[1], reference), name
+
+
+def test_measure_takes_turns_in_processes_of_their_own():
+    results = measure(WORKLOADS["W1"], ["numpy", "tg"], rounds=2, threads=1, pythons={})
+    assert [r.peer for r in results] == ["numpy", "tg"]
+    assert all(len(r.samples) == 2 * WORKLOADS["W1"].steps and r.median > 0 for r in results)
+    rows = summary(WORKLOADS["W1"], results)
+    assert rows[0]["times numpy"] == 1.0
+    assert all(row["agrees"] for row in rows)
+
+
+def test_a_missing_peer_is_left_out_and_named():
+    missing = Result("torch", missing="ModuleNotFoundError: No module named 'torch'")
+    rows = summary(SMALL, [missing, Result("numpy", [2.0], {"loss": 1.0, "gradients": []})])
+    text = table("small", rows)
+    assert "took no part: ModuleNotFoundError" in text
+    assert "2.0" in text
+    assert math.isnan(missing.median)
+
+
+def test_the_command_writes_a_table_and_json(tmp_path, capsys):
+    path = tmp_path / "results.json"
+    assert command.main(["--only", "W1", "--peers", "", "--rounds", "1", "--json", str(path)]) == 0
+    assert "tg-numpy" in capsys.readouterr().out
+    report = json.loads(path.read_text())
+    assert {row["peer"] for row in report["rows"]} >= {"numpy", "tg", "tg-numpy"}
+
+
+def test_unknown_names_are_refused(capsys):
+    assert command.main(["--only", "W99"]) == 2
+    assert "no workload is called 'W99'" in capsys.readouterr().err
+    assert command.main(["--peers", "caffe"]) == 2
+    assert command.main(["--only", "W1", "--python", "torch"]) == 2
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [{"workload": "W1", "peer": name, "median": 1.0, "times numpy": 2.0} for name in PEERS]
+    plot(rows, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 1000
