@@ -127,7 +127,7 @@ def _walk(
             before = cotangents.get(parent)
             if before is None:
                 cotangents[parent] = cotangent
-            elif parent in owned:
+            elif parent in owned and type(cotangent) is np.ndarray:
                 before += cotangent
             else:
                 cotangents[parent] = total = before + cotangent

@@ -31,6 +31,10 @@ _INDEXING = tuple(str(_PACKAGE / part) for part in ("tensor.py", "graph.py", "op
 _NOT_FRAMES = (str(Path(np.__file__).parent), str(Path(__file__).resolve()))
 
 
+# What these say of an array is the same whenever the program fits.
+_ABOUT_ARRAYS = frozenset("shape ndim size result_type can_cast iscomplexobj isrealobj".split())
+
+
 class Traced(Recorded):
     """An array that is not known before the program runs; its value is that of this call.
 
@@ -95,8 +99,8 @@ class Traced(Recorded):
         name = function.__name__
         if name in ("array2string", "array_repr", "array_str"):
             self.recorder.refuse("print", self)
-        if name in ("shape", "ndim", "size"):
-            return function(map_refs(lambda x: x.value, args[0], Traced), *args[1:])
+        if name in _ABOUT_ARRAYS:
+            return function(*_real(args), **_real(kwargs))
         if name == "broadcast_to" and args[0] is self and tuple(args[1]) == self.shape:
             return Traced(self.recorder, self.recorder.ref(self).index, self.value, self.root)
         if "out" in kwargs and kwargs["out"] is not None:
