@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -88,10 +89,8 @@ class Worker:
     def close(self) -> None:
         """End it."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
         self.process.wait(timeout=60)
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None

@@ -473,7 +473,7 @@ def test_plain_updates_without_an_optimizer(backend):
 
 
 def test_an_unknown_backend_and_a_missing_function():
-    with pytest.raises(ValueError, match="numpy.*numba"):
+    with pytest.raises(ValueError, match=r"numpy.*numba"):
         tg.compile(lambda x: x, backend="cuda")
     with pytest.raises(TypeError, match="want a function"):
         tg.compile(3)

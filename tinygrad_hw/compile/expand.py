@@ -44,7 +44,10 @@ def correlation(x: Array, w: Array, *, out: Any, stride: Any, dilation: Any) -> 
 def correlation_dw(g: Array, x: Array, *, size: Any, stride: Any, dilation: Any) -> Array:
     """Adjoint of :func:`correlation` in its filters."""
     h, w = g.shape[1:3]
-    reach = [s * (n - 1) + d * (k - 1) + 1 for n, k, s, d in zip((h, w), size, stride, dilation)]
+    reach = [
+        s * (n - 1) + d * (k - 1) + 1
+        for n, k, s, d in zip((h, w), size, stride, dilation, strict=True)
+    ]
     images = x.transpose(3, 1, 2, 0)[:, : reach[0], : reach[1]]
     window = {"stride": stride, "padding": "valid", "dilation": dilation}
     return hw5.correlate_dw(g, images, size=size, **window)
@@ -167,7 +170,9 @@ def _conv(r: _Rewriter, i: Instruction) -> bool:
     if math.prod(ws.shape[:3]) > DIRECT:
         return False
     p = i.params
-    window = hw5.Window(xs.shape, ws.shape[:2], p["stride"], p["padding"], p["dilation"])
+    window = hw5.Window(
+        xs.shape, (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
+    )
     params = {"out": window.out, "stride": p["stride"], "dilation": p["dilation"]}
     r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
     return r.end("conv", correlation, (_bordered(r, x, window), w), params, i.out)
@@ -194,7 +199,9 @@ def _conv_dx(r: _Rewriter, i: Instruction) -> bool:
         return False
     if tuple(p["stride"]) != (1, 1) or math.prod((*ws.shape[:2], ws.shape[3])) > DIRECT:
         return False
-    window = hw5.Window((*p["shape"], 1), ws.shape[:2], 1, p["padding"], p["dilation"])
+    window = hw5.Window(
+        (*p["shape"], 1), (ws.shape[0], ws.shape[1]), 1, p["padding"], p["dilation"]
+    )
     reach = [d * (k - 1) for d, k in zip(p["dilation"], ws.shape[:2], strict=True)]
     sides = [
         tuple(n - b for n, b in zip(reach, ends, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 from .. import graph, tree
 from ..errors import GraphError
 from ..graph import FREED, Handle, Leaf, Node, Primitive
-from ..walk import pull, wrap
+from ..walk import pull
 from .call import MISS, Effects, caller
 from .errors import CompileError
 from .guards import Guards
@@ -43,6 +43,8 @@ class Compiled:
 
     Made by :func:`tinygrad_hw.compile`.
     """
+
+    __name__: str
 
     def __init__(self, function: Callable[..., Any], backend: str, limit: int) -> None:
         if not callable(function):
@@ -377,8 +379,8 @@ def _enter(recorder: Recorder, leaf: Any, number: int) -> Any:
 
 
 def _legacy_random() -> Any:
-    kind, keys, *rest = np.random.get_state()
-    return kind, np.asarray(keys).tobytes(), rest
+    state: Any = np.random.get_state()  # noqa: NPY002 (to notice that it was used)
+    return state[0], state[1].tobytes(), state[2:]
 
 
 def _check_random(recorder: Recorder, guards: Guards, before: Any) -> None:
@@ -480,12 +482,12 @@ def _record_pullbacks(
     whole = recorder.program
     forward = len(whole.instructions)
     made = []
+    parents: list[Any] = [t for t in recorder.tensors if t._node is not None]
     for number, y in enumerate(outputs):
         if not isinstance(y, Handle) or y._node is None or not _alive(y._node):
             continue
-        parents = [t for t in recorder.tensors if t._node is not None]
         start, checks = len(whole.instructions), len(whole.checks)
-        g = recorder.input(Source("cotangent", None, number), np.ones(y.shape, y.dtype))
+        g = recorder.input(Source("cotangent", None, number), np.ones(y._data.shape, y._data.dtype))
         cotangents, _ = pull([(y._node, g)], [t._node for t in parents], beyond=False)
         reached = [t for t in parents if t._node in cotangents]
         program = replace(

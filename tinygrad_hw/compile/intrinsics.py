@@ -1,7 +1,10 @@
-"""What generated native code is made of: loads and stores, sums that may be reordered, exp and tanh.
+"""What native code is made of: loads and stores, sums that may be reordered, exp and tanh.
 
 Only this module and the generated ones import numba.
 """
+
+# mypy: ignore-errors
+# Numba's extensions have types of their own, which are not Python's.
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
-
-# ruff: noqa: N806
 
 
 def _scopes(builder, own, count):

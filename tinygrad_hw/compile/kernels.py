@@ -328,7 +328,12 @@ def _cross_entropy(w: Writer, i: Instruction) -> bool:
     x, y = _places(w, i)
     sides, reduction = _rows(x), i.params["reduction"]
     dtype = w.dtype(i.out)
-    if sides is None or _rows(y) != sides or w.dtype(x.root) != dtype or w.dtype(y.root) != bool:
+    if (
+        sides is None
+        or _rows(y) != sides
+        or w.dtype(x.root) != dtype
+        or w.dtype(y.root).kind != "b"
+    ):
         return False
     rows, columns = sides
     whole = reduction != "none"

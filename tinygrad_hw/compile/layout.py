@@ -64,10 +64,10 @@ class Layout:
         """The order of an elementwise result: that of its largest argument, if it has all axes."""
         shape = self.program.specs[instruction.out].shape
         for i in instruction.refs():
-            if i in self.stand and self.stand[i].shape == shape:
-                # A view of few entries, repeated, has no order to follow.
-                if 0 not in self.stand[i].strides or self.stand[i].size < 2:
-                    return self.order(i)
+            stand = self.stand.get(i)
+            # A view of few entries, repeated, has no order to follow.
+            if stand is not None and stand.shape == shape and 0 not in stand.strides:
+                return self.order(i)
         return tuple(range(len(shape)))
 
     def view(self, instruction: Instruction) -> bool:

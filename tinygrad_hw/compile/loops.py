@@ -69,7 +69,8 @@ class Writer:
 
     def dtype(self, i: int) -> np.dtype[Any]:
         """Dtype of a value."""
-        return self.layout.stand[i].dtype
+        dtype: np.dtype[Any] = self.layout.stand[i].dtype
+        return dtype
 
     def matrix(self, place: Place) -> str | None:
         """Spell a value as a matrix for BLAS, if it lies in its memory as one."""
@@ -345,4 +346,4 @@ def _number(spec: Spec) -> Any:
 
 def cast_to(text: str, dtype: np.dtype[Any]) -> str:
     """Make sure of the dtype of a result: NumPy's scalars in native code may promote."""
-    return text if dtype == bool else f"np.{dtype.name}({text})"
+    return text if dtype.kind == "b" else f"np.{dtype.name}({text})"

@@ -271,8 +271,10 @@ class Plan:
         writes = [w for w in self.program.writes if w.in_place]
         late = [i for i in self.program.instructions if i.out in self.late]
         last = self.phases[-1] if self.phases and self.phases[-1].native else None
-        made = {i.out for phase in self.phases if phase.native for i in phase.instructions}
-        scalar = all(ref.index in made and np.ndim(v) == 0 for ref, v in self.program.checks)
+        native_values = {i.out for p in self.phases if p.native for i in p.instructions}
+        scalar = all(
+            ref.index in native_values and np.ndim(v) == 0 for ref, v in self.program.checks
+        )
         targets = {self._target(w): w.value.index for w in writes}
         native = (
             last is not None
@@ -287,18 +289,16 @@ class Plan:
                 phase = last or Phase(True)
                 if last is None:
                     self.phases.append(phase)
-                phase.instructions = [
-                    i
-                    for i in self.program.instructions
-                    if i in phase.instructions or i.out in self.late
-                ]
+                here = {i.out for i in phase.instructions} | self.late
+                phase.instructions = [i for i in self.program.instructions if i.out in here]
                 phase.nodes = self._grouped(phase.instructions)
             return False
         assert last is not None
         last.commit = self._grouped(late)
         for node in last.commit:
             assert isinstance(node, Group)
-            node.targets = {v: t for t, v in targets.items() if v in node.made()}
+            made = set(node.made())
+            node.targets = {v: t for t, v in targets.items() if v in made and t is not None}
         return True
 
     def _target(self, write: Any) -> int | None:
@@ -392,8 +392,9 @@ class Plan:
         while stack:
             i = stack.pop()
             if i in native:
-                root = self._root(i)
-                fresh |= {root} & native
+                root = self.layout.places[i].root
+                if root in native:
+                    fresh.add(root)
             elif i in self.made and self.made[i].pure:
                 # What NumPy made may be a view of its arguments.
                 stack += self.made[i].refs()
@@ -501,14 +502,14 @@ class Plan:
         w = Writer(self.layout, self._memory_of)
         for node in phase.nodes:
             self._write_node(node, w)
-        if phase is self.phases[-1]:
-            for ref, value in self.program.checks:
-                if ref.index in {i.out for i in phase.instructions} and not np.ndim(value):
-                    found = self._check_text(ref.index, w)
-                    wanted = literal(value, self.layout.stand[ref.index].dtype)
-                    w.line(0, f"if {found} != {wanted}:")
-                    w.line(1, "return False")
-                    self.checked.add(ref.index)
+        here = {i.out for i in phase.instructions}
+        for ref, value in self.program.checks:
+            if ref.index in here and not np.ndim(value):
+                found = self._check_text(ref.index, w)
+                wanted = literal(value, self.layout.stand[ref.index].dtype)
+                w.line(0, f"if {found} != {wanted}:")
+                w.line(1, "return False")
+                self.checked.add(ref.index)
         for node in phase.commit:
             self._write_node(node, w)
         if not w.lines:
@@ -529,7 +530,9 @@ class Plan:
         w.end_node(start)
 
     def _call_of(self, w: Writer, phase: Phase) -> list[str]:
-        lines, head, arguments, signature = [], [], ["arena"], ["arena"]
+        lines: list[str] = []
+        head: list[str] = []
+        arguments, signature = ["arena"], ["arena"]
         targets = {
             t for node in phase.commit if isinstance(node, Group) for t in node.targets.values()
         }

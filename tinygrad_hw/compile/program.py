@@ -272,15 +272,15 @@ def _merged(program: Program) -> Program:
     names: dict[int, Ref] = {}
     first: dict[Any, Ref] = {}
     for i, array in program.constants.items():
-        key = ("constant", array.dtype.str, array.shape, array.tobytes())
-        names[i] = first.setdefault(key, Ref(i))
+        same = ("constant", array.dtype.str, array.shape, array.tobytes())
+        names[i] = first.setdefault(same, Ref(i))
 
     def renamed(tree: Any) -> Any:
         return map_refs(lambda ref: names.get(ref.index, ref), tree)
 
     kept = []
     for op, args, params, out in program.instructions:
-        instruction = Instruction(op, *renamed((args, params)), out)
+        instruction = Instruction(op, renamed(args), renamed(params), out)
         key = (op.forward, _key(instruction.args), _key(instruction.params))
         if instruction.pure and _hashable(key) and key in first:
             names[out] = first[key]

@@ -74,7 +74,7 @@ class Traced(Recorded):
 
     @property
     def T(self) -> Any:
-        return np.transpose(self)  # type: ignore[call-overload]
+        return np.transpose(self)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -127,11 +127,11 @@ class Traced(Recorded):
 
     def reshape(self, *shape: Any, **options: Any) -> Any:
         shape = shape[0] if len(shape) == 1 else shape
-        return np.reshape(self, shape, **options)  # type: ignore[call-overload]
+        return np.reshape(self, shape, **options)
 
     def transpose(self, *axes: Any) -> Any:
         axes = axes[0] if len(axes) == 1 else axes
-        return np.transpose(self, axes or None)  # type: ignore[call-overload]
+        return np.transpose(self, axes or None)
 
     def view(self, kind: Any = None) -> Any:
         # A view of another class is what `Tensor.data` gives: it notices writes, and so do we.
@@ -166,10 +166,10 @@ class Traced(Recorded):
         return self.recorder.assumed(".tolist()", self).tolist()
 
     def __repr__(self) -> str:
-        self.recorder.refuse("print", self)
+        return str(self.recorder.refuse("print", self))
 
     def __format__(self, spec: str) -> str:
-        self.recorder.refuse("print", self)
+        return repr(self)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -371,7 +371,7 @@ class Recorder:
             # As many as are true: known only if the engine made the mask, as one-hot rows.
             if not self._from_engine(_INDEXING):
                 self.refuse("x[mask], whose shape depends on values,", masks[0])
-            count = np.count_nonzero(masks[0])  # type: ignore[call-overload]
+            count: Any = np.count_nonzero(masks[0])
             self.program.checks.append((self.ref(count), count.value[()]))
 
     def apply(self, primitive: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:

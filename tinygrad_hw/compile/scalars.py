@@ -20,7 +20,7 @@ DTYPES = frozenset("? b h i l q B H I L Q f d".split())
 
 def literal(value: Any, dtype: Dtype) -> str:
     """Spell a number of a dtype."""
-    if dtype == bool:
+    if dtype.kind == "b":
         return repr(bool(value))
     number = float(value) if dtype.kind == "f" else int(value)
     text = repr(number)
@@ -33,7 +33,7 @@ def cast(text: str, given: Dtype, wanted: Dtype) -> str:
     """Spell the conversion of an entry."""
     if given == wanted:
         return text
-    return f"({text} != 0)" if wanted == bool else f"np.{wanted.name}({text})"
+    return f"({text} != 0)" if wanted.kind == "b" else f"np.{wanted.name}({text})"
 
 
 def _call(name: str, fast: str | None = None) -> Callable[..., str]:

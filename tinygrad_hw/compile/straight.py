@@ -32,7 +32,7 @@ def _masked(x: Any, mask: Array, out: Array) -> Array:
 
 
 def _sum_to(x: Array, out: Array, axes: tuple[int, ...], kept: tuple[int, ...]) -> Array:
-    np.add.reduce(x, axes, None, out.reshape(kept), True)
+    np.add.reduce(x, axis=axes, out=out.reshape(kept), keepdims=True)
     return out
 
 
