@@ -17,7 +17,7 @@ from ..graph import FREED, Handle, Leaf, Node, Primitive
 from ..walk import pull
 from .call import MISS, Effects, caller
 from .errors import CompileError
-from .guards import Guards
+from .guards import Guards, Test
 from .program import Program, Ref, Source
 from .recording import Recorder, Traced
 
@@ -154,43 +154,47 @@ class Variant:
         self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _, _ in self._optimizers]
         self._tensors = [t for t in recorder.tensors if id(t) not in arguments.tensors]
         self._facts = [_facts(t) for t in self._tensors]
-        self._same = guards.check()
         self.executable: Any = None
         self._call: Any = None
-        self._fits = self._make_fits()
+        test = Test()
+        self._test_tensors(test)
+        guards.test(test)
+        self._fits = test.function(0)
+        arguments.test(test)
+        # Without containers among the arguments one test tells all.
+        self._fits_flat = test.function(arguments.flat)
 
     # --- Whether it fits ----------------------------------------------------------------------
 
-    def _make_fits(self) -> Callable[[], bool]:
-        """Make a test of the tensors and optimisers that the program meets."""
-        names: dict[str, Any] = {}
-        terms = []
-        for i, (tensor, facts) in enumerate(zip(self._tensors, self._facts, strict=True)):
-            shape, dtype, leaf, has_grad = facts
-            names |= {f"t{i}": tensor, f"s{i}": shape, f"d{i}": dtype, f"n{i}": tensor._node}
-            terms.append(f"t{i}._node is n{i}" if leaf else f"t{i}._node is None")
-            terms.append(f"t{i}._data.shape == s{i} and t{i}._data.dtype == d{i}")
+    def _test_tensors(self, test: Test) -> None:
+        """Test the tensors and optimisers that the program meets."""
+        for tensor, (shape, dtype, leaf, has_grad) in zip(self._tensors, self._facts, strict=True):
+            t, s, d = map(test.known, (tensor, shape, dtype))
+            test.term(f"{t}._node is {test.known(tensor._node)}")
+            test.term(f"{t}._data.shape == {s} and {t}._data.dtype == {d}")
             if leaf:
-                terms.append(f"n{i}.grad is {'not ' if has_grad else ''}None")
-        for i, (optimizer, memory, lengths) in enumerate(self._memories):
-            names |= {f"p{i}": optimizer, f"m{i}": memory, f"l{i}": lengths}
-            terms.append(f"p{i}.memory is m{i} and [len(e) for e in m{i}] == l{i}")
-        source = f"def fits():\n    return {' and '.join(terms) or 'True'}\n"
-        exec(compile(source, "<fits>", "exec"), names)
-        fits: Callable[[], bool] = names["fits"]
-        return fits
+                test.term(f"{t}._node.grad is {'not ' if has_grad else ''}None")
+        for optimizer, memory, lengths in self._memories:
+            p, m, n = map(test.known, (optimizer, memory, lengths))
+            test.term(f"{p}.memory is {m} and [len(e) for e in {m}] == {n}")
 
     def match(self, args: Any, kwargs: Any) -> Sequence[Any] | None:
         """Give the leaves of arguments that the program is for, else None."""
-        leaves = self.arguments.match(args, kwargs)
-        if leaves is None or not self._fits():
-            return None
+        leaves: Sequence[Any] | None = args
         try:
-            if self._same() or self.guards.changed() is None:
+            if len(args) == self.arguments.flat and not kwargs and self._fits_flat(*args):
                 return leaves
-        except (LookupError, ValueError):
+            leaves = self.arguments.match(args, kwargs)
+            if leaves is None or self._fits():
+                return leaves
+        except (LookupError, ValueError, AttributeError):
             pass
-        return None
+        same = [_facts(t) for t in self._tensors] == self._facts and self.guards.changed() is None
+        same = same and all(
+            o.memory is memory and [len(entries) for entries in memory] == lengths
+            for o, memory, lengths in self._memories
+        )
+        return leaves if same else None
 
     def difference(self, args: Any, kwargs: Any) -> str:
         """Say why a call does not fit."""
@@ -262,11 +266,32 @@ class Arguments:
         plain = not kwargs and all(
             leaf is arg for leaf, arg in zip(self.leaves, args, strict=False)
         )
-        self._flat = len(args) if plain and len(args) == len(self.leaves) else -1
+        self.flat = len(args) if plain and len(args) == len(self.leaves) else -1
+
+    def test(self, test: Test) -> None:
+        """Test the arguments ``a0``, ``a1`` and so on."""
+        if self.flat < 0:
+            test.term("False")
+            return
+        for i, kind in enumerate(self.kinds):
+            test.term(f"type(a{i}) is {test.known(kind[0])}")
+            if kind[1] is None:
+                test.term(f"a{i} is {test.known(kind[2])}")
+                continue
+            array = f"a{i}" if kind[1] == "array" else f"a{i}._data"
+            test.term(f"{array}.shape == {test.known(kind[2])}")
+            test.term(f"{array}.dtype == {test.known(kind[3])}")
+            if kind[1] == "constant":
+                test.term(f"a{i}._node is None")
+            elif kind[1] != "array":
+                test.term(f"{test.known(_kind)}(a{i}) == {test.known(kind)}")
+        for i, first in enumerate(self.pattern):
+            for k in range(i):
+                test.term(f"a{k} is {'' if first == k else 'not '}a{i}")
 
     def match(self, args: Any, kwargs: Any) -> Sequence[Any] | None:
         """Give the leaves if they are as they must be."""
-        if len(args) == self._flat and not kwargs:
+        if len(args) == self.flat and not kwargs:
             leaves: Sequence[Any] = args
         else:
             if _structure((args, kwargs)) != self.structure:

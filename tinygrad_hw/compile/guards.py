@@ -189,25 +189,47 @@ class Guards:
                 )
         return None
 
-    def check(self) -> Callable[[], bool]:
-        """Make a fast test of whether everything is the same, which may say no too often."""
-        names: dict[str, Any] = {"equal": _equal}
-        terms = []
-        for i, (kind, owner, key, value, _) in enumerate(self.places):
-            names |= {f"o{i}": owner, f"k{i}": key, f"v{i}": value}
+    def test(self, test: Test) -> None:
+        """Test that everything is the same; a value that is equal but another fails."""
+        for kind, owner, key, value, _ in self.places:
+            o, v = test.known(owner), test.known(value)
             if kind == "length":
-                terms.append(f"len(o{i}) == v{i}")
+                test.term(f"len({o}) == {v}")
             elif kind == "cell":
-                terms.append(f"o{i}.cell_contents is v{i}")
+                test.term(f"{o}.cell_contents is {v}")
             else:
-                terms.append(f"o{i}[k{i}] is v{i}")
-        for i, (array, copy) in enumerate(self.arrays):
-            names |= {f"a{i}": array, f"c{i}": copy}
-            terms.append(f"equal(a{i}, c{i})")
-        source = f"def same():\n    return {' and '.join(terms) or 'True'}\n"
-        exec(compile(source, "<guards>", "exec"), names)
-        same: Callable[[], bool] = names["same"]
-        return same
+                test.term(f"{o}[{test.known(key)}] is {v}")
+        for array, copy in self.arrays:
+            test.term(f"{test.known(_equal)}({test.known(array)}, {test.known(copy)})")
+
+
+class Test:
+    """Collects conditions, and makes one fast function of them."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Any] = {}
+        self._ids: dict[int, str] = {}
+        self._terms: list[str] = []
+
+    def known(self, value: Any) -> str:
+        """Name an object in the conditions."""
+        name = self._ids.get(id(value))
+        if name is None:
+            name = self._ids[id(value)] = f"k{len(self._ids)}"
+            self._names[name] = value
+        return name
+
+    def term(self, condition: str) -> None:
+        """Add a condition."""
+        self._terms.append(condition)
+
+    def function(self, arguments: int) -> Callable[..., bool]:
+        """Make a function of ``a0``, ``a1`` and so on of the conditions up to now."""
+        names = ", ".join(f"a{i}" for i in range(arguments))
+        source = f"def holds({names}):\n    return {' and '.join(self._terms) or 'True'}\n"
+        exec(compile(source, "<guards>", "exec"), self._names)
+        holds: Callable[..., bool] = self._names["holds"]
+        return holds
 
 
 def _equal(array: Any, copy: Any) -> bool:

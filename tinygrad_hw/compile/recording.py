@@ -286,6 +286,7 @@ class Recorder:
         self.optimizers: dict[int, tuple[Any, int, list[dict[str, Any]]]] = {}
         self.steps: list[tuple[Any, int]] = []
         self.tensors: list[Handle] = []
+        self.ends: list[tuple[Handle, Any]] = []
         self.numbers: dict[int, Ref] = {}
         self.kept: list[Any] = []
 
@@ -407,10 +408,15 @@ class Recorder:
     def meet(self, tensor: Any, number: int | None = None) -> None:
         """Replace the values of a tensor from outside, perhaps an argument, and its gradient."""
         self.tensors.append(tensor)
+        computed = tensor._node is not None and not isinstance(tensor._node, Leaf)
+        if computed:
+            # The graph behind it is not ours to walk: it ends here.
+            self.ends.append((tensor, tensor._node))
+            tensor._node = Leaf(tensor._data, tensor.name)
         if number is not None:
             self.program.tensor_arguments.add(number)
         for kind in ("data", "grad"):
-            if kind == "data" or isinstance(tensor._node, Leaf):
+            if kind == "data" or (isinstance(tensor._node, Leaf) and not computed):
                 place = Source(kind, tensor)
                 owner = None if kind == "data" else "grad"
                 self._replace(place if number is None else Source("argument", owner, number), place)
@@ -526,6 +532,11 @@ class Recorder:
 
     def _finish(self) -> None:
         """Note what the function wrote."""
+        if any(tensor._node.grad is not None for tensor, _ in self.ends):  # type: ignore[union-attr]
+            raise CompileError(
+                "compile: backward() reaches a graph that was made outside the function; call it "
+                "outside, or pass x.detach()"
+            )
         for source, place, _, traced in self.places.values():
             now = traced if place is None else place.read()
             if source.kind == "rate" and now is not traced:
@@ -548,6 +559,8 @@ class Recorder:
         return self.constant(value) if isinstance(value, np.ndarray) else value
 
     def _restore(self) -> None:
+        for tensor, node in self.ends:
+            tensor._node = node
         for _, place, before, _ in self.places.values():
             if place is not None:
                 place.write(before)
