@@ -503,3 +503,24 @@ def test_no_warning_in_ordinary_use():
         warnings.simplefilter("error")
         f = tg.compile(lambda x: x / 2)
         assert [f(tg.Tensor(v)).item() for v in (2.0, 4.0, 6.0)] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_convolution_of_one_image_as_native_code(padding):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    w = tg.Tensor(rng.normal(size=(2, 1, 1, 2)), requires_grad=True)
+
+    def run(x):
+        w.grad = None
+        y = tg.conv2d_transpose(x, w, padding=padding)
+        (y * y).sum().backward()
+        return y
+
+    compiled = tg.compile(run, backend="numba")
+    for _ in range(3):
+        x = rng.normal(size=(1, 2, 1, 2))
+        y, gradient = compiled(x), w.grad
+        np.testing.assert_allclose(y.numpy(), run(x).numpy(), rtol=1e-12)
+        np.testing.assert_allclose(gradient, w.grad, rtol=1e-12)

@@ -171,7 +171,8 @@ def _correlation_dw(w: Writer, i: Instruction) -> bool:
     c1, height, width, _ = x.shape
     (a, b), stride, dilation = (i.params[k] for k in ("size", "stride", "dilation"))
     taps = a * b
-    if g.strides != (1, columns * n, n, rows * columns * n) and g.shape[0] != 1:
+    wanted = (1, columns * n, n, rows * columns * n)
+    if any(s != t and m > 1 for s, t, m in zip(g.strides, wanted, g.shape, strict=True)):
         return False
     if g.offset or taps > _UNROLLED or w.layout.stand[g.root].size != math.prod(g.shape):
         return False
