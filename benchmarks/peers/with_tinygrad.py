@@ -14,7 +14,7 @@ class Tinygrad:
 
     def train(self, kind: str, size: int) -> Any:
         self.parameters = p = [
-            Tensor(w.transpose(3, 2, 0, 1).copy() if w.ndim == 4 else w, requires_grad=True)
+            Tensor(w.transpose(3, 2, 0, 1).copy() if w.ndim == 4 else w).is_param_()
             for w in parameters(kind)
         ]
         optimizer = nn.optim.SGD(p, lr=LEARNING_RATE)
@@ -69,7 +69,7 @@ class Tinygrad:
             (gradient,) = loss.gradient(x)
             return loss.realize(), gradient.realize()
 
-        x = Tensor(data, requires_grad=True).realize()
+        x = Tensor(data).realize()
 
         def run() -> Any:
             loss, gradient = both(x)

@@ -61,14 +61,18 @@ def turned(w: Array) -> Array:
 # --- Rewriting ----------------------------------------------------------------------------------
 
 
-class _Rewriter:
+class Rewriter:
+    """Builds the instructions of a rewritten program."""
+
     def __init__(self, program: Program) -> None:
-        self.program = program
+        self.program = replace(program, views=set(program.views))
+        self.made = {i.out: i for i in program.instructions}
         self.specs = dict(program.specs)
         self.instructions: list[Instruction] = []
         self.next = max(self.specs, default=0) + 1
 
     def spec(self, arg: Any) -> Spec | None:
+        """What is known of an argument that is a value."""
         return self.specs[arg.index] if isinstance(arg, Ref) else None
 
     def emit(self, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
@@ -81,6 +85,13 @@ class _Rewriter:
     def end(self, name: str, forward: Any, args: Any, params: Any, out: int) -> bool:
         """Add the instruction that makes the result of the rewritten one."""
         self.instructions.append(Instruction(Operation(name, forward), tuple(args), params, out))
+        self.program.views.discard(out)
+        return True
+
+    def end_view(self, axes: tuple[int, ...], arg: Any, out: int) -> bool:
+        """Make the result of the rewritten instruction another one with its axes exchanged."""
+        self.end("transpose", np.transpose, (arg,), {"axes": axes}, out)
+        self.program.views.add(out)
         return True
 
 
@@ -88,7 +99,7 @@ def _plain(shape: Any, dtype: Any) -> Spec:
     return Spec(tuple(shape), np.dtype(dtype), tuple(range(len(shape))))
 
 
-def _sum(r: _Rewriter, i: Instruction) -> bool:
+def _sum(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or spec.dtype != r.specs[i.out].dtype:
         return False
@@ -102,7 +113,7 @@ def _over(axis: Any, spec: Spec, out: Spec) -> dict[str, Any]:
     return {"axis": tuple(sorted(int(a) % ndim for a in axes)), "shape": out.shape}
 
 
-def _mean(r: _Rewriter, i: Instruction) -> bool:
+def _mean(r: Rewriter, i: Instruction) -> bool:
     spec, out = r.spec(i.args[0]), r.specs[i.out]
     if spec is None or spec.dtype != out.dtype or not spec.size:
         return False
@@ -112,7 +123,7 @@ def _mean(r: _Rewriter, i: Instruction) -> bool:
     return r.end("divide", np.divide, (whole, float(count)), {}, i.out)
 
 
-def _sum_to(r: _Rewriter, i: Instruction) -> bool:
+def _sum_to(r: Rewriter, i: Instruction) -> bool:
     spec, out = r.spec(i.args[0]), r.specs[i.out]
     if spec is None or spec.dtype != out.dtype:
         return False
@@ -122,17 +133,21 @@ def _sum_to(r: _Rewriter, i: Instruction) -> bool:
     return r.end("sum", total, i.args, {"axis": axis, "shape": out.shape}, i.out)
 
 
-def _vdot(r: _Rewriter, i: Instruction) -> bool:
-    a, b = map(r.spec, i.args)
-    if a is None or b is None or a.shape != b.shape or len(a.shape) != 1 or a.dtype != b.dtype:
+def _vdot(r: Rewriter, i: Instruction) -> bool:
+    args = i.args
+    made = r.made.get(args[0].index) if args[0] == args[1] and isinstance(args[0], Ref) else None
+    if made is not None and made.op.name == "ravel":
+        # The order of the entries does not matter when each is multiplied by itself.
+        args = (made.args[0], made.args[0])
+    a, b = map(r.spec, args)
+    if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind != "f":
         return False
-    if a.dtype.kind != "f":
-        return False
-    product = r.emit("multiply", np.multiply, i.args, {}, _plain(a.shape, a.dtype))
-    return r.end("sum", total, (product,), {"axis": (0,), "shape": ()}, i.out)
+    product = r.emit("multiply", np.multiply, args, {}, _plain(a.shape, a.dtype))
+    axes = tuple(range(len(a.shape)))
+    return r.end("sum", total, (product,), {"axis": axes, "shape": ()}, i.out)
 
 
-def _count(r: _Rewriter, i: Instruction) -> bool:
+def _count(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or spec.dtype != bool or i.params or len(i.args) > 1:
         return False
@@ -141,13 +156,15 @@ def _count(r: _Rewriter, i: Instruction) -> bool:
     return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
 
 
-def _images(spec: Spec | None) -> bool:
+def images(spec: Spec | None) -> bool:
+    """Tell whether a value is a batch of images (N, H, W, C) of floats."""
     return (
         spec is not None and len(spec.shape) == 4 and 0 not in spec.shape and spec.dtype.kind == "f"
     )
 
 
-def _bordered(r: _Rewriter, x: Any, window: Any) -> Ref:
+def bordered(r: Rewriter, x: Any, window: Any, forward: Any) -> Ref:
+    """Put zeros around images, as a window needs them."""
     spec = r.spec(x)
     assert spec is not None
     n, h, w, c = spec.shape
@@ -155,17 +172,17 @@ def _bordered(r: _Rewriter, x: Any, window: Any) -> Ref:
     sides = {"before": window.before, "after": window.after}
     return r.emit(
         "border",
-        border,
+        forward,
         (x,),
         sides,
         _plain((c, top + h + bottom, left + w + right, n), spec.dtype),
     )
 
 
-def _conv(r: _Rewriter, i: Instruction) -> bool:
+def _conv(r: Rewriter, i: Instruction) -> bool:
     (x, w), out = i.args, r.specs[i.out]
     xs, ws = r.spec(x), r.spec(w)
-    if not _images(xs) or ws is None or xs is None or not xs.dtype == ws.dtype == out.dtype:
+    if not images(xs) or ws is None or xs is None or not xs.dtype == ws.dtype == out.dtype:
         return False
     if math.prod(ws.shape[:3]) > DIRECT:
         return False
@@ -175,27 +192,27 @@ def _conv(r: _Rewriter, i: Instruction) -> bool:
     )
     params = {"out": window.out, "stride": p["stride"], "dilation": p["dilation"]}
     r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
-    return r.end("conv", correlation, (_bordered(r, x, window), w), params, i.out)
+    return r.end("conv", correlation, (bordered(r, x, window, border), w), params, i.out)
 
 
-def _conv_dw(r: _Rewriter, i: Instruction) -> bool:
+def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     (g, x), out = i.args, r.specs[i.out]
     gs, xs = r.spec(g), r.spec(x)
-    if not _images(xs) or not _images(gs) or xs is None or gs is None or xs.dtype != gs.dtype:
+    if not images(xs) or not images(gs) or xs is None or gs is None or xs.dtype != gs.dtype:
         return False
     if math.prod(out.shape[:3]) > DIRECT:
         return False
     p = i.params
     window = hw5.Window(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
     params = {"size": tuple(p["size"]), "stride": p["stride"], "dilation": p["dilation"]}
-    return r.end("conv_dw", correlation_dw, (g, _bordered(r, x, window)), params, i.out)
+    return r.end("conv_dw", correlation_dw, (g, bordered(r, x, window, border)), params, i.out)
 
 
-def _conv_dx(r: _Rewriter, i: Instruction) -> bool:
+def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     """At stride 1, the adjoint is a correlation with the turned filters."""
     (g, w), out, p = i.args, r.specs[i.out], i.params
     gs, ws = r.spec(g), r.spec(w)
-    if not _images(gs) or gs is None or ws is None or gs.dtype != ws.dtype:
+    if not images(gs) or gs is None or ws is None or gs.dtype != ws.dtype:
         return False
     if tuple(p["stride"]) != (1, 1) or math.prod((*ws.shape[:2], ws.shape[3])) > DIRECT:
         return False
@@ -217,10 +234,10 @@ def _conv_dx(r: _Rewriter, i: Instruction) -> bool:
     filters = r.emit("turned", turned, (w,), {}, _plain((a, b, c2, c1), ws.dtype))
     params = {"out": tuple(p["shape"]), "stride": (1, 1), "dilation": p["dilation"]}
     r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
-    return r.end("conv_dx", correlation, (_bordered(r, g, _Sides), filters), params, i.out)
+    return r.end("conv_dx", correlation, (bordered(r, g, _Sides, border), filters), params, i.out)
 
 
-_REWRITES: dict[Any, Callable[[_Rewriter, Instruction], bool]] = {
+_REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     reduce._sum.forward: _sum,
     np.sum: _sum,
     reduce._mean.forward: _mean,
@@ -236,10 +253,15 @@ _REWRITES: dict[Any, Callable[[_Rewriter, Instruction], bool]] = {
 
 def expanded(program: Program) -> Program:
     """Give the same program in simpler operations."""
-    rewriter = _Rewriter(program)
+    return rewritten(program, _REWRITES)
+
+
+def rewritten(program: Program, rewrites: Any) -> Program:
+    """Put simpler operations in the place of those that a table of rewrites knows."""
+    rewriter = Rewriter(program)
     for instruction in program.instructions:
-        rewrite = _REWRITES.get(instruction.op.forward)
+        rewrite = rewrites.get(instruction.op.forward)
         if rewrite is None or not rewrite(rewriter, instruction):
             rewriter.instructions.append(instruction)
-    made = replace(program, instructions=rewriter.instructions, specs=rewriter.specs)
+    made = replace(rewriter.program, instructions=rewriter.instructions, specs=rewriter.specs)
     return made.optimized()

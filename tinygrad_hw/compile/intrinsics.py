@@ -90,6 +90,18 @@ def times(typingctx, a, b):
 
 
 @intrinsic
+def _fused(typingctx, a, b, c):
+    """``a * b + c``, rounded once where the processor can, else twice."""
+    signature = c(c, c, c)
+
+    def codegen(context, builder, signature, args):
+        product = builder.fmul(args[0], args[1], flags=["contract"])
+        return builder.fadd(product, args[2], flags=["contract"])
+
+    return signature, codegen
+
+
+@intrinsic
 def _float_of_bits(typingctx, bits):
     signature = types.float32(types.int32)
 
@@ -115,10 +127,11 @@ def exp32(x):
     """
     z = x if x < _TOP else _TOP
     z = z if z > _BOTTOM else _BOTTOM
-    n = np.floor(z * _PER_LOG2 + _HALF)
-    r = z - n * _LOG2_HIGH - n * _LOG2_LOW
-    p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
-    p = p * r * r + r + _ONE
+    n = np.floor(_fused(z, _PER_LOG2, _HALF))
+    r = _fused(n, -_LOG2_LOW, _fused(n, -_LOG2_HIGH, z))
+    p = _fused(_fused(_E0, r, _E1), r, _E2)
+    p = _fused(_fused(_fused(p, r, _E3), r, _E4), r, _E5)
+    p = _fused(p, r * r, r + _ONE)
     whole = np.int32(n)
     half = np.int32(whole >> np.int32(1))
     # Two factors, since 2**n itself may be no normal number.
@@ -141,8 +154,9 @@ def tanh32(x):
     z = x if x < _LIMIT else _LIMIT
     z = z if z > -_LIMIT else -_LIMIT
     s = z * z
-    p = (((((_A13 * s + _A11) * s + _A9) * s + _A7) * s + _A5) * s + _A3) * s + _A1
-    q = ((_B6 * s + _B4) * s + _B2) * s + _B0
+    p = _fused(_fused(_fused(_A13, s, _A11), s, _A9), s, _A7)
+    p = _fused(_fused(_fused(p, s, _A5), s, _A3), s, _A1)
+    q = _fused(_fused(_fused(_B6, s, _B4), s, _B2), s, _B0)
     y = z * p / q
     y = y if y < _ONE else _ONE
     y = y if y > -_ONE else -_ONE

@@ -30,7 +30,7 @@ class Layout:
     """Lays out the values of a program.
 
     Each value is stood for by an empty array with the right strides, so that NumPy itself says
-    where a view of it lies.
+    where a view of it lies. ``uniform`` has the entry of constants that have but one.
     """
 
     def __init__(self, program: Program) -> None:
@@ -39,9 +39,12 @@ class Layout:
         self.places: dict[int, Place] = {}
         for i in program.inputs:
             self._own(i, program.specs[i])
+        self.uniform: dict[int, Any] = {}
         for i, array in program.constants.items():
-            self.stand[i] = array
             self._own(i, Spec.of(array))
+            first = array.flat[0] if array.size else None
+            if first is not None and np.all(array == first):
+                self.uniform[i] = first.item()
 
     def _own(self, i: int, spec: Spec) -> None:
         if spec.order is None:

@@ -206,9 +206,8 @@ class _GroupWriter:
         if i not in layout.places:
             self.w.numbers.add(i)
             return f"np.{dtype.name}(n{i})"
-        constant = layout.program.constants.get(i)
-        if constant is not None and constant.size == 1:
-            return literal(constant.item(), dtype)
+        if i in layout.uniform:
+            return literal(layout.uniform[i], dtype)
         place = layout.places[i]
         strides = place.spread(self.group.shape)
         assert strides is not None

@@ -17,7 +17,8 @@ from .expand import expanded, total
 from .kernels import KERNELS, LIKE_ARGUMENT
 from .layout import Layout
 from .loops import Group, Node, Writer, spelled
-from .program import Array, Instruction, Program, Ref
+from .program import Array, Instruction, Program, Ref, Spec
+from .recycle import maker
 from .scalars import DTYPES, literal
 
 _VIEWS = frozenset(
@@ -578,11 +579,10 @@ class Plan:
         plain = order == tuple(range(stand.ndim))
         back = tuple(np.argsort(order).tolist())
         if root in self.fresh:
-            shape = tuple(stand.shape[a] for a in order)
             if root in self.defined:
                 return f"f{root}"
             self.defined.add(root)
-            lines.append(f"f{root} = np.empty({shape}, {self._known(stand.dtype)})")
+            lines.append(f"f{root} = {self._known(maker(Spec.of(stand)))}()")
             lines.append(f"v{root} = f{root}" + ("" if plain else f".transpose({back})"))
             return f"f{root}"
         return f"v{root}" if plain else f"v{root}.transpose({order})"

@@ -162,6 +162,8 @@ class Program:
     writes : list of Write
     tensor_arguments : set of int
         Which of the arguments are tensors.
+    views : set of int
+        Values that may share memory with what they were computed from.
     checks : list of (Ref, value)
         What the recording took for granted. Where it does not hold, nothing is written and the
         call is left to the function itself.
@@ -174,6 +176,7 @@ class Program:
     outputs: list[Any] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
     tensor_arguments: set[int] = field(default_factory=set)
+    views: set[int] = field(default_factory=set)
     checks: list[tuple[Ref, Any]] = field(default_factory=list)
 
     def results(self) -> Iterator[int]:
@@ -326,8 +329,7 @@ def aliases(program: Program) -> dict[int, set[int]]:
     same: dict[int, set[int]] = {}
     for instruction in program.instructions:
         owners = {instruction.out}
-        # A kernel may return a view of an argument; a ufunc never does.
-        if not isinstance(instruction.op.forward, np.ufunc):
+        if instruction.out in program.views:
             for i in instruction.refs():
                 owners |= same.get(i, {i})
         same[instruction.out] = owners

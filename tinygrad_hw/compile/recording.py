@@ -345,6 +345,8 @@ class Recorder:
         self._check_size(op, args, params, involved)
         roots = [x.root for x in involved if np.may_share_memory(x.value, y)]
         out = Traced(self, self._new(y), y, roots[0] if roots else None)
+        if roots or _may_be_view(op):
+            self.program.views.add(out.index)
         # Indices stay as they are: only what may differ becomes a value of its own.
         self.program.instructions.append(
             Instruction(
@@ -569,6 +571,20 @@ class Recorder:
             for entries, before in zip(optimizer.memory, memory, strict=True):
                 entries.clear()
                 entries.update(before)
+
+
+def _may_be_view(op: Any) -> bool:
+    """Tell whether an operation may return a view where it did not this time."""
+    if isinstance(op, Operation):
+        return not isinstance(op.forward, np.ufunc) and op.name not in _NEW
+    return bool(op.view)
+
+
+# Functions of NumPy that always make a new array.
+_NEW = frozenset(
+    "astype setitem sum mean var std prod max min amax amin argmax argmin any all cumsum cumprod "
+    "vdot dot where count_nonzero zeros_like ones_like concatenate stack".split()
+)
 
 
 def _nothing(*args: Any) -> None:

@@ -9,26 +9,16 @@ import numpy as np
 
 from ..ops import linalg, reduce, shape
 from ..ops.elementwise import relu, relu_grad
+from .buffered import masked, scratch, with_buffers
 from .program import Instruction, Program, Ref, Spec, aliases, last_uses
+from .recycle import maker
 
 Array = np.ndarray[Any, Any]
 
 
 def _relu_grad(g: Array, x: Array, out: Array, mask: Array) -> Array:
     np.greater(x, 0, mask)
-    return _masked(g, mask, out)
-
-
-def _masked(x: Any, mask: Array, out: Array) -> Array:
-    """Write ``x`` where the mask holds, else 0."""
-    if x.dtype.kind == "f" and x.itemsize in (4, 8) and x.dtype == out.dtype:
-        # A product would make inf * 0 = nan; the bits of a float do not.
-        bits = np.int32 if x.itemsize == 4 else np.int64
-        np.negative(mask.view(np.int8), mask.view(np.int8))
-        np.bitwise_and(x.view(bits), mask.view(np.int8), out.view(bits))
-    else:
-        out[...] = np.where(mask, x, 0)
-    return out
+    return masked(g, mask, out)
 
 
 def _sum_to(x: Array, out: Array, axes: tuple[int, ...], kept: tuple[int, ...]) -> Array:
@@ -55,7 +45,8 @@ class Straight:
     writes_in_place = False
 
     def __init__(self, program: Program) -> None:
-        self.program = program
+        self.given, self.program = program, with_buffers(program)
+        program = self.program
         self.buffers: list[Array] = []
         self._names: dict[str, Any] = {"np": np}
         self._lasting = lasting(program)
@@ -65,9 +56,10 @@ class Straight:
         # The walk back computes slopes that may be infinite where nothing asks for them.
         lines.append("    with np.errstate(all='ignore'):")
         lines += [f"        {line}" for line in [*self._body(), "pass"]]
-        self.results = list(dict.fromkeys(program.results()))
+        pairs = dict(zip(self.given.results(), program.results(), strict=True))
+        self.results = list(pairs)
         self.owned: set[int] = set()
-        lines.append(f"    return ({''.join(f'v{i}, ' for i in self.results)})")
+        lines.append(f"    return ({''.join(f'v{i}, ' for i in pairs.values())})")
         self.source = "\n".join(lines)
         exec(compile(self.source, "<compiled>", "exec"), self._names)
         self.run: Callable[..., Any] = self._names["run"]
@@ -125,9 +117,12 @@ class Straight:
         return self._known(array, "b")
 
     def _fresh(self, spec: Spec) -> str:
-        if spec.order == tuple(range(len(spec.shape))):
-            return f"np.empty({spec.shape}, {self._known(spec.dtype)})"
-        return f"{self._known(spec.empty)}()"
+        """Spell a new array."""
+        call = f"{self._known(maker(spec))}()"
+        order = spec.order or ()
+        if order == tuple(range(len(order))):
+            return call
+        return f"{call}.transpose({tuple(np.argsort(order).tolist())})"
 
     def _known(self, value: Any, prefix: str = "k") -> str:
         """Name an object in the function."""
@@ -158,6 +153,9 @@ class Straight:
             call = into(self, shown, argument_specs, params, specs[out], buffer)
             if call is not None:
                 return str(call)
+        extra = scratch(instruction, specs)
+        if extra is not None:
+            shown += [buffer(spec) for spec in (specs[out], *extra)]
         if isinstance(op.forward, np.ufunc) and not params:
             return f"{self._known(op.forward)}({', '.join(shown)}, out={buffer(specs[out])})"
         named = [f"{key}={self._shown(value)}" for key, value in params.items()]

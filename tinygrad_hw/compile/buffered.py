@@ -1,0 +1,270 @@
+"""Kernels of convolution and pooling that write into buffers, for the numpy back end.
+
+They are those of ``hw5.py`` in steps: the patches of an image are a value of their own, so that
+the forward and the gradient of the filters share them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..kernels import hw5
+from ..ops import conv as convolution
+from ..ops import losses, reduce
+from .expand import Rewriter, bordered, images, rewritten
+from .program import Array, Instruction, Program, Spec
+
+# Larger patches than this would not stay in the cache; hw5's kernels know better then.
+_MOST = 16 * 2**20
+# Below so many entries the number of calls counts, and not what they do.
+_SMALL = 4096
+
+
+# --- The steps; each takes the buffers of its result last -----------------------------------------
+
+
+def patches(x: Array, out: Array, *, taps: Any) -> Array:
+    """Window entries (h, w, C, H', W', N) of bordered images (C, H, W, N)."""
+    for i, j, rows, columns in taps:
+        out[i, j] = x[:, rows, columns]
+    return out
+
+
+def product(p: Array, w: Array, out: Array) -> Array:
+    """Correlation (C2, H', W', N) of patches with filters."""
+    filters = w.reshape(-1, w.shape[3])
+    np.matmul(filters.T, p.reshape(len(filters), -1), out=out.reshape(w.shape[3], -1))
+    return out
+
+
+def product_dw(g: Array, p: Array, out: Array, rows: Array) -> Array:
+    """Gradient of filters, summed over rows of windows: BLAS is slow at one long thin product."""
+    h, c2 = p.shape[3], out.shape[3]
+    by_row = p.reshape(-1, h, p.shape[4] * p.shape[5]).transpose(1, 0, 2)
+    images_last = g.transpose(3, 1, 2, 0).reshape(c2, h, -1)
+    np.matmul(by_row, images_last.transpose(1, 2, 0), out=rows)
+    np.add.reduce(rows, axis=0, out=out.reshape(-1, c2))
+    return out
+
+
+def surround(x: Array, out: Array, *, before: Any, after: Any) -> Array:
+    """Images (N, H, W, C) as (C, H', W', N) with zeros around."""
+    (top, left), (height, width) = before, x.shape[1:3]
+    out[:, :top] = 0
+    out[:, top + height :] = 0
+    out[:, :, :left] = 0
+    out[:, :, left + width :] = 0
+    out[:, top : top + height, left : left + width] = x.transpose(3, 1, 2, 0)
+    return out
+
+
+def largest(x: Array, out: Array, *, taps: Any) -> Array:
+    """Largest entry of each window."""
+    (_, _, rows, columns), *rest = taps
+    first = x[..., rows, columns, :]
+    for _, _, rows, columns in rest:
+        first = np.maximum(first, x[..., rows, columns, :], out=out)
+    return out
+
+
+def winners(x: Array, y: Array, out: Array, mask: Array, *, taps: Any) -> Array:
+    """Which entry of each window is the first to equal the largest, ``y``."""
+    out[...] = 0
+    for _, _, rows, columns in reversed(taps[:-1]):
+        np.not_equal(x[..., rows, columns, :], y, out=mask)
+        np.add(out, 1, out=out)
+        np.multiply(out, mask, out=out)
+    return out
+
+
+def scattered(
+    g: Array, won: Array, out: Array, mask: Array, lying: Array, *, taps: Any, covered: bool
+) -> Array:
+    """Each entry of ``g`` at its winner in windows that do not overlap."""
+    if not covered:
+        out[...] = 0
+    # In the layout of the winners, once, and not for each of the taps.
+    lying[...] = g
+    g = lying
+    for number, (_, _, rows, columns) in enumerate(taps):
+        np.equal(won, number, out=mask)
+        masked(g, mask, out[..., rows, columns, :])
+    return out
+
+
+def masked(x: Any, mask: Array, out: Array) -> Array:
+    """Write ``x`` where the mask holds, else 0; the mask is used up."""
+    if x.size < _SMALL:
+        out[...] = 0
+        np.copyto(out, x, where=mask)
+    elif x.dtype.kind == "f" and x.itemsize in (4, 8) and x.dtype == out.dtype:
+        # A product would make inf * 0 = nan; the bits of a float do not.
+        bits = np.int32 if x.itemsize == 4 else np.int64
+        np.negative(mask.view(np.int8), out=mask.view(np.int8))
+        np.bitwise_and(x.view(bits), mask.view(np.int8), out=out.view(bits))
+    else:
+        out[...] = np.where(mask, x, 0)
+    return out
+
+
+def row_largest(x: Array, out: Array) -> Array:
+    """Largest entry of each row, as a column."""
+    np.maximum.reduce(x, axis=-1, out=out, keepdims=True)
+    return out
+
+
+def row_sum(x: Array, out: Array) -> Array:
+    """Sum of each row, as a column."""
+    np.add.reduce(x, axis=-1, out=out, keepdims=True)
+    return out
+
+
+def cost(log_total: Array, shifted: Array, hot: Array, *, reduction: str) -> Any:
+    """Cross-entropy of rows, from the logarithm of their sums and the entries at one-hot."""
+    losses = log_total[..., 0] - shifted[hot].reshape(log_total.shape[:-1])
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / losses.size
+
+
+# --- Rewriting ------------------------------------------------------------------------------------
+
+
+def _patches_of(r: Rewriter, x: Any, window: Any) -> tuple[Any, Spec] | None:
+    spec = r.spec(x)
+    assert spec is not None
+    n, c = spec.shape[0], spec.shape[3]
+    made = Spec((*window.size, c, *window.out, n), spec.dtype, tuple(range(6)))
+    if made.nbytes > _MOST:
+        return None
+    around = bordered(r, x, window, surround)
+    return r.emit("patches", patches, (around,), {"taps": window.taps()}, made), made
+
+
+def _conv(r: Rewriter, i: Instruction) -> bool:
+    (x, w), p = i.args, i.params
+    spec, out = r.spec(x), r.specs[i.out]
+    filters = r.spec(w)
+    if spec is None or filters is None or not images(spec) or spec.dtype != filters.dtype:
+        return False
+    window = hw5.Window(
+        spec.shape, (filters.shape[0], filters.shape[1]), p["stride"], p["padding"], p["dilation"]
+    )
+    made = _patches_of(r, x, window)
+    if made is None:
+        return False
+    n, h, k, c = out.shape
+    lying = Spec((c, h, k, n), out.dtype, (0, 1, 2, 3))
+    y = r.emit("conv", product, (made[0], w), {}, lying)
+    return r.end_view((3, 1, 2, 0), y, i.out)
+
+
+def _conv_dw(r: Rewriter, i: Instruction) -> bool:
+    (g, x), p = i.args, i.params
+    spec, other = r.spec(x), r.spec(g)
+    if spec is None or other is None or not images(spec) or spec.dtype != other.dtype:
+        return False
+    window = hw5.Window(spec.shape, tuple(p["size"]), p["stride"], p["padding"], p["dilation"])
+    made = _patches_of(r, x, window)
+    if made is None or not images(other):
+        return False
+    return r.end("conv_dw", product_dw, (g, made[0]), {}, i.out)
+
+
+def _taps(spec: Spec, params: Any) -> Any:
+    return hw5.Window(spec.shape, params["size"], params["stride"]).taps()
+
+
+def _max_pool(r: Rewriter, i: Instruction) -> bool:
+    spec = r.spec(i.args[0])
+    if spec is None or math.prod(i.params["size"]) == 1:
+        return False
+    return r.end("max_pool", largest, i.args, {"taps": _taps(spec, i.params)}, i.out)
+
+
+def _pool_winners(r: Rewriter, i: Instruction) -> bool:
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or math.prod(i.params["size"]) == 1:
+        return False
+    taps = {"taps": _taps(spec, i.params)}
+    y = r.emit("max_pool", largest, i.args, taps, out._replace(dtype=spec.dtype))
+    return r.end("pool_winners", winners, (*i.args, y), taps, i.out)
+
+
+def _unpool(r: Rewriter, i: Instruction) -> bool:
+    size, stride = i.params["size"], i.params["stride"]
+    if any(s < k for s, k in zip(stride, size, strict=True)):
+        return False
+    out, g = r.specs[i.out], r.spec(i.args[0])
+    if g is None or g.dtype != out.dtype:
+        return False
+    inner = zip(out.shape[-3:-1], g.shape[-3:-1], size, stride, strict=True)
+    covered = all(n == m * k == m * s for n, m, k, s in inner)
+    params = {"taps": _taps(out, i.params), "covered": covered}
+    return r.end("unpool", scattered, i.args, params, i.out)
+
+
+def _exponentials(r: Rewriter, x: Any, spec: Spec) -> tuple[Any, Any, Any]:
+    """Rows less their largest entry, the exponentials, and their sums."""
+    column = Spec((*spec.shape[:-1], 1), spec.dtype, tuple(range(len(spec.shape))))
+    top = r.emit("max", row_largest, (x,), {}, column)
+    shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
+    powers = r.emit("exp", np.exp, (shifted,), {}, spec)
+    return shifted, powers, r.emit("sum", row_sum, (powers,), {}, column)
+
+
+def _softmax(r: Rewriter, i: Instruction) -> bool:
+    spec, axis = r.spec(i.args[0]), i.params["axis"]
+    if spec is None or spec.dtype.kind != "f" or axis not in (-1, len(spec.shape) - 1):
+        return False
+    if not spec.shape:
+        return False
+    _, powers, whole = _exponentials(r, i.args[0], spec)
+    return r.end("divide", np.divide, (powers, whole), {}, i.out)
+
+
+def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
+    (x, y), spec = i.args, r.spec(i.args[0])
+    hot = r.spec(y)
+    if spec is None or hot is None or hot.dtype.kind != "b" or spec.dtype.kind != "f":
+        return False
+    shifted, _, whole = _exponentials(r, x, spec)
+    log_whole = r.emit("log", np.log, (whole,), {}, r.specs[whole.index])
+    return r.end("cross_entropy", cost, (log_whole, shifted, y), i.params, i.out)
+
+
+_REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
+    convolution.conv.forward: _conv,
+    convolution.conv_dw.forward: _conv_dw,
+    convolution.max_pool.forward: _max_pool,
+    hw5.pool_winners: _pool_winners,
+    convolution.unpool.forward: _unpool,
+    reduce._softmax.forward: _softmax,
+    losses._cross_entropy.forward: _cross_entropy,
+}
+
+
+def with_buffers(program: Program) -> Program:
+    """Give the same program with convolution and pooling in steps that write into buffers."""
+    return rewritten(program, _REWRITES)
+
+
+def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | None:
+    """What buffers a step takes besides that of its result; None if it is not one of them."""
+    forward, out = instruction.op.forward, specs[instruction.out]
+    if forward in (patches, product, surround, largest, row_largest, row_sum):
+        return []
+    if forward is winners:
+        return [out._replace(dtype=np.dtype(bool))]
+    if forward is scattered:
+        won = specs[instruction.args[1].index]
+        return [won._replace(dtype=np.dtype(bool)), won._replace(dtype=out.dtype)]
+    if forward is product_dw:
+        rows = specs[instruction.args[1].index].shape[3]
+        k = math.prod(out.shape[:3])
+        return [Spec((rows, k, out.shape[3]), out.dtype, (0, 1, 2))]
+    return None
