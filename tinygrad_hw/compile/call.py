@@ -83,7 +83,7 @@ class _Caller:
             lines.append(f"{''.join(f'v{i}, ' for i in results)} = results")
         for ref, value in self.program.checks:
             if ref.index in results:
-                lines += [f"if not same(v{ref.index}, {self.known(value)}):", "    return MISS"]
+                lines += [f"if {self.fails(ref.index, np.asarray(value))}:", "    return MISS"]
         outputs = [self.owned(value) for value in self.program.outputs[: len(self.effects.tensors)]]
         kept = [f"v{ref.index}" for ref in self.program.outputs[len(self.effects.tensors) :]]
         lines += [f"y{k} = {text}" for k, text in enumerate(outputs)]
@@ -100,6 +100,13 @@ class _Caller:
         exec(compile(source, "<call>", "exec"), self.names)
         call: Callable[..., Any] = self.names["call"]
         return call
+
+    def fails(self, i: int, value: Array) -> str:
+        """Spell that a result is not what was taken for granted."""
+        if value.ndim == 0:
+            number = f"v{i}" if self.program.specs[i].order is None else f"v{i}.item()"
+            return f"{number} != {self.known(value.item())}"
+        return f"not same(v{i}, {self.known(value)})"
 
     def read(self, source: Source) -> str:
         """Spell what is at a place."""
