@@ -264,4 +264,4 @@ def rewritten(program: Program, rewrites: Any) -> Program:
         if rewrite is None or not rewrite(rewriter, instruction):
             rewriter.instructions.append(instruction)
     made = replace(rewriter.program, instructions=rewriter.instructions, specs=rewriter.specs)
-    return made.optimized()
+    return made.merged()

@@ -191,7 +191,11 @@ class Program:
 
     def optimized(self) -> Program:
         """Give a program that computes the same with less."""
-        return _pruned(_merged(_folded(_pruned(self))))
+        return _folded(_pruned(self)).merged()
+
+    def merged(self) -> Program:
+        """Give a program that computes nothing twice, and nothing that nobody wants."""
+        return _pruned(_merged(self))
 
     def __str__(self) -> str:
         lines = [f"v{i}: {self.specs[i]} = {source}" for i, source in self.inputs.items()]
