@@ -111,7 +111,7 @@ def torch_style(example: Example) -> bool:
 
 
 def jax_style(example: Example) -> bool:
-    """``jax.test_util.check_grads``: eps 1e-4, atol = rtol = 1e-5 in float64, a normal direction."""
+    """``jax.test_util.check_grads``: eps 1e-4, atol = rtol = 1e-5 in float64."""
     engine, numeric = _slopes(example, 1e-4)
     return not abs(engine - numeric) <= 1e-5 + 1e-5 * abs(numeric)
 

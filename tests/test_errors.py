@@ -193,7 +193,8 @@ MISTAKES = {
     "einsum rank": (
         lambda: tg.einsum("ijk->i", leaf(2, 3)),
         tg.ShapeError,
-        "einsum: 'ijk' names 3 axes of an operand that has 2; want a letter for each, or '...' once",
+        "einsum: 'ijk' names 3 axes of an operand that has 2; "
+        "want a letter for each, or '...' once",
     ),
     "square": (
         lambda: tg.inv(leaf(2, 3)),

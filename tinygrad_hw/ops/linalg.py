@@ -103,9 +103,7 @@ def _matmul_rule(g, a, b, needs):
         g = expand_dims(g, -2)
     da = db = None
     if needs[0]:
-        da = g @ _mT(right)
-        if len(a.shape) == 1:
-            da = getitem(da, index=(..., 0, slice(None)))
+        da = g @ _mT(right)  # The engine sums the axis in front of a vector.
     if needs[1]:
         db = _mT(left) @ g
         if len(b.shape) == 1:
