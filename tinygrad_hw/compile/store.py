@@ -87,7 +87,7 @@ def compiled(source: str, types: list[Any]) -> Callable[..., Any]:
 
 
 def _key(source: str, types: list[Any]) -> str:
-    import llvmlite  # type: ignore[import-untyped]
+    import llvmlite
     import numba
 
     intrinsics = Path(__file__).with_name("intrinsics.py").read_bytes()
