@@ -22,7 +22,7 @@ class HypothesisDraw:
 
     def __init__(self, draw: Callable[[Any], Any]) -> None:
         self.draw = draw
-        self._arrays = 0
+        self._used: set[float] = set()
 
     def integer(self, low: int, high: int) -> int:
         from hypothesis import strategies as st
@@ -38,39 +38,40 @@ class HypothesisDraw:
         # One draw of bytes for the whole array: fast, and it shrinks entry by entry.
         size = math.prod(shape)
         apart = self.integer(0, 3)
-        codes = np.frombuffer(self.draw(st.binary(min_size=size, max_size=size)), np.uint8)
+        codes = self.draw(st.binary(min_size=size, max_size=size))
         low, high = finite(low, high)
-        self._arrays += 1
-        if apart:
-            return _apart(codes, low, high, self._arrays % 4).reshape(tuple(shape))
         values = simplest_values(low, high)
-        return values[codes % len(values)].reshape(tuple(shape))
+        if apart:
+            entries = [self._unused(code, low, high) for code in codes]
+            return np.array(entries, np.float64).reshape(tuple(shape))
+        return values[np.frombuffer(codes, np.uint8) % len(values)].reshape(tuple(shape))
 
-
-def _apart(codes: Array, low: float, high: float, which: int) -> Array:
-    """Give numbers off the kinks and ties: no two alike, and none that another array has too."""
-    grain = EIGHTH
-    while (high - low) * grain < max(6, len(codes) + 1):
-        grain *= 2
-    offset = (4 + which) / (8 * grain)
-    first = math.floor((low - offset) * grain) + 1
-    left = [k / grain + offset for k in range(first, math.ceil((high - offset) * grain))]
-    return np.array([left.pop(int(code) % len(left)) for code in codes], np.float64)
+    def _unused(self, code: int, low: float, high: float) -> float:
+        """Give a number off the kinks and ties: not 0, and of another size than those before."""
+        grain = EIGHTH
+        while True:
+            values = simplest_values(low, high, grain)
+            start = code % len(values)
+            # The same code gives the same number as elsewhere, unless that is taken.
+            for value in (*values[start:].tolist(), *values[:start].tolist()):
+                if value and abs(value) not in self._used:
+                    self._used.add(abs(value))
+                    return float(value)
+            grain *= 2
 
 
 @functools.lru_cache
-def simplest_values(low: float, high: float) -> Array:
+def simplest_values(low: float, high: float, grain: int = EIGHTH) -> Array:
     """Give numbers in an open interval, the ones that are easiest to compute with by hand first.
 
-    They are multiples of 1/8, or of a smaller power of two in a short interval. Zero comes last:
-    it is where kinks and ties are, and a product with it hides what it is multiplied by.
+    They are multiples of 1/grain, or of a smaller power of two in a short interval. Zero comes
+    last: it is where kinks and ties are, and a product with it hides what it is multiplied by.
 
     Examples
     --------
     >>> simplest_values(0.0, 1.0)
     array([0.5  , 0.25 , 0.75 , 0.125, 0.375, 0.625, 0.875])
     """
-    grain = EIGHTH
     while (high - low) * grain < 6:
         grain *= 2
     first, last = math.floor(low * grain) + 1, math.ceil(high * grain) - 1
