@@ -16,6 +16,7 @@ writes ``mlp.npz``, ``cnn.npz`` and, where matplotlib is installed, the figures 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import sys
@@ -170,7 +171,8 @@ def relu(x: Array) -> Array:
     array([0., 0., 2.])
     """
     (x,) = _arrays("relu", x=x)
-    return np.maximum(x, 0)
+    # NumPy's maximum with a scalar is four times as slow as with an array.
+    return np.maximum(x, np.zeros_like(x))
 
 
 def relu_backward(dl_dy: Array, x: Array) -> Array:
@@ -592,6 +594,7 @@ def _sgd(
     if not 0 < decay_rate <= 1:
         raise ValueError(f"{op}: decay_rate is {decay_rate}; want in (0, 1]")
     _check_whole(op, "num_iters", num_iters)
+    keep_freed_memory()
     losses = np.empty((num_iters, 1))
     for i in _progress_bar(range(num_iters), name, show=progress):
         if i > 0 and i % 1000 == 0:
@@ -879,6 +882,8 @@ class Window:
         Windows in a column and in a row.
     before, after : (int, int)
         Zeros at the top and left, at the bottom and right.
+    tiles : bool
+        Whether every entry of the image is in exactly one window.
     """
 
     def __init__(
@@ -902,6 +907,10 @@ class Window:
                 f"{self.image[0]}x{self.image[1]} padded by {rows} and {columns}; pad more"
             )
         self.out = (room[0] // self.stride[0] + 1, room[1] // self.stride[1] + 1)
+        full = tuple(n * s for n, s in zip(self.out, self.stride, strict=True))
+        unpadded = rows == columns == (0, 0)
+        dense = self.size == self.stride and self.dilation == (1, 1)
+        self.tiles = unpadded and dense and full == self.image
         rows_of, columns_of = (
             [slice(i * d, i * d + s * (n - 1) + 1, s) for i in range(k)]
             for k, s, d, n in zip(self.size, self.stride, self.dilation, self.out, strict=True)
@@ -1015,10 +1024,8 @@ def correlate_dw(
     window = _window(x.shape, (size[0], size[1]), stride, padding, dilation)
     taps = _patches(x, window)
     g = _batch_last(dl_dy)
-    # A product per row of windows: BLAS is slow at one long thin product.
-    rows = (window.out[0], -1)
-    by_row = taps.reshape(len(taps), *rows).transpose(1, 0, 2)
-    dl_dw: Array = (by_row @ g.reshape(len(g), *rows).transpose(1, 2, 0)).sum(axis=0)
+    rows = window.out[0]
+    dl_dw = _products(taps.reshape(len(taps), rows, -1), g.reshape(len(g), rows, -1))
     return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
 
 
@@ -1043,8 +1050,12 @@ def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
     return y
 
 
-def pool_winners(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
+def pool_winners(
+    x: Array, y: Array | None = None, *, size: Pair = 2, stride: Pair | None = None
+) -> Array:
     """For each window of :func:`max_pool`, which of its entries is the first largest: row-major.
+
+    ``y`` is what ``max_pool`` returned, computed again by default.
 
     Examples
     --------
@@ -1052,14 +1063,14 @@ def pool_winners(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Arr
     array([1], dtype=int8)
     """
     window = _window(x.shape, size, size if stride is None else stride)
-    largest = max_pool(x, size=size, stride=stride)
+    largest = max_pool(x, size=size, stride=stride) if y is None else y
     *taps, _ = window.taps()
     kind = np.int8 if len(taps) < 2**7 else np.intp
     # The winner's number is how many entries stand before it, none of them the largest.
     winners: Array = np.zeros_like(largest, dtype=kind)
     for _, _, rows, columns in reversed(taps):
         winners += 1
-        winners *= x[..., rows, columns, :] != largest
+        winners *= (x[..., rows, columns, :] != largest).view(np.int8)
     return winners
 
 
@@ -1101,11 +1112,26 @@ def max_unpool(
     """
     full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
     window = _window(full, size, size if stride is None else stride)
-    dl_dx = _zeros_ordered_like(winners, full, dl_dy.dtype)
+    if window.tiles:
+        # Every entry is written once, so all masks can be made at once and nothing is added up.
+        numbers = np.arange(len(window.taps()), dtype=winners.dtype)
+        parts = _masked(dl_dy, winners == numbers.reshape(-1, *[1] * winners.ndim))
+        dl_dx = np.empty_like(winners, dtype=dl_dy.dtype, shape=full)
+        for part, (_, _, rows, columns) in zip(parts, window.taps(), strict=True):
+            dl_dx[..., rows, columns, :] = part
+        return dl_dx
+    dl_dx = np.zeros_like(winners, dtype=dl_dy.dtype, shape=full)
     for number, (_, _, rows, columns) in enumerate(window.taps()):
-        target = dl_dx[..., rows, columns, :]
-        target += _masked(dl_dy, winners == number)
+        dl_dx[..., rows, columns, :] += _masked(dl_dy, winners == number)
     return dl_dx
+
+
+def _products(a: Array, b: Array) -> Array:
+    """Scalar products of all of ``a`` (m, rows, n) with all of ``b`` (k, rows, n): (m, k)."""
+    # BLAS is slow at one long thin product. A few are faster one by one, others row by row.
+    if len(a) * len(b) <= 64 and a.dtype.kind == b.dtype.kind == "f":
+        return np.vecdot(a.reshape(len(a), 1, -1), b.reshape(len(b), -1))
+    return (a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)).sum(axis=0)
 
 
 def _masked(x: Array, mask: Array) -> Array:
@@ -1115,7 +1141,7 @@ def _masked(x: Array, mask: Array) -> Array:
         return np.where(mask, x, x.dtype.type(0))
     # np.where branches at every entry, which costs three times as much when the mask is random; a
     # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
-    masked: Array = x.view(bits) & -mask.view(np.int8)
+    masked: Array = x.view(bits) & -mask.astype(bits)
     return masked.view(x.dtype)
 
 
@@ -1138,13 +1164,6 @@ def _batch_first(x: Array, lead: tuple[int, ...]) -> Array:
     """Undo :func:`_batch_last`, with the batch axes ``lead`` in front."""
     c, h, w, _ = x.shape
     return x.transpose(3, 1, 2, 0).reshape(*lead, h, w, c)
-
-
-def _zeros_ordered_like(x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros of another shape whose axes lie in memory in the order of those of ``x``."""
-    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    zeros: Array = np.zeros([shape[axis] for axis in order], dtype)
-    return zeros.transpose(np.argsort(order))
 
 
 def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
@@ -1172,6 +1191,25 @@ def _padding(
     both = padding if isinstance(padding, (tuple, list)) and len(padding) == 2 else (padding,) * 2
     rows, columns = (_pair("padding", p, least=0) for p in both)
     return rows, columns
+
+
+# --- Memory -----------------------------------------------------------------------------------
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed arrays for the next ones.
+
+    By default glibc hands large blocks back to the system, which has to clear them again at every
+    step of a training; that can take longer than the arithmetic. Elsewhere, and where the
+    environment already says what to do, nothing is changed.
+    """
+    said = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if sys.platform == "linux" and not said:
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            trim_threshold, mmap_threshold = -1, -3  # Of malloc.h.
+            mallopt(trim_threshold, 2**28)
+            mallopt(mmap_threshold, 2**25)
 
 
 # --- Checks of arguments ----------------------------------------------------------------------
