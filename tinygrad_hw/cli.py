@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train the handout's networks with the engine",
     "writeup": "train hw5.py's networks; write weights, figures and writeup.pdf",
     "pack": "zip hw5.py, the weights and the write-up for submission",
+    "check": "test the functions of a hw5.py, yours or a student's, against the handout",
     "draw": "picture the graph of mlp, cnn, or what a function of yours returns",
     "doctor": "say which data, renderers and extras are here, and how to get the rest",
 }

@@ -1,0 +1,324 @@
+"""The checker of homework files: wrong ones are named and explained, right ones pass."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+from hw5_mutants import HW5, MUTANTS, TRAINING, mutated
+
+from tinygrad_hw.cli import main
+from tinygrad_hw.testing.hw5_checker import ASSIGNED, HANDOUT, CouldNotRun, Limits, check_file
+
+SOLUTIONS = Path(__file__).parent / "solutions"
+# One wrong version of each function at a time: they do not see each other.
+ROUNDS = [
+    [mutant for mutant in mutants if mutant is not None]
+    for mutants in zip_longest(
+        *([m for m in MUTANTS if m.function == name] for name in HANDOUT if "train" not in name)
+    )
+]
+
+
+@pytest.fixture
+def check(tmp_path):
+    def check(source, functions=None, limits=None):
+        path = tmp_path / "hw5.py"
+        path.write_text(source)
+        return check_file(path, functions, limits)
+
+    return check
+
+
+def verdicts(report):
+    return {function.name: function.verdict for function in report.functions}
+
+
+def example_of(report, name):
+    (function,) = (function for function in report.functions if function.name == name)
+    return function.failure
+
+
+# --- Right and wrong --------------------------------------------------------------------------
+
+
+def test_the_projects_own_file_passes():
+    report = check_file(HW5)
+    assert verdicts(report) == dict.fromkeys(HANDOUT, "ok")
+    assert report.ok
+    assert report.seconds < 30
+
+
+def test_there_are_enough_mutants():
+    assert len(MUTANTS) >= 90
+    assert {mutant.function for mutant in MUTANTS} >= set(ASSIGNED)
+
+
+@pytest.mark.parametrize("mutants", ROUNDS, ids=range(len(ROUNDS)))
+def test_wrong_functions_are_named_and_explained(check, mutants):
+    # Infer functions are judged only once the functions that they use are right.
+    for kind in (False, True):
+        chosen = [m for m in mutants if m.function.startswith("infer") is kind]
+        if not chosen:
+            continue
+        names = [m.function for m in chosen]
+        report = check(mutated(*chosen), names if kind else ASSIGNED | dict.fromkeys(names))
+        assert sorted(report.failing) == sorted(names)
+        for mutant in chosen:
+            failure = example_of(report, mutant.function)
+            assert mutant.likely in failure.likely
+            assert failure.expected != failure.got
+
+
+@pytest.mark.parametrize("mutant", TRAINING, ids=lambda mutant: mutant.instead)
+def test_wrong_training_is_named_and_explained(check, mutant):
+    name = "train_cnn" if "g" in mutant.instead else "train_mlp"
+    report = check(mutated(mutant), [name])
+    assert report.failing == [name]
+    assert mutant.likely in example_of(report, name).likely
+
+
+@pytest.mark.parametrize("name", ["fc", "pool2x2_backward"])
+def test_only_what_is_wrong_is_named(check, name):
+    mutant = next(m for m in MUTANTS if m.function == name)
+    report = check(mutated(mutant))
+    assert report.failing == [name]
+    users = {user for user, entry in HANDOUT.items() if name in entry.uses}
+    assert {n for n, verdict in verdicts(report).items() if verdict == "not judged"} == users
+
+
+@pytest.mark.parametrize("style", ["loops", "einsum", "im2col"])
+def test_right_solutions_of_any_style_pass(style):
+    report = check_file(SOLUTIONS / f"{style}.py", limits=Limits(train_seconds=1.0))
+    assert set(verdicts(report).values()) == {"ok"}
+    assert set(verdicts(report)) >= {*ASSIGNED, "flattening"}
+
+
+def test_the_example_runs_and_shows_the_mistake(check, tmp_path):
+    report = check(mutated(next(m for m in MUTANTS if m.function == "conv_backward")))
+    failure = example_of(report, "conv_backward")
+    run = subprocess.run(
+        [sys.executable, "-c", failure.example], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0
+    shown = failure.got.split(":")[1]
+    numbers = shown.replace(",", " ").replace("[", " ").replace("]", " ").split()
+    assert [float(n) for n in numbers] == [
+        float(n) for n in run.stdout.replace("[", " ").replace("]", " ").split()[: len(numbers)]
+    ]
+
+
+# --- What the handout leaves open -------------------------------------------------------------
+
+FC = "import numpy as np\ndef fc(x, w, b):\n    return np.dot(w, x) + b\n"
+TEMPLATE = f"""
+import cv2_that_is_not_here as cv2
+import matplotlib.pyplot as plt
+import main_functions as main
+from tqdm import tqdm
+{FC}
+    print("never reached")
+data = np.load("../data/mnist_train.npz")
+main.main_mlp()
+for i in tqdm(range(10**9)):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return (w @ x + b).tolist()",
+        "return (w @ x + b).astype(np.float32)",
+        "print('x' * 100000); return w @ x + b",
+        "return np.matrix(w) * np.matrix(x) + b",
+    ],
+)
+def test_other_forms_of_a_right_result_pass(check, body):
+    assert check(f"import numpy as np\ndef fc(x, w, b):\n    {body}\n", ["fc"]).ok
+
+
+@pytest.mark.parametrize("form", ["[[l]]", "[l]", "l"])
+def test_a_loss_of_any_shape_passes(check, form):
+    source = f"""
+import numpy as np
+def loss_cross_entropy_softmax(x, y):
+    p = np.exp(x - x.max())
+    p = p / p.sum()
+    l = -np.log(p[y == 1][0] + 1e-8)
+    return np.array({form}), p - y
+"""
+    assert check(source, ["loss_cross_entropy_softmax"]).ok
+
+
+def test_a_flattening_down_the_columns_must_be_undone_down_the_columns(check):
+    forth = "def flattening(x):\n    return x.reshape((-1, 1), order='F')\n"
+    back = "def flattening_backward(dl_dy, x):\n    return dl_dy.reshape(x.shape, order='F')\n"
+    names = ["flattening", "flattening_backward"]
+    assert check(forth + back, names).ok
+    assert check(forth + back.replace("'F'", "'C'"), names).failing == ["flattening_backward"]
+
+
+def test_batches_in_one_array_pass(check):
+    source = """
+import numpy as np
+def get_mini_batch(im_train, label_train, batch_size):
+    order = np.random.permutation(im_train.shape[1])
+    x, y = np.empty(-(-len(order) // batch_size), object), []
+    for k in range(len(x)):
+        part = order[k * batch_size : (k + 1) * batch_size]
+        x[k] = im_train[:, part]
+        y.append(np.eye(10, dtype=bool)[label_train[0, part]].T)
+    return x, tuple(y)
+"""
+    assert check(source, ["get_mini_batch"]).ok
+
+
+# --- Files as they come -----------------------------------------------------------------------
+
+
+def test_a_file_whose_import_fails_is_judged_by_its_definitions(check):
+    report = check(TEMPLATE, ["fc"])
+    assert verdicts(report) == {"fc": "ok"}
+    assert "line 2" in report.notes[0]
+    assert any("main_functions" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("ending", ["import sys; sys.exit(3)", "import os; os._exit(0)", "1 / 0"])
+def test_a_file_that_ends_on_import_is_judged_by_its_definitions(check, ending):
+    report = check(FC + ending, ["fc"])
+    assert report.ok
+    assert "only its definitions were run" in report.notes[0]
+
+
+def test_a_file_that_trains_on_import_is_judged_by_its_definitions(check):
+    report = check(f"{FC}while True:\n    pass\n", ["fc"], Limits(load_seconds=0.5))
+    assert report.ok
+    assert "took too long" in report.notes[0]
+
+
+def test_files_that_import_each_other(check, tmp_path):
+    helper = "from hw5 import fc\nimport numpy as np\ndef double(x):\n    return 2 * x\n"
+    (tmp_path / "main_functions.py").write_text(helper)
+    source = FC.replace("def fc", "from main_functions import double\ndef fc")
+    report = check(source.replace("+ b", "+ double(b) - b"), ["fc"])
+    assert report.ok
+
+
+def test_another_hw5_does_not_stand_in(tmp_path):
+    path = tmp_path / "answers.py"
+    path.write_text("try:\n    from hw5 import *\nexcept ImportError:\n    pass\n")
+    assert verdicts(check_file(path, ["fc"])) == {"fc": "missing"}
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "likely"),
+    [
+        ("while True: pass", "too slow", "endless loop"),
+        ("import time; time.sleep(100)", "too slow", "endless loop"),
+        ("import os; os._exit(0)", "raised", ""),
+        ("import os; os.abort()", "raised", ""),
+        ("exit()", "raised", "exit"),
+        ("return [0] * 10**10", "raised", "memory"),
+        ("return np.zeros((10**6, 10**6))", "raised", "memory"),
+        ("return fc(x, w, b)", "raised", "without end"),
+        ("return input()", "raised", "waits for input"),
+        ("return undefined", "raised", "not defined"),
+        ("return w @ x.T", "raised", "shapes do not fit"),
+        ("import not_a_module", "raised", "not installed"),
+        ("pass", "wrong", "return missing"),
+        ("return w @ x + np.nan", "wrong", "NaN"),
+        ("return 'a'", "wrong", "no array"),
+        ("return (i for i in iter(int, 1))", "wrong", "shape"),
+    ],
+)
+def test_what_a_function_can_do_instead_of_returning(check, body, verdict, likely):
+    fc = f"import numpy as np\ndef fc(x, w, b):\n    {body}\n"
+    relu = "def relu(x):\n    return x * (x > 0)\n"
+    report = check(fc + relu, ["fc", "relu"], Limits(seconds=0.4, bytes=2**28))
+    assert verdicts(report) == {"fc": verdict, "relu": "ok"}
+    assert likely in example_of(report, "fc").likely
+
+
+def test_wrong_parameters_are_told(check):
+    report = check("def relu_backward(x):\n    return x\n", ["relu_backward"])
+    assert "(dl_dy, x)" in example_of(report, "relu_backward").likely
+
+
+def test_training_is_watched(check):
+    own = """
+def train_mlp(mini_batch_x, mini_batch_y):
+    w1, b1 = np.random.default_rng(0).normal(0, 0.1, (30, 196)), np.zeros((30, 1))
+    w2, b2 = np.random.default_rng(1).normal(0, 0.1, (10, 30)), np.zeros((10, 1))
+    while True:
+        for x, y in zip(mini_batch_x, mini_batch_y):
+            a = fc(x, w1, b1)
+            h = relu(a)
+            loss, g = loss_cross_entropy_softmax(fc(h, w2, b2), y)
+            g, dw2, db2 = fc_backward(g, h, w2, b2)
+            _, dw1, db1 = fc_backward(relu_backward(g, a), x, w1, b1)
+            for p, d in ((w1, dw1), (b1, db1), (w2, dw2), (b2, db2)):
+                p -= 0.1 / 32 * d
+"""
+    name = ["train_mlp"]
+    source = HW5.read_text().replace('if __name__ == "__main__":', f"{own}\nif False:")
+    report = check(source, name, Limits(train_seconds=0.5))
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert "stopped after 0.5 s" in report.functions[0].notes[0]
+    up = check(source.replace("p -= 0.1", "p += 0.1"), name, Limits(train_seconds=0.5))
+    assert verdicts(up) == {"train_mlp": "wrong"}
+
+
+# --- The command ------------------------------------------------------------------------------
+
+
+def test_the_command_says_one_line_per_function_then_what_is_wrong(capsys, tmp_path):
+    path = tmp_path / "hw5.py"
+    path.write_text(FC.replace("+ b", "- b"))
+    assert main(["check", str(path)]) == 1
+    text = capsys.readouterr().out
+    assert [line.split()[:2] for line in text.splitlines()[2:12]] == [
+        [name, "wrong" if name == "fc" else "missing"] for name in ASSIGNED
+    ]
+    for part in (
+        "Likely: the bias b is subtracted",
+        "y = fc(x, w, b)",
+        "Expected",
+        "Got",
+        "Part 1",
+    ):
+        assert part in text
+
+
+def test_the_command_gives_json_and_exit_statuses(tmp_path):
+    def run(source, *options):
+        path = tmp_path / "hw5.py"
+        path.write_text(source)
+        command = [sys.executable, "-m", "tinygrad_hw", "check", str(path), "--json", *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode, json.loads(done.stdout)
+
+    assert run(FC, "--function", "fc")[0] == 0
+    status, found = run(FC.replace("+ b", ""), "--function", "fc")
+    assert (status, found["failing"]) == (1, ["fc"])
+    assert found["functions"][0]["failure"]["likely"] == "the bias b is missing"
+    status, found = run("def fc(x, w, b):\n    print 'Python 2'\n")
+    assert status == 2
+    assert "line 2" in found["error"]
+
+
+def test_the_command_cannot_run_what_is_no_file(capsys, tmp_path):
+    assert main(["check", str(tmp_path / "absent.py")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        main(["check", str(HW5), "--function", "absent"])
+    assert exit_.value.code == 2
+
+
+def test_no_python_is_no_verdict(check):
+    with pytest.raises(CouldNotRun, match="line 1"):
+        check("def fc(:\n")

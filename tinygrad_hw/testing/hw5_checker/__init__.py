@@ -1,0 +1,131 @@
+"""Tests anybody's ``hw5.py`` against the handout, in processes with limits of their own.
+
+``handout`` says what is asked, ``cases`` how it is asked for, ``reference`` what is right,
+``mistakes`` what is wrong and why; ``driver`` and ``worker`` run the file; ``judging``, ``batches``
+and ``training`` compare, and ``report`` tells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from .cases import Case, cases
+from .driver import CouldNotRun, Limits, Session
+from .handout import ASSIGNED, HANDOUT
+from .judging import Calls, flattening_order, judge
+from .reference import Order
+from .report import Failure, FileReport, FunctionReport
+from .training import judge_training
+
+__all__ = [
+    "ASSIGNED",
+    "HANDOUT",
+    "CouldNotRun",
+    "Failure",
+    "FileReport",
+    "FunctionReport",
+    "Limits",
+    "check_file",
+]
+
+
+def check_file(
+    path: str | Path, functions: Iterable[str] | None = None, limits: Limits | None = None
+) -> FileReport:
+    """Test the functions of a ``hw5.py`` against the handout.
+
+    Parameters
+    ----------
+    path : str or Path
+    functions : iterable of str, optional
+        Judge only these. By default, the ten functions of the handout, and those around them that
+        the file has.
+    limits : Limits, optional
+        What the file may take.
+
+    Returns
+    -------
+    FileReport
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CouldNotRun
+        If it is no Python.
+    ValueError
+        If a name is none of the handout's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "hw5.py")
+    ...     _ = path.write_text("def fc(x, w, b):\\n    return w.T @ x + b\\n")
+    ...     report = check_file(path, ["fc"])
+    >>> report.failing
+    ['fc']
+    >>> report.functions[0].failure.likely
+    'w is transposed: it is y = w x + b'
+    """
+    path, start = Path(path), time.perf_counter()
+    asked = list(HANDOUT if functions is None else functions)
+    unknown = [name for name in asked if name not in HANDOUT]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no function of the handout; want {', '.join(HANDOUT)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; want a student's hw5.py")
+    session = Session(path, limits or Limits())
+    found = _judge_all(session, _with_uses(asked))
+    kept = [
+        found.get(name, FunctionReport(name, "missing"))
+        for name in asked
+        if name in found or name in ASSIGNED or functions is not None
+    ]
+    return FileReport(path, tuple(kept), tuple(session.notes), time.perf_counter() - start)
+
+
+def _judge_all(session: Session, names: list[str]) -> dict[str, FunctionReport]:
+    """Judge functions, those first of which others are made."""
+    simple = [name for name in names if not HANDOUT[name].uses]
+    composed = [name for name in names if HANDOUT[name].uses]
+    # Of the composed ones, this run only tells which are there.
+    calls = _calls(session, {**{n: cases(n) for n in simple}, **{n: [] for n in composed}})
+    order = flattening_order(calls.get("flattening", ()))
+    found = {name: _judge(name, calls[name], session, order) for name in simple if name in calls}
+    for name in composed:
+        if name in calls:
+            found[name] = _judge_composed(name, session, found, order)
+    return found
+
+
+def _judge_composed(
+    name: str, session: Session, found: dict[str, FunctionReport], order: Order
+) -> FunctionReport:
+    """Judge a function made of others, unless one of these is wrong."""
+    uses = HANDOUT[name].uses
+    absent = [used for used in uses if used not in found and used in ASSIGNED]
+    blocked = absent + [used for used in uses if used in found and found[used].failing]
+    if blocked:
+        note = f"it uses {', '.join(blocked)}, which must be right first"
+        return FunctionReport(name, "not judged", notes=(note,))
+    if name.startswith("train"):
+        return judge_training(name, session)
+    return _judge(name, _calls(session, {name: cases(name)})[name], session, order)
+
+
+def _calls(session: Session, wanted: dict[str, list[Case]]) -> dict[str, Calls]:
+    outcomes = session.call(wanted)
+    return {name: list(zip(wanted[name], outcomes[name], strict=False)) for name in outcomes}
+
+
+def _judge(name: str, calls: Calls, session: Session, order: Order) -> FunctionReport:
+    return judge(name, calls, session.parameters[name], session.limits, order)
+
+
+def _with_uses(names: Iterable[str]) -> list[str]:
+    """The functions and those that they are made of, in the handout's order."""
+    wanted = set(names) | {used for name in names for used in HANDOUT[name].uses}
+    return [name for name in HANDOUT if name in wanted]

@@ -1,0 +1,255 @@
+"""Compares what a function did with what the handout asks, call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import batches, reference
+from .cases import Case
+from .compare import LOSS_TOLERANCE, TOLERANCE, close, show
+from .driver import Foreign, Limits, Outcome
+from .handout import HANDOUT
+from .mistakes import Evidence, explain
+from .reference import Array, Order
+from .report import Failure, FunctionReport
+
+OLDER = "takes the output as well, as in an older handout"
+COLUMN_MAJOR = "down the image's columns, where the course goes along its rows"
+Calls = Sequence[tuple[Case, Outcome]]
+_FLATTENS = ("flattening", "flattening_backward", "infer_cnn")
+
+
+class Fault(NamedTuple):
+    """What is wrong with one call; with evidence where a result has wrong numbers."""
+
+    verdict: str
+    expected: str
+    got: str
+    likely: str = ""
+    evidence: Evidence | None = None
+
+
+def judge(
+    name: str, calls: Calls, parameters: Sequence[str], limits: Limits, order: Order = "C"
+) -> FunctionReport:
+    """The verdict on a function by its calls.
+
+    Parameters
+    ----------
+    name : str
+    calls : sequence of (Case, Outcome)
+    parameters : sequence of str
+        Of the function.
+    limits : Limits
+        Under which the calls were made.
+    order : "C" or "F"
+        In which the file flattens an image.
+    """
+    notes = [OLDER] if any(outcome.older for _, outcome in calls) else []
+    faults = []
+    for case, outcome in calls:
+        fault = _fault(case, outcome, parameters, limits, order)
+        if fault is None:
+            continue
+        if case.remark:
+            notes.append(case.remark)
+        else:
+            faults.append((case, fault))
+    seconds = sum(outcome.seconds for _, outcome in calls)
+    if not faults:
+        notes += [COLUMN_MAJOR] if order == "F" and name in _FLATTENS else []
+        return FunctionReport(name, "ok", seconds, notes=tuple(dict.fromkeys(notes)))
+    case, first = faults[0]
+    evidence = [fault.evidence for _, fault in faults if fault.evidence is not None]
+    likely = first.likely or (explain(name, evidence) if first.evidence is not None else "")
+    failure = Failure(example(case), first.expected, first.got, likely)
+    kept = notes if OLDER in notes else []
+    return FunctionReport(name, first.verdict, seconds, failure, tuple(kept[:1]))
+
+
+def example(case: Case) -> str:
+    """A case as Python that can be pasted."""
+    entry = HANDOUT[case.function]
+    keywords = "".join(f", {name}={value!r}" for name, value in case.keywords.items())
+    call = f"{case.function}({', '.join(entry.parameters)}{keywords})"
+    results = ", ".join(entry.results)
+    lines = ["import numpy as np", f"from hw5 import {case.function}", "", *case.lines]
+    if case.function == "get_mini_batch":
+        return "\n".join([*lines, f"{results} = {call}", "print([x.shape for x in mini_batch_x])"])
+    return "\n".join([*lines, f"{results} = {call}", *(f"print({r})" for r in entry.results)])
+
+
+def unpack(name: str, value: Any) -> list[Any] | str:
+    """The results of a function, or what is wrong with their number."""
+    results = HANDOUT[name].results
+    if value is None:
+        return "returns nothing: is a return missing?"
+    if len(results) == 1:
+        return [value]
+    if isinstance(value, np.ndarray) and value.ndim:
+        value = list(value)
+    if not isinstance(value, list):
+        return f"returns one value where {len(results)} are due"
+    if len(value) != len(results):
+        return f"returns {len(value)} values where {len(results)} are due"
+    return list(value)
+
+
+def as_array(value: Any) -> Array | None:
+    """A result as an array, from nested lists too; None where it is none."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "fiub" else None
+
+
+def stopped_by(outcome: Outcome, parameters: Sequence[str], case: Case, limits: Limits) -> Fault:
+    """The fault of a call that did not come back."""
+    expected = f"{', '.join(HANDOUT[case.function].results)}"
+    if outcome.slow:
+        return Fault(
+            "too slow",
+            f"{expected} in well under a second",
+            f"no result after {limits.seconds:g} s of computing",
+            "an endless loop, or loops far longer than the arguments are",
+        )
+    if outcome.ended:
+        return Fault("raised", expected, f"the function {outcome.ended}")
+    where = f" in line {outcome.line}" if outcome.line else ""
+    return Fault(
+        "raised", expected, f"{outcome.raised}{where}", _why(outcome, parameters, case, limits)
+    )
+
+
+def _fault(
+    case: Case, outcome: Outcome, parameters: Sequence[str], limits: Limits, order: Order
+) -> Fault | None:
+    if outcome.ended or outcome.raised:
+        return stopped_by(outcome, parameters, case, limits)
+    name, results = case.function, HANDOUT[case.function].results
+    values = unpack(name, outcome.returned)
+    if isinstance(values, str):
+        return Fault("wrong", ", ".join(results), _summary(outcome.returned), f"it {values}")
+    if name == "get_mini_batch":
+        problem = batches.problem(case.named(), *values)
+        if problem is not None:
+            return Fault("wrong", *problem)
+    else:
+        wanted = _wanted(case, order)
+        for result, value, right in zip(results, values, wanted, strict=True):
+            fault = None if result in case.unjudged else _compare(case, result, value, right)
+            if fault is not None and _in_other_order(values, wanted):
+                return fault._replace(likely=f"the results are {', '.join(results)}, in this order")
+            if fault is not None:
+                return fault
+    if outcome.changed:
+        changed = " and ".join(outcome.changed)
+        return Fault(
+            "wrong",
+            f"{changed} as before the call",
+            f"{changed} with other entries",
+            f"it changes its own argument {changed}, which the caller still needs: copy it first",
+        )
+    return None
+
+
+def flattening_order(calls: Calls) -> Order:
+    """Whether a flattening goes down the columns of an image, judged by all its calls."""
+    for case, outcome in calls:
+        wanted, got = case.named()["x"].reshape((-1, 1), order="F"), as_array(outcome.returned)
+        if got is None or not close(got, wanted):
+            return "C"
+    return "F" if calls else "C"
+
+
+def _wanted(case: Case, order: Order) -> list[Array]:
+    more = {"order": order} if case.function in _FLATTENS else {}
+    value = getattr(reference, case.function)(**case.named(), **more)
+    return [np.asarray(part) for part in (value if isinstance(value, tuple) else (value,))]
+
+
+def _compare(case: Case, result: str, value: Any, wanted: Array) -> Fault | None:
+    got = as_array(value)
+    if got is None:
+        return Fault("wrong", show(result, wanted), _summary(value), "it is no array of numbers")
+    if wanted.ndim == 0 and got.size == 1:
+        got = got.reshape(())
+    tolerance = LOSS_TOLERANCE if result == "l" else TOLERANCE
+    arguments = case.named()
+    if close(got, wanted, tolerance):
+        return None
+    if case.function == "pool2x2_backward" and _breaks_ties(got, **arguments):
+        return None
+    evidence = Evidence(arguments, result, wanted, got)
+    likely = ""
+    if case.function.startswith("infer") and got.size > 1:
+        likely = "it returns scores where the class is due: np.argmax of them"
+    return Fault("wrong", show(result, wanted, got), show(result, got, wanted), likely, evidence)
+
+
+def _in_other_order(values: Sequence[Any], wanted: Sequence[Array]) -> bool:
+    """Whether these are the results, but some stand in the place of others."""
+    got = [as_array(value) for value in values]
+    return all(any(g is not None and close(g, w) for g in got) for w in wanted)
+
+
+def _breaks_ties(dl_dx: Array, dl_dy: Array, x: Array) -> bool:
+    """Whether each window's gradient goes to its maxima, however it is divided among equal ones."""
+    if dl_dx.shape != x.shape or not np.isfinite(dl_dx).all():
+        return False
+    share, tiles = reference.windows(dl_dx), reference.windows(x)
+    largest = tiles == tiles.max(axis=-1, keepdims=True)
+    outside = np.abs(np.where(largest, 0, share)).max()
+    against = (share * dl_dy[..., np.newaxis] < 0).any()
+    return bool(outside == 0 and not against and close(share.sum(axis=-1), dl_dy))
+
+
+def _summary(value: Any) -> str:
+    if isinstance(value, Foreign):
+        return value.text
+    if isinstance(value, list):
+        return f"{len(value)} values: {', '.join(map(_summary, value[:6]))}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return repr(value)
+
+
+def _why(outcome: Outcome, parameters: Sequence[str], case: Case, limits: Limits) -> str:
+    """The likely mistake behind an error."""
+    text, due = outcome.raised, HANDOUT[case.function].parameters
+    if outcome.kind == "TypeError" and "argument" in text and case.function in text:
+        return (
+            f"its parameters are ({', '.join(parameters)}), and the handout calls it with "
+            f"({', '.join(due)})"
+        )
+    if outcome.kind == "TypeError" and "NoneType" in text:
+        return "a function that it calls returns nothing: is a return missing?"
+    if outcome.kind == "ValueError" and any(
+        word in text for word in ("shape", "broadcast", "matmul", "dimension", "mismatch")
+    ):
+        return "two shapes do not fit: print both in that line and compare them with the handout's"
+    if outcome.kind == "MemoryError" or "allocate" in text:
+        return f"it asks for more memory than the {limits.bytes >> 30} GiB that it may take"
+    if outcome.kind in ("ImportError", "ModuleNotFoundError"):
+        return (
+            "it needs a module that is not installed here: install it and check again, or do "
+            "without; NumPy is enough"
+        )
+    return _BY_KIND.get(outcome.kind, "")
+
+
+_BY_KIND = {
+    "IndexError": "an index runs past the end: off by the padding, or a size fixed where the "
+    "argument's shape should be asked",
+    "NameError": "it uses a name that is not defined where it stands",
+    "UnboundLocalError": "a variable is used before it has a value",
+    "NotImplementedError": "it is not written yet",
+    "RecursionError": "it calls itself without end",
+    "SystemExit": "it ends the whole program: exit() does not belong in a function",
+    "EOFError": "it waits for input",
+    "ZeroDivisionError": "it divides by 0",
+}

@@ -1,0 +1,375 @@
+"""The process in which a student's file runs: it makes the calls it is told and says what came.
+
+It runs as a script by its path, with NumPy and the standard library alone, so that neither this
+package nor its ``hw5`` stands in the way of the student's. What it says goes out as lines of JSON;
+what the student's code prints goes nowhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import copy
+import inspect
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+try:
+    import resource
+except ImportError:  # On Windows there is only the clock of the process that waits for this one.
+    resource = None  # type: ignore[assignment]
+
+LARGEST, LONGEST = 1_000_000, 10_000
+# What a file may call while only its settings are made.
+SAFE_CALLS = set("abs bool dict float int len list max min range set str sum tuple".split())
+SAFE_MODULES = set("functools itertools math np numpy".split())
+# Modules of which a function can do without: calls to them do nothing.
+INERT = {"matplotlib", "pylab", "seaborn"}
+
+
+# --- Values on the wire -----------------------------------------------------------------------
+
+
+def encode(value: Any) -> Any:
+    """A value as JSON can hold it; what is no number, array or sequence becomes its repr."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (list, tuple, Iterator)):
+        return {"list": [encode(entry) for entry in itertools.islice(value, LONGEST)]}
+    if not hasattr(value, "__array__"):
+        return {"other": repr(value)[:200]}
+    array = np.asarray(value)
+    if array.size > LARGEST:
+        return {"other": f"an array of shape {array.shape}"}
+    if array.dtype.kind == "O" and array.ndim:
+        return {"list": [encode(entry) for entry in array]}
+    if array.dtype.kind not in "fiub":
+        return {"other": f"an array of {array.dtype}, shape {array.shape}"}
+    entries = array.astype(float) if array.dtype.kind == "f" else array
+    return {"array": entries.ravel().tolist(), "shape": array.shape, "dtype": entries.dtype.name}
+
+
+# --- Limits -----------------------------------------------------------------------------------
+
+
+def limit_time(seconds: float) -> None:
+    """End this process when it has computed for so long, or waited for three times as long."""
+    if hasattr(signal, "setitimer"):
+        # Left at their defaults, both signals end the process, whatever Python is busy with.
+        for name, most in (("PROF", seconds), ("REAL", 3 * seconds)):
+            signal.signal(signal.SIGPROF if name == "PROF" else signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(getattr(signal, f"ITIMER_{name}"), most)
+
+
+def limit_memory(extra: int) -> None:
+    """Let this process take so many more bytes; beyond them Python raises MemoryError."""
+    if resource is not None:
+        with contextlib.suppress(OSError, ValueError):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            _, hard = resource.getrlimit(resource.RLIMIT_AS)
+            soft = pages * resource.getpagesize() + extra
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def limit_files() -> None:
+    """No core dumps, and no file larger than 64 MiB."""
+    if resource is not None:
+        for kind, soft in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 2**26)):
+            resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+
+# --- Loading ----------------------------------------------------------------------------------
+
+
+class Absent(types.ModuleType):
+    """Stands for a module that is not there, and for every name in it.
+
+    It may be called while the file loads, as decorators are; a function that needs it later raises,
+    unless it only draws or counts.
+    """
+
+    loading = True
+
+    def __getattr__(self, name: str) -> Absent:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Absent(f"{self.__name__}.{name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        root, last = self.__name__.split(".")[0], self.__name__.split(".")[-1]
+        if root == "tqdm" and args:
+            return range(*args) if last == "trange" else args[0]
+        if len(args) == 1 and inspect.isfunction(args[0]):
+            return args[0]
+        if Absent.loading or root in {*INERT, "tqdm"}:
+            return self
+        raise ImportError(f"{root} could not be imported")
+
+    def __iter__(self) -> Iterator[Absent]:
+        # As in `figure, axes = plt.subplots()`.
+        return iter((self, self))
+
+
+def load(path: Path, names: dict[str, Any], definitions_only: bool) -> list[str]:
+    """Import the file, or if that fails its definitions; say what was left out."""
+    source = path.read_bytes()
+    tree = ast.parse(source, str(path))
+    notes = []
+    if not definitions_only:
+        try:
+            exec(compile(source, str(path), "exec", dont_inherit=True), names)
+            return []
+        except BaseException as error:
+            where = f"line {at}: " if (at := line_of(error, path)) else ""
+            notes.append(
+                f"its import failed ({where}{describe(error)}); only its definitions were run"
+            )
+    return notes + define(tree, path, names)
+
+
+def define(tree: ast.Module, path: Path, names: dict[str, Any]) -> list[str]:
+    """Run the imports, definitions and settings of a file, and leave out all else."""
+    # Each statement is compiled alone, so the file's own flag has to be handed on.
+    postponed = "annotations" in {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        for alias in node.names
+    }
+    flags = annotations.compiler_flag if postponed else 0
+
+    def run(node: ast.stmt) -> bool:
+        code = compile(ast.Module([node], []), str(path), "exec", flags, dont_inherit=True)
+        try:
+            exec(code, names)
+        except BaseException:
+            # A setting that cannot be made is left out; who needs it will say so.
+            return False
+        return True
+
+    failed: list[ast.Import | ast.ImportFrom] = []
+    for node in parts(tree.body):
+        if not run(node) and isinstance(node, (ast.Import, ast.ImportFrom)):
+            stand_in(node, names)
+            failed.append(node)
+    # Two files that import each other: by now the names are there.
+    missing = [ast.unparse(node) for node in failed if not run(node)]
+    return [f"`{line}` failed" for line in missing]
+
+
+def parts(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that define something: with a choice among imports kept whole."""
+    for node in body:
+        if defines(node):
+            yield node
+        elif isinstance(node, ast.Try):
+            yield from parts(node.body)
+
+
+def defines(node: ast.stmt) -> bool:
+    """Whether a statement is an import, a definition or a setting, or chooses among such."""
+    if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Pass)):
+        return True
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return all(is_safe(call) for call in calls_in(node))
+    if isinstance(node, ast.Try):
+        handled = [line for handler in node.handlers for line in handler.body]
+        return all(map(defines, [*node.body, *handled, *node.orelse, *node.finalbody]))
+    return isinstance(node, ast.If) and all(map(defines, [*node.body, *node.orelse]))
+
+
+def calls_in(node: ast.AST) -> Iterator[ast.expr]:
+    """What is called when a statement runs: nothing inside a lambda is."""
+    if isinstance(node, ast.Call):
+        yield node.func
+    if not isinstance(node, ast.Lambda):
+        for child in ast.iter_child_nodes(node):
+            yield from calls_in(child)
+
+
+def is_safe(called: ast.expr) -> bool:
+    """Whether a call makes a setting, as ``np.zeros`` and ``float`` do."""
+    name = ast.unparse(called)
+    return name in SAFE_CALLS or name.split(".")[0] in SAFE_MODULES
+
+
+def stand_in(node: ast.Import | ast.ImportFrom, names: dict[str, Any]) -> None:
+    """Bind the names of a failed import."""
+    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    for alias in node.names:
+        full = f"{prefix}{alias.name}"
+        if not prefix and alias.asname is None:
+            full = full.split(".")[0]
+        names[alias.asname or full.split(".")[-1]] = Absent(full)
+
+
+def describe(error: BaseException) -> str:
+    """The kind and the first line of an error."""
+    text = str(error).strip().split("\n")[0][:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def line_of(error: BaseException, path: Path) -> int | None:
+    """The deepest line of the student's file in an error's traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return lines[-1] if lines else None
+
+
+# --- Calls ------------------------------------------------------------------------------------
+
+
+class Enough(BaseException):
+    """Training has gone on for long enough."""
+
+
+def call(function: Callable[..., Any], case: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Make one call and tell what it returned or raised, and which arguments it changed."""
+    names: dict[str, Any] = {"np": np}
+    exec("\n".join(case["lines"]), names)
+    arguments = [names[name] for name in case["parameters"]]
+    originals = copy.deepcopy(arguments)
+    if "forward" in case and required(function) == len(arguments) + 1:
+        # An older handout gives the backward functions the output as well.
+        names |= {"forward": np.array(case["forward"])}
+        arguments.append(names["forward"])
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (students use the global generator)
+    start = time.perf_counter()
+    outcome: dict[str, Any] = {"older": len(arguments) > len(originals)}
+    try:
+        outcome["returned"] = encode(function(*arguments, **case["keywords"]))
+    except Enough:
+        outcome["stopped"] = True
+    except BaseException as error:
+        outcome |= {"raised": describe(error), "kind": type(error).__name__}
+        outcome |= {"line": line_of(error, path), "system": isinstance(error, OSError)}
+    outcome["seconds"] = time.perf_counter() - start
+    outcome["changed"] = [
+        name
+        for name, now, before in zip(case["parameters"], arguments, originals, strict=False)
+        if differ(now, before)
+    ]
+    return outcome
+
+
+def differ(a: Any, b: Any) -> bool:
+    """Whether an argument is no longer what it was."""
+    if isinstance(b, list):
+        return len(a) != len(b) or any(differ(*pair) for pair in zip(a, b, strict=True))
+    return np.shape(a) != np.shape(b) or not np.array_equal(a, b)
+
+
+def required(function: Any) -> int | None:
+    """How many arguments a function must be given."""
+    found = signature(function)
+    if found is None:
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in found.values())
+
+
+def signature(function: Any) -> dict[str, inspect.Parameter] | None:
+    """The parameters of a function, where it tells."""
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def watched(names: dict[str, Any], seconds: float) -> Iterator[list[float]]:
+    """Note what the file's loss function returns, and stop its caller after so many seconds."""
+    name, losses = "loss_cross_entropy_softmax", list[float]()
+    original, end = names[name], time.process_time() + seconds
+
+    def watching(*args: Any, **kwargs: Any) -> Any:
+        if time.process_time() > end:
+            raise Enough
+        result = original(*args, **kwargs)
+        losses.append(float(np.sum(result[0])))
+        return result
+
+    names[name] = watching
+    yield losses
+    names[name] = original
+
+
+def train(
+    function: Callable[..., Any], case: dict[str, Any], path: Path, names: dict[str, Any]
+) -> dict[str, Any]:
+    """Call a function that trains, under watch: tell its first and its last losses too."""
+    with watched(names, case["watch"]) as losses:
+        outcome = call(function, case, path)
+    part = min(case["images"], len(losses) // 2)
+    ends = {"first": losses[:part], "last": losses[len(losses) - part :]}
+    return {**outcome, **ends, "calls": len(losses)}
+
+
+def fix_generators() -> None:
+    """Let ``default_rng()`` start from the same state on every run."""
+    unseeded = np.random.default_rng
+    np.random.default_rng = lambda seed=None: unseeded(0 if seed is None else seed)
+
+
+def main(job_path: str) -> None:
+    """Do the job in a file, and say each step on what was the standard output."""
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+    def say(*message: Any) -> None:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+
+    path = Path(job["path"])
+    sys.argv = [str(path)]
+    sys.path.insert(0, str(path.parent))
+    module = types.ModuleType("hw5")
+    module.__file__ = str(path)
+    # Whatever the file is called, a helper module that asks for hw5 means this one.
+    for name in ("hw5", path.stem):
+        sys.modules.setdefault(name, module)
+    limit_files()
+    limit_time(job["load_seconds"])
+    limit_memory(job["load_bytes"])
+    fix_generators()
+    try:
+        notes = load(path, module.__dict__, job["definitions_only"])
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        say("unreadable", describe(error), getattr(error, "lineno", None))
+        os._exit(0)
+    Absent.loading = False
+    there = vars(module)
+    found = {name: there[name] for name in job["functions"] if callable(there.get(name))}
+    say("loaded", notes, {name: list(signature(found[name]) or ()) for name in found})
+    for name, function in found.items():
+        limit_time(job["seconds"])
+        limit_memory(job["bytes"])
+        for case in job["functions"][name]:
+            say("begin", name)
+            if "watch" in case:
+                say("end", train(function, case, path, module.__dict__))
+            else:
+                say("end", call(function, case, path))
+    say("done")
+    # Threads and exit handlers of the student's are none of ours.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
