@@ -26,7 +26,7 @@ BATCH_ORDER = "order = np.random.default_rng(rng).permutation(n)"
 BATCH_RETURN = "return [im_train[:, part] for part in parts], [one_hot[:, part] for part in parts]"
 FC = "return w @ x + b"
 FC_BACKWARD = "return w.T @ dl_dy, dl_dy @ x.T, dl_dy.sum(axis=1, keepdims=True)"
-RELU = "return np.maximum(x, 0)"
+RELU = '(x,) = _arrays("relu", x=x)'
 RELU_BACKWARD = "return _masked(dl_dy, x > 0)"
 SHIFTED = "shifted = x - x.max(axis=0)"
 LOSS = "loss = weight @ np.log(total) - np.vdot(y, finite)"
@@ -94,12 +94,12 @@ MUTANTS = [
     *_of(
         "relu",
         RELU,
-        ("return np.where(x > 0, x, 0.01 * x)", "leaky"),
-        ("return np.abs(x)", "absolute"),
-        ("return np.minimum(x, 0)", "wrong way round"),
-        ("return (x > 0) * 1.0", "not x"),
-        ("x[x < 0] = 0\n    return x", "changes its own argument"),
-        ("return np.clip(x, 0, 6)", "cut off"),
+        (f"{RELU}\n    return np.where(x > 0, x, 0.01 * x)", "leaky"),
+        (f"{RELU}\n    return np.abs(x)", "absolute"),
+        (f"{RELU}\n    return np.minimum(x, 0)", "wrong way round"),
+        (f"{RELU}\n    return (x > 0) * 1.0", "not x"),
+        (f"{RELU}\n    x[x < 0] = 0\n    return x", "changes its own argument"),
+        (f"{RELU}\n    return np.clip(x, 0, 6)", "cut off"),
     ),
     *_of(
         "relu_backward",
