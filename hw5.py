@@ -1130,8 +1130,10 @@ def _products(a: Array, b: Array) -> Array:
     """Scalar products of all of ``a`` (m, rows, n) with all of ``b`` (k, rows, n): (m, k)."""
     # BLAS is slow at one long thin product. A few are faster one by one, others row by row.
     if len(a) * len(b) <= 64 and a.dtype.kind == b.dtype.kind == "f":
-        return np.vecdot(a.reshape(len(a), 1, -1), b.reshape(len(b), -1))
-    return (a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)).sum(axis=0)
+        products: Array = np.vecdot(a.reshape(len(a), 1, -1), b.reshape(len(b), -1))
+    else:
+        products = (a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)).sum(axis=0)
+    return products
 
 
 def _masked(x: Array, mask: Array) -> Array:

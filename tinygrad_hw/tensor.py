@@ -10,7 +10,7 @@ import numpy as np
 
 from . import autodiff, numpy_protocols, ops
 from .errors import GraphError, ShapeError
-from .graph import Handle, Leaf, Recorded, as_array, constant_of, is_recording, tick
+from .graph import Handle, Leaf, Recorded, as_array, constant_of, is_recording, stamp, tick
 from .walk import wrap
 from .watched import watched
 
@@ -91,9 +91,9 @@ class Tensor(Handle):
     def _stamp(self) -> None:
         """Note that the array was written to."""
         if self._node is not None:
-            self._node.extra()["written"] = tick()
+            stamp(self._node)
         elif self._constant is not None:
-            self._constant.extra()["written"] = tick()
+            stamp(self._constant)
 
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:

@@ -18,6 +18,7 @@ from .graph import (
     Leaf,
     Node,
     as_array,
+    written_since,
 )
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
@@ -140,24 +141,22 @@ def _walk(
 def _apply_rule(node: Node, g: Any, useful: set[Node] | None, create_graph: bool) -> Any:
     """Pull the cotangent of a node's value back to its parents."""
     op: Any = node.primitive
-    parents = node.parents
+    rule, parents, params = op.gradient, node.parents, node.params
+    if rule is None:
+        raise MissingRuleError(
+            f"{op.name}: has no rule for its gradient; declare one with @{op.name}.rule, or call "
+            f".detach() on what you pass to it"
+        )
     inputs = parents if node.inputs is None else node.inputs
     output = node if node.output is None else node.output
     if create_graph:
         inputs = tuple(map(_lifted, inputs, parents))
         output = _lifted(output, node)
-    params = node.params
-    if op.asks_needs:
+    if not op.asks_needs:
+        pulled = rule(g, output, *inputs, **params)
+    else:
         needs = [type(p) in VARIABLES and (useful is None or p in useful) for p in parents]
-        params = {**params, "needs": needs}
-    elif not params and node.extras is None and op.gradient is not None:
-        return op.gradient(g, output, *inputs)
-    if op.gradient is None:
-        raise MissingRuleError(
-            f"{op.name}: has no rule for its gradient; declare one with @{op.name}.rule, or call "
-            f".detach() on what you pass to it"
-        )
-    pulled = op.gradient(g, output, *inputs, **params)
+        pulled = rule(g, output, *inputs, needs=needs, **params)
     if node.extras is not None and "where" in node.extras:
         _check_finite(node, g, pulled)
     return pulled
@@ -199,8 +198,9 @@ def _check_finite(node: Node, g: Any, pulled: tuple[Any, ...]) -> None:
 
 def _has_nan(g: Any) -> bool:
     # The dot product reads the array once and makes no other; NaN survives it.
-    flat = np.ravel(array_of(g), order="K")
-    return bool(np.isnan(np.vdot(flat, flat)))
+    flat = array_of(g).ravel(order="K")
+    square = np.vdot(flat, flat)
+    return bool(square != square)
 
 
 def _without_leaks(g: Any, cotangent: Any) -> Any:
@@ -232,10 +232,14 @@ def reachable(roots: Iterable[Node]) -> tuple[list[Node], bool]:
                     stack.append(parent)
                 elif parent.extras is not None:
                     special = True
+    order = sorted(seen, key=by_index, reverse=True)
     if special:
-        for node in seen:
-            _check_unwritten(node)
-    return sorted(seen, key=by_index, reverse=True), special
+        for node in reversed(order):
+            if not written_since(node.index):
+                break
+            if node.primitive is not None:
+                _check_unwritten(node)
+    return order, special
 
 
 def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:

@@ -87,8 +87,8 @@ def _matmul_trouble(a, b):
 def _(g, y, a, b, *, needs):
     if len(a.shape) == len(b.shape) == 2:
         return (
-            g @ _mT(b) if needs[0] else None,
-            _mT(a) @ g if needs[1] else None,
+            g @ b.T if needs[0] else None,
+            a.T @ g if needs[1] else None,
         )
     return _matmul_rule(g, a, b, needs)
 

@@ -432,8 +432,8 @@ _ALONG = Domain("all reals, any axis", _softmax_call)
 @primitive(name="softmax", domain=_ALONG)
 def _softmax(x, *, axis):
     x = _floats(x)
-    y = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    return y / np.sum(y, axis=axis, keepdims=True)
+    y = np.exp(x - np.maximum.reduce(x, axis=axis, keepdims=True))
+    return y / np.add.reduce(y, axis=axis, keepdims=True)
 
 
 @_softmax.rule(keeps="y")
