@@ -1112,17 +1112,20 @@ def max_unpool(
     """
     full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
     window = _window(full, size, size if stride is None else stride)
+    # In the layout of the winners at once, and not again for each tap.
+    lying = np.empty_like(winners, dtype=dl_dy.dtype)
+    lying[...] = dl_dy
     if window.tiles:
         # Every entry is written once, so all masks can be made at once and nothing is added up.
         numbers = np.arange(len(window.taps()), dtype=winners.dtype)
-        parts = _masked(dl_dy, winners == numbers.reshape(-1, *[1] * winners.ndim))
+        parts = _masked(lying, winners == numbers.reshape(-1, *[1] * winners.ndim))
         dl_dx = np.empty_like(winners, dtype=dl_dy.dtype, shape=full)
         for part, (_, _, rows, columns) in zip(parts, window.taps(), strict=True):
             dl_dx[..., rows, columns, :] = part
         return dl_dx
     dl_dx = np.zeros_like(winners, dtype=dl_dy.dtype, shape=full)
     for number, (_, _, rows, columns) in enumerate(window.taps()):
-        dl_dx[..., rows, columns, :] += _masked(dl_dy, winners == number)
+        dl_dx[..., rows, columns, :] += _masked(lying, winners == number)
     return dl_dx
 
 

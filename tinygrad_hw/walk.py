@@ -153,7 +153,7 @@ def _apply_rule(node: Node, g: Any, useful: set[Node] | None, create_graph: bool
         inputs = tuple(map(_lifted, inputs, parents))
         output = _lifted(output, node)
     if not op.asks_needs:
-        pulled = rule(g, output, *inputs, **params)
+        pulled = rule(g, output, *inputs, **params) if params else rule(g, output, *inputs)
     else:
         needs = [type(p) in VARIABLES and (useful is None or p in useful) for p in parents]
         pulled = rule(g, output, *inputs, needs=needs, **params)

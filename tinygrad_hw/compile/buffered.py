@@ -187,12 +187,10 @@ def _max_pool(r: Rewriter, i: Instruction) -> bool:
 
 
 def _pool_winners(r: Rewriter, i: Instruction) -> bool:
-    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    spec = r.spec(i.args[0])
     if spec is None or math.prod(i.params["size"]) == 1:
         return False
-    taps = {"taps": _taps(spec, i.params)}
-    y = r.emit("max_pool", largest, i.args, taps, out._replace(dtype=spec.dtype))
-    return r.end("pool_winners", winners, (*i.args, y), taps, i.out)
+    return r.end("pool_winners", winners, i.args, {"taps": _taps(spec, i.params)}, i.out)
 
 
 def _unpool(r: Rewriter, i: Instruction) -> bool:

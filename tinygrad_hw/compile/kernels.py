@@ -243,7 +243,7 @@ def _pool(w: Writer, i: Instruction) -> bool:
 
 
 def _winners(w: Writer, i: Instruction) -> bool:
-    (x,), y = _places(w, i), w.layout.places[i.out]
+    x, y = _places(w, i)[0], w.layout.places[i.out]
     if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
         return False
     size, stride = i.params["size"], i.params["stride"]

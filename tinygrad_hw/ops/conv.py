@@ -365,9 +365,9 @@ def unpool(g, winners, *, shape, size, stride):
 pool_winners = constant(hw5.pool_winners)
 
 
-@max_pool.rule(keeps="x")
+@max_pool.rule(keeps="y x")
 def _(g, y, x, **window):
-    winners = pool_winners(_value(x), **window)
+    winners = pool_winners(_value(x), _value(y), **window)
     return (unpool(g, winners, shape=x.shape[-3:-1], **window),)
 
 
