@@ -1,5 +1,6 @@
 """The operations: one file per family, all of them primitives or plain functions of primitives."""
 
+import functools
 from typing import Any
 
 from . import (
@@ -93,6 +94,11 @@ def primitives() -> dict[str, Any]:
     >>> primitives()["relu"]
     <primitive relu>
     """
+    return dict(_primitives())
+
+
+@functools.cache
+def _primitives() -> dict[str, Any]:
     from ..graph import Primitive
 
     found = [p for family in FAMILIES for p in vars(family).values() if isinstance(p, Primitive)]

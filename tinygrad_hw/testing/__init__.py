@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .check import blame, check_gradients, check_pair
+from .check import blame, check_gradients
 from .oracle import Estimate, numeric_gradient
+from .pairs import check_pair
 from .report import Check, Culprit, Entry, GradientError, GradientReport
 
 if TYPE_CHECKING:

@@ -1,9 +1,9 @@
-"""``check_gradients``, ``check_pair`` and ``blame``."""
+"""``check_gradients`` and ``blame``."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ from ..graph import Handle, Primitive
 from .calls import Call
 from .compare import compare, worst_entries
 from .culprits import Recorded, calls_of_graph, culprits_among, likely_cause, record_calls
-from .functions import Flat, float_arrays, float_leaves, precision_of, weigh
+from .functions import Flat, float_leaves, precision_of
 from .laws import Nondeterministic, broken_laws, forward_mode
 from .levels import (
+    BackwardFailed,
     Level,
     array_of,
     dot,
@@ -23,13 +24,14 @@ from .levels import (
     random_direction,
     random_weights,
 )
-from .oracle import STEP, Sample, complex_step, entrywise, slope
+from .oracle import complex_step, entrywise, slope
+from .pictures import picture
 from .report import Check, Culprit, Entry, GradientError, GradientReport
 from .spelling import function_name, script
 
 Array = np.ndarray[Any, Any]
 
-_GRAVEST_FIRST = ("wrong", "nonfinite", "inconclusive", "kink", "ok")
+GRAVEST_FIRST = ("wrong", "nonfinite", "inconclusive", "kink", "ok")
 _MOST_ENTRIES = 128
 
 
@@ -43,7 +45,7 @@ def check_gradients(
     atol: float | None = None,
     rng: int | np.random.Generator | None = None,
     raises: bool = True,
-    step: float = STEP,
+    step: float | None = None,
 ) -> GradientReport:
     """Check the gradients of a function against differences, and the laws that all gradients obey.
 
@@ -66,9 +68,9 @@ def check_gradients(
         For weights and directions; the same ones by default.
     raises : bool
         Raise if the gradient is wrong; otherwise only report.
-    step : float
-        The longest step of the differences, relative to the size of an argument. A function that
-        changes faster wants a shorter one.
+    step : float, optional
+        The longest step of the differences, relative to the size of an argument. By default it is
+        1/64, and shorter where the function changes too fast for that.
 
     Returns
     -------
@@ -94,7 +96,7 @@ def check_gradients(
     """
     if order not in (1, 2, 3):
         raise ValueError(f"check_gradients: order is {order}; want 1, 2 or 3")
-    settings = _Settings(directions, rtol, atol, step)
+    settings = Settings(directions, rtol, atol, step)
     report = _Examination(fn, args, wrt, rng, settings).report(order)
     if raises and report.verdict in ("wrong", "nondeterministic"):
         raise GradientError(report)
@@ -134,27 +136,38 @@ def blame(output: Any, *leaves: Any) -> tuple[Culprit, ...]:
     return culprits_among(list(calls_of_graph(output, leaves)), _examine_alone)
 
 
-class _Settings:
-    def __init__(
-        self, directions: int, rtol: float | None, atol: float | None, step: float
-    ) -> None:
-        self.directions, self.rtol, self.atol, self.step = directions, rtol, atol, step
+@dataclass(frozen=True)
+class Settings:
+    """The options of a check; see :func:`check_gradients`."""
+
+    directions: int = 2
+    rtol: float | None = None
+    atol: float | None = None
+    step: float | None = None
 
 
 class _Examination:
     """One run of :func:`check_gradients`."""
 
     def __init__(
-        self, fn: Callable[..., Any], args: Any, wrt: Any, rng: Any, settings: _Settings
+        self, fn: Callable[..., Any], args: Any, wrt: Any, rng: Any, settings: Settings
     ) -> None:
         self.fn, self.args, self.wrt = fn, args, wrt
         self.settings = settings
         self.flat = Flat(args, wrt, fn)
         self.rng = np.random.default_rng(0 if rng is None else rng)
-        self.name = function_name(fn)[1] if isinstance(fn, Primitive) else _name_of(fn)
+        self.name = function_name(fn)[1] if isinstance(fn, Primitive) else name_of(fn)
 
     def report(self, order: int, *, alone: bool = False) -> GradientReport:
         """Check; with ``alone`` for one op, so that nobody else is looked for to blame."""
+        found = self._found(order, alone)
+        return replace(
+            found,
+            reproducer=self._script(order),
+            draw=partial(picture, self.fn, self.flat, [c.op for c in found.culprits]),
+        )
+
+    def _found(self, order: int, alone: bool) -> GradientReport:
         with np.errstate(all="ignore"):
             outputs = float_leaves(self.flat.call(self.fn, self.flat.variables()))
         if not all(np.isfinite(array_of(y)).all() for y in outputs):
@@ -164,31 +177,25 @@ class _Examination:
         try:
             with np.errstate(all="ignore"):
                 broken = self._broken_laws(outputs, alone)
+                checks, failed = self._checks(base, order)
         except Nondeterministic as difference:
+            reason = f"{difference}; fix the seed inside the function"
+            return GradientReport("nondeterministic", self.name, reason)
+        except BackwardFailed as error:
+            culprits = () if alone else self._culprits(None, base)
             return GradientReport(
-                "nondeterministic",
-                self.name,
-                f"{difference}; fix the seed inside the function",
-                reproducer=self._script(order),
+                "wrong", self.name, str(error), broken=(str(error),), culprits=culprits
             )
-        checks, failed = self._checks(base, order)
-        verdict = min((c.verdict for c in checks), key=_GRAVEST_FIRST.index, default="ok")
-        if broken:
-            verdict = "wrong"
-        if verdict != "wrong":
-            return GradientReport(
-                verdict,
-                self.name,
-                _advice(verdict, self.settings.step),
-                tuple(checks),
-                reproducer=self._script(order),
-            )
-        return self._accusation(checks, failed, base, broken, order, alone)
+        verdict = min((c.verdict for c in checks), key=GRAVEST_FIRST.index, default="ok")
+        if broken or verdict == "wrong":
+            return self._accusation(checks, failed, base, broken, alone)
+        reason = advice(verdict, self.settings.step)
+        return GradientReport(verdict, self.name, reason, tuple(checks))
 
     def _broken_laws(self, outputs: Sequence[Any], alone: bool) -> tuple[str, ...]:
         others = random_weights(self.rng, outputs)
         direction = random_direction(self.rng, self.flat.values)
-        laws = broken_laws(self.fn, self.flat, self.weights, others)
+        laws = broken_laws(self.fn, self.flat, self.weights, others, direction)
         # Forward mode goes through the rules of what the op's own rule calls.
         pushed = () if alone else forward_mode(self.fn, self.flat, self.weights, direction)
         return (*laws, *pushed)
@@ -198,8 +205,7 @@ class _Examination:
         checks: list[Check] = []
         level = base
         for n in range(1, order + 1):
-            with np.errstate(all="ignore"):
-                gradient = level.gradient(self.flat.variables())
+            gradient = level.gradient(self.flat.variables(exact=True))
             for _ in range(self.settings.directions):
                 direction = random_direction(self.rng, self.flat.values)
                 checks.append(self._check(level, n, gradient, direction))
@@ -226,18 +232,17 @@ class _Examination:
         failed: Level | None,
         base: Level,
         broken: tuple[str, ...],
-        order: int,
         alone: bool,
     ) -> GradientReport:
         """Say all there is to say about a wrong gradient."""
         level = failed or base
         with np.errstate(all="ignore"):
-            gradient = level.gradient(self.flat.variables())
+            gradient = level.gradient(self.flat.variables(exact=True))
         numeric = entrywise(
             level.along(self.flat.values),
             self.flat.values,
             step=self.settings.step,
-            only=_some_entries(self.rng, self.flat.values),
+            only=some_entries(self.rng, self.flat.values),
         )
         precision, labels = precision_of(gradient), self.flat.labels
         entries = worst_entries(labels, gradient, numeric, precision)
@@ -264,7 +269,6 @@ class _Examination:
             culprits,
             cause,
             complex_step(self.fn, self.flat, self.weights, self.direction) if first else None,
-            self._script(order),
         )
 
     def _culprits(self, failed: Level | None, base: Level) -> tuple[Culprit, ...]:
@@ -288,8 +292,7 @@ def _examine_alone(recorded: Recorded) -> GradientReport | None:
     call = Call(recorded.primitive, *recorded.args, **recorded.params)
     if not call.wrt or recorded.primitive.gradient is None:
         return None
-    settings = _Settings(2, None, None, STEP)
-    return _Examination(call, call.args, call.wrt, None, settings).report(1, alone=True)
+    return _Examination(call, call.args, call.wrt, None, Settings()).report(1, alone=True)
 
 
 def _unconfirmed(
@@ -302,7 +305,7 @@ def _unconfirmed(
     return whole and smooth and not any(entry.wrong for entry in entries)
 
 
-def _some_entries(rng: np.random.Generator, values: Sequence[Array]) -> list[Array]:
+def some_entries(rng: np.random.Generator, values: Sequence[Array]) -> list[Array]:
     """Choose the entries whose gradient is estimated: all, if they are few."""
     chosen = []
     for x in values:
@@ -313,208 +316,17 @@ def _some_entries(rng: np.random.Generator, values: Sequence[Array]) -> list[Arr
     return chosen
 
 
-def _name_of(fn: Any) -> str:
+def name_of(fn: Any) -> str:
+    """Give the name of a function or callable object."""
     return getattr(fn, "__name__", type(fn).__name__)
 
 
-def _advice(verdict: str, step: float) -> str:
-    if verdict == "inconclusive":
-        return (
-            "the differences do not agree with each other, so they say nothing: the function "
-            f"changes too fast for steps of {step:g} of its arguments (try a shorter step=), or "
-            "rounding hides the slope"
-        )
-    return ""
-
-
-# --- Hand-written backwards ---------------------------------------------------------------------
-
-
-def check_pair(
-    forward: Callable[..., Any],
-    backward: Callable[..., Any],
-    *args: Any,
-    wrt: int | Sequence[int] | None = None,
-    directions: int = 2,
-    rtol: float | None = None,
-    atol: float | None = None,
-    rng: int | np.random.Generator | None = None,
-    raises: bool = True,
-    step: float = STEP,
-) -> GradientReport:
-    """Check a hand-written backward of NumPy against differences of its forward.
-
-    Parameters
-    ----------
-    forward : callable
-        ``forward(*args)`` returns an array, or a tuple of them.
-    backward : callable
-        ``backward(dl_dy, *args)`` returns the gradient of each argument in ``wrt``, as an array or
-        a tuple. ``dl_dy`` has the shape of the output; it is a tuple if that is one.
-    *args
-        Arrays or numbers.
-    wrt : int or sequence of int, optional
-        Positions of the arguments whose gradients ``backward`` returns; by default all that hold
-        floats.
-    directions, rtol, atol, rng, raises, step
-        As for :func:`check_gradients`.
-
-    Returns
-    -------
-    GradientReport
-
-    Raises
-    ------
-    GradientError
-        With ``raises``, if the gradient is wrong.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from tinygrad_hw.testing import check_pair
-    >>> check_pair(np.sin, lambda g, x: g * np.cos(x), np.array([0.5, 1.0])).verdict
-    'ok'
-    >>> report = check_pair(np.sin, lambda g, x: -g * np.cos(x), np.array([0.5]), raises=False)
-    >>> report.cause
-    'the gradient of x has the wrong sign'
-    """
-    pair = _Pair(forward, backward, args, wrt, rng, _Settings(directions, rtol, atol, step))
-    report = pair.report()
-    if raises and report.verdict in ("wrong", "nondeterministic"):
-        raise GradientError(report)
-    return report
-
-
-class _Pair:
-    """One run of :func:`check_pair`."""
-
-    def __init__(
-        self, forward: Any, backward: Any, args: Any, wrt: Any, rng: Any, settings: _Settings
-    ) -> None:
-        self.forward, self.backward, self.settings = forward, backward, settings
-        self.flat = Flat(args, wrt, backward_signature(backward, args))
-        self.rng = np.random.default_rng(0 if rng is None else rng)
-        self.name = _name_of(backward)
-
-    def outputs(self, values: Sequence[Array]) -> list[Array]:
-        return float_arrays(self.flat.call(self.forward, [x.copy() for x in values]))
-
-    def gradients(self, weights: Sequence[Array], copies: Sequence[Array]) -> list[Array]:
-        upstream: Any = tuple(u[()] for u in weights) if self.several else weights[0][()]
-        given = self.backward(upstream, *self.flat.arguments(copies))
-        return float_arrays(given)
-
-    def report(self) -> GradientReport:
-        values = self.flat.values
-        raw = self.flat.call(self.forward, [x.copy() for x in values])
-        self.several = isinstance(raw, (tuple, list))
-        outputs = [y.copy() for y in float_arrays(raw)]
-        if not all(np.isfinite(y).all() for y in outputs):
-            return GradientReport("nonfinite", self.name, "the value itself is not finite")
-        weights = random_weights(self.rng, outputs)
-        copies = [x.copy() for x in values]
-        gradient = [g.copy() for g in self.gradients(weights, copies)]
-        misfit = self._misfit(gradient)
-        if misfit:
-            return GradientReport("wrong", self.name, misfit, broken=(misfit,))
-        broken = tuple(self._broken_laws(outputs, weights, gradient, copies))
-        checks = self._checks(weights, gradient)
-        verdict = min((c.verdict for c in checks), key=_GRAVEST_FIRST.index, default="ok")
-        if not broken and verdict != "wrong":
-            return GradientReport(verdict, self.name, _advice(verdict, self.settings.step), checks)
-        numeric = entrywise(
-            self._along(weights),
-            values,
-            step=self.settings.step,
-            declared=False,
-            only=_some_entries(self.rng, values),
-        )
-        precision, labels = precision_of(gradient), self.flat.labels
-        entries = worst_entries(labels, gradient, numeric, precision)
-        cause = likely_cause(gradient, numeric, entries, labels, precision)
-        return GradientReport("wrong", self.name, "", checks, entries, broken, cause=cause)
-
-    def _misfit(self, gradient: Sequence[Array]) -> str:
-        """Say which gradient has not the shape of its argument; empty if all have."""
-        values, labels = self.flat.values, self.flat.labels
-        if len(gradient) != len(values):
-            return (
-                f"the backward returned {len(gradient)} gradients for {len(values)} arguments "
-                f"({', '.join(labels)}); name those that it differentiates by in wrt"
-            )
-        for label, x, g in zip(labels, values, gradient, strict=True):
-            if g.shape == x.shape:
-                continue
-            text = f"the gradient of {label} has shape {g.shape}, the argument {x.shape}"
-            if g.shape == x.shape[::-1]:
-                return f"{text}: it is transposed"
-            if g.size > x.size:
-                return f"{text}: it lacks the sum over an axis that was broadcast"
-            return text
+def advice(verdict: str, step: float | None) -> str:
+    """Say what to do about a verdict; empty if nothing."""
+    if verdict != "inconclusive":
         return ""
-
-    def _broken_laws(
-        self,
-        outputs: Sequence[Array],
-        weights: Sequence[Array],
-        gradient: Sequence[Array],
-        copies: Sequence[Array],
-    ) -> Iterator[str]:
-        others = random_weights(self.rng, outputs)
-        if any((a != b).any() for a, b in zip(copies, self.flat.values, strict=True)):
-            yield "the backward writes to its arguments"
-        self.flat.call(self.forward, copies := [x.copy() for x in self.flat.values])
-        if any((a != b).any() for a, b in zip(copies, self.flat.values, strict=True)):
-            yield "the forward writes to its arguments"
-        other = [g.copy() for g in self.gradients(others, [x.copy() for x in self.flat.values])]
-        both = [u + w for u, w in zip(weights, others, strict=True)]
-        total = self.gradients(both, [x.copy() for x in self.flat.values])
-        for label, a, b, c in zip(self.flat.labels, gradient, other, total, strict=True):
-            size = float(np.max(np.abs(a) + np.abs(b), initial=0.0))
-            if not np.allclose(a + b, c, rtol=0, atol=1e4 * precision_of([a]) * size):
-                yield f"the gradient of {label} is not linear in the upstream one"
-
-    def _checks(self, weights: Sequence[Array], gradient: Sequence[Array]) -> tuple[Check, ...]:
-        checks = []
-        along = self._along(weights)
-        for _ in range(self.settings.directions):
-            direction = random_direction(self.rng, self.flat.values)
-            engine, magnitude = dot(gradient, direction)
-            found = slope(along(direction), step=self.settings.step, declared=False)
-            rtol, atol = self.settings.rtol, self.settings.atol
-            checks.append(compare(1, engine, magnitude, found, precision_of(gradient), rtol, atol))
-            if checks[-1].verdict != "ok":
-                break
-        return tuple(checks)
-
-    def _along(self, weights: Sequence[Array]) -> Any:
-        values = self.flat.values
-
-        def along(direction: Sequence[Array]) -> Callable[[float], Sample]:
-            def phi(t: float) -> Sample:
-                moved = [np.asarray(x + t * v) for x, v in zip(values, direction, strict=True)]
-                value, magnitude, precision = weigh(self.outputs(moved), weights)
-                return Sample(value, magnitude, (), precision)
-
-            return phi
-
-        return along
-
-
-def backward_signature(backward: Any, args: Sequence[Any]) -> Any:
-    """Give a function whose parameters name the arguments, out of those of the backward."""
-    try:
-        names = list(inspect.signature(backward).parameters.values())[1:]
-        return _Named(inspect.Signature(names))
-    except (TypeError, ValueError):
-        return None
-
-
-class _Named:
-    """Carries a signature."""
-
-    def __init__(self, signature: inspect.Signature) -> None:
-        self.__signature__ = signature
-
-    def __call__(self) -> None:
-        raise NotImplementedError
+    fast = "however short" if step is None else f"of {step:g} of its arguments; try a shorter step="
+    return (
+        "the differences do not agree well enough, so they say nothing: the function changes too "
+        f"fast for steps {fast}, or rounding hides the slope"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ Array = np.ndarray[Any, Any]
 # rounding units of the dtype, of all the terms that were added up.
 _BARS = 20.0
 _UNITS = 256.0
-# A tolerance above this part of the slope would let a wrong gradient pass.
+# A tolerance above this part of the slope would let a wrong gradient pass; one above this part of
+# the function, that there is a slope where the engine says there is none.
 _BLUNT = {True: 1e-3, False: 3e-2}
+_BLUNT_FOR_ZERO = {True: 1e-6, False: 3e-2}
 
 
 def compare(
@@ -53,22 +55,34 @@ def compare(
         return check(found.kind)
     if not math.isfinite(engine):
         return check("wrong", "the gradient is not finite though the slope is")
-    size = max(abs(engine), abs(found.value))
-    sharp = rtol is not None or atol is not None
-    if not sharp and tolerance > _BLUNT[precision < 1e-12] * size and tolerance > 1e-6:
+    if engine == found.value == 0:
+        return check("ok")
+    precise = max(precision, found.precision) < 1e-12
+    blunt = tolerance > _BLUNT[precise] * max(magnitude, abs(found.value))
+    if magnitude <= _UNITS * precision * found.magnitude:
+        blunt = tolerance > _BLUNT_FOR_ZERO[precise] * found.magnitude
+    if blunt and rtol is None and atol is None:
         return check("inconclusive", "too blunt to tell right from wrong")
     return check("ok" if abs(engine - found.value) <= tolerance else "wrong")
 
 
-def _at_kink(check: Any, engine: float, magnitude: float, found: Slope, floor: float) -> Check:
+def _at_kink(
+    check: Callable[[str, str], Check],
+    engine: float,
+    magnitude: float,
+    found: Slope,
+    floor: float,
+) -> Check:
+    left, right = found.sides
+    if not math.isfinite(left):
+        return check("kink", "a jump, or an infinite slope")
     if not math.isfinite(engine):
-        return check("kink")  # type: ignore[no-any-return]
+        return check("wrong", "the gradient is not finite though the slopes of the kink are")
     low, high = sorted(found.sides)
     slack = 1e-5 * (magnitude + abs(low) + abs(high)) + floor
     if found.kinks == 1 and not low - slack <= engine <= high + slack:
-        note = f"beyond the slopes on both sides of a kink, {low:.6g} and {high:.6g}"
-        return check("wrong", note)  # type: ignore[no-any-return]
-    return check("kink", f"slopes {found.sides[0]:.6g} and {found.sides[1]:.6g}")  # type: ignore[no-any-return]
+        return check("wrong", f"beyond the slopes of a kink, {left:.6g} and {right:.6g}")
+    return check("kink", f"slopes {left:.6g} and {right:.6g}")
 
 
 def worst_entries(

@@ -59,10 +59,14 @@ class Flat:
         self.dtypes = [x.dtype for x in originals]
         self.values: list[Array] = [x.astype(np.float64) for x in originals]
 
-    def variables(self, *, original: bool = True) -> list[Any]:
-        """Make a fresh tensor that requires a gradient of each value, in its original dtype."""
-        dtypes = self.dtypes if original else [np.dtype(np.float64)] * len(self.values)
-        return [variable(x.astype(d)) for x, d in zip(self.values, dtypes, strict=True)]
+    def variables(self, values: Sequence[Array] | None = None, *, exact: bool = False) -> list[Any]:
+        """Make a fresh tensor that requires a gradient of each value.
+
+        They have the dtypes that were given; with ``exact``, float64.
+        """
+        values = self.values if values is None else values
+        dtypes = [x.dtype for x in values] if exact else self.dtypes
+        return [variable(np.array(x, d)) for x, d in zip(values, dtypes, strict=True)]
 
     def arguments(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """Give the arguments with ``leaves`` in the places of the values."""

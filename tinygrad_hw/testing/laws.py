@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def broken_laws(
     flat: Flat,
     weights: Sequence[Array],
     other_weights: Sequence[Array],
+    direction: Sequence[Array],
 ) -> Iterator[str]:
     """Name the laws that do not hold at a point.
 
@@ -32,38 +34,84 @@ def broken_laws(
     ------
     Nondeterministic
         If a second run gives another result.
+    BackwardFailed
+        If a rule raises an error.
     """
+    _run_elsewhere(fn, flat, weights, direction)
     variables = flat.variables()
     before = _snapshot(flat, variables)
     outputs = float_leaves(flat.call(fn, variables))
+    values = [array_of(y).copy() for y in outputs]
     gradient = pulled(outputs, weights, variables)
+    if not _same(before, _snapshot(flat, variables)):
+        yield "the function or its backward writes to its arguments"
+        return
+    _run_elsewhere(fn, flat, weights, direction)
+    if not _same(values, [array_of(y) for y in outputs]):
+        yield "a later call overwrites what an earlier one returned"
+        return
     again = float_leaves(flat.call(fn, variables))
     second = pulled(again, weights, variables)
-    if not _same([array_of(y) for y in outputs], [array_of(y) for y in again]):
+    if not _same(values, [array_of(y) for y in again]):
         raise Nondeterministic("a second run on the same arguments gives other values")
     if not _same(gradient, second):
         raise Nondeterministic("a second run on the same arguments gives another gradient")
-    if not _same(before, _snapshot(flat, variables)):
-        yield "the function or its backward writes to its arguments"
     for label, x, g in zip(flat.labels, variables, gradient, strict=True):
         if g.shape != x.shape or g.dtype != x.dtype:
             yield (
                 f"the gradient of {label} has shape {g.shape} and dtype {g.dtype}, the argument "
                 f"{x.shape} and {x.dtype}"
             )
-    close = _Close(precision_of([array_of(y) for y in outputs] + gradient))
+    close = _Close(precision_of(values + gradient))
     both = pulled([*outputs, *again], [*weights, *weights], variables)
     if not close(both, [2 * g for g in gradient]):
         yield "two uses of the arguments do not add up in the gradient"
     yield from _linearity(outputs, weights, other_weights, variables, gradient, close)
     with no_grad():
         plain = float_leaves(flat.call(fn, variables))
-    if not close([array_of(y) for y in plain], [array_of(y) for y in outputs]):
+    if not close([array_of(y) for y in plain], values):
         yield "under no_grad the values are others"
     yield from _accumulation(outputs, weights, variables, gradient, close)
     recorded = pulled(outputs, weights, variables, create_graph=True)
     if not close([array_of(g) for g in recorded], gradient):
         yield "a rule computes other values on tensors, under create_graph, than on arrays"
+    yield from _precision(fn, flat, weights, gradient)
+
+
+def _run_elsewhere(
+    fn: Callable[..., Any], flat: Flat, weights: Sequence[Array], direction: Sequence[Array]
+) -> None:
+    """Run at another point, so that what a function or rule remembers from there shows here."""
+    moved = [x + v / 64 for x, v in zip(flat.values, direction, strict=True)]
+    variables = flat.variables(moved)
+    # It may be outside the domain; nobody wants its result.
+    with contextlib.suppress(Exception):
+        pulled(float_leaves(flat.call(fn, variables)), weights, variables)
+
+
+def _precision(
+    fn: Callable[..., Any], flat: Flat, weights: Sequence[Array], gradient: Sequence[Array]
+) -> Iterator[str]:
+    """Compare a gradient of low precision with the one in float64.
+
+    They may differ by what a change of the arguments in their last digit does to it.
+    """
+    if all(dtype == np.float64 for dtype in flat.dtypes):
+        return
+
+    def exact(values: Sequence[Array]) -> list[Array]:
+        variables = flat.variables(values, exact=True)
+        return pulled(float_leaves(flat.call(fn, variables)), weights, variables)
+
+    unit = precision_of(gradient)
+    here = exact(flat.values)
+    near = [exact([x * (1 + sign * unit) for x in flat.values]) for sign in (-1, 1)]
+    for i, label in enumerate(flat.labels):
+        spread = max(float(np.abs(other[i] - here[i]).max(initial=0.0)) for other in near)
+        largest = float(np.abs(here[i]).max(initial=0.0))
+        off = float(np.abs(gradient[i] - here[i]).max(initial=0.0))
+        if off > 4096 * unit * largest + 20 * spread and np.isfinite(largest):
+            yield f"the gradient of {label} in {gradient[i].dtype} is another than in float64"
 
 
 def _snapshot(flat: Flat, variables: Sequence[Any]) -> list[Array]:

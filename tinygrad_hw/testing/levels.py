@@ -8,6 +8,7 @@ level 1, and so on. No primitive is spent on the weights, so a wrong one cannot 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ class Level:
                 moved = [np.asarray(x + t * v) for x, v in zip(values, direction, strict=True)]
                 with watching() as watch, np.errstate(all="ignore"):
                     value, magnitude, precision = self.value(moved)
-                return Sample(value, magnitude, tuple(watch.pieces), precision)
+                return Sample(value, magnitude, tuple(watch.pieces), precision, watch.largest)
 
             return phi
 
@@ -73,6 +74,10 @@ def first_level(fn: Callable[..., Any], flat: Flat, weights: Sequence[Array]) ->
     return Level(lambda variables: float_leaves(flat.call(fn, variables)), weights)
 
 
+class BackwardFailed(Exception):
+    """A rule raised an error or did damage; the message says which."""
+
+
 def pulled(
     outputs: Sequence[Any],
     weights: Sequence[Array],
@@ -80,18 +85,27 @@ def pulled(
     *,
     create_graph: bool = False,
 ) -> list[Any]:
-    """Pull weights of the outputs back to the variables; zeros where nothing arrives."""
+    """Pull weights of the outputs back to the variables; zeros where nothing arrives.
+
+    Raises
+    ------
+    BackwardFailed
+    """
     nodes = [x._node for x in variables]
     seeds: list[tuple[Node, Any]] = []
     for y, u in zip(outputs, weights, strict=True):
         if isinstance(y, Handle) and y._node is not None:
             seed = np.array(u, dtype=y._data.dtype)
             seeds.append((y._node, wrap(seed) if create_graph else seed))
-    if create_graph:
-        with enable_grad():
-            cotangents, _ = pull(seeds, nodes, create_graph=True)
-    else:
-        cotangents, _ = pull(seeds, nodes)
+    try:
+        with enable_grad() if create_graph else nullcontext():
+            cotangents, _ = pull(seeds, nodes, create_graph=create_graph)
+    except Exception as error:
+        raise BackwardFailed(f"the backward raised {type(error).__name__}: {error}") from error
+    given = [u for y, u in zip(outputs, weights, strict=True) if getattr(y, "_node", None)]
+    for (_, seed), u in zip(seeds, given, strict=True):
+        if not np.array_equal(array_of(seed), u.astype(seed.dtype), equal_nan=True):
+            raise BackwardFailed("a rule writes to the cotangent that it gets")
     return [
         cotangents.get(node, np.zeros(node.shape, node.dtype)) if node is not None else None
         for node in nodes
@@ -125,6 +139,7 @@ def dot(arrays: Sequence[Array], direction: Sequence[Array]) -> tuple[float, flo
 
 
 __all__ = [
+    "BackwardFailed",
     "Level",
     "array_of",
     "dot",

@@ -6,9 +6,10 @@ Central differences at the steps h, h/2, h/4 and h/8 are extrapolated to the ste
 terms that the extrapolation leaves, the fine one by rounding. Where they agree, both are right, and
 what is left between them is the error bar; where they do not, there is no verdict.
 
-A difference across a kink is no derivative. So each sample carries the *pieces* of the primitives
-that computed it, and steps are shortened until all of them lie on one piece; a point where no step
-is short enough is a kink, which has a slope on either side.
+Steps are shortened until they do, a few times. A difference across a kink is no derivative either.
+So each sample carries the *pieces* of the primitives that computed it, and steps are shortened
+until all of them lie on one piece; a point where no step is short enough is a kink, which has a
+slope on either side.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ STEP = 1 / 64
 _APART = 85.3
 _APART_LOW_PRECISION = 8.53
 _RUNGS = 4
-_SHORTENINGS = 6
+_SHORTENINGS = 8
 
 Array = np.ndarray[Any, Any]
 Pieces = tuple[tuple[str, Any], ...]
@@ -52,12 +53,15 @@ class Sample:
         Name and piece of every primitive that computed it, None where it has no pieces.
     precision : float
         The rounding unit of the dtype that it was computed in.
+    largest : float
+        The largest size of any number that it was computed from.
     """
 
     value: float
     magnitude: float
     pieces: Pieces = ()
     precision: float = float(np.finfo(np.float64).eps)
+    largest: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,11 @@ class Slope:
     value, error : float
         The slope and how far off it may be; at a kink, the middle and half of the gap.
     sides : tuple of float
-        Slope to the left and to the right.
+        Slope to the left and to the right; NaN if none can be told, as at a jump.
     kinks : int
         Number of entries, of all primitives, that are on different pieces to the left and right.
+    magnitude, precision : float
+        Of the function, as in :class:`Sample`.
     """
 
     kind: str
@@ -81,6 +87,8 @@ class Slope:
     error: float = math.inf
     sides: tuple[float, float] = (math.nan, math.nan)
     kinks: int = 0
+    magnitude: float = 0.0
+    precision: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,15 +102,17 @@ class Estimate:
     error: Array
 
 
-def slope(phi: Callable[[float], Sample], *, step: float = STEP, declared: bool = True) -> Slope:
+def slope(
+    phi: Callable[[float], Sample], *, step: float | None = None, declared: bool = True
+) -> Slope:
     """Measure the derivative of ``phi(t)`` at t = 0.
 
     Parameters
     ----------
     phi : callable
         Gives a :class:`Sample` for a float.
-    step : float
-        The longest step.
+    step : float, optional
+        The longest step. If it is given, shorter ones are only tried to stay off kinks.
     declared : bool
         Whether the samples name their pieces. If not, ladders that disagree may be on two sides of
         a kink, and shorter steps are tried.
@@ -112,29 +122,37 @@ def slope(phi: Callable[[float], Sample], *, step: float = STEP, declared: bool 
     >>> found = slope(lambda t: Sample(math.exp(t), math.exp(t)))
     >>> found.kind, round(found.value, 9), found.error < 1e-9
     ('smooth', 1.0, True)
-    >>> slope(lambda t: Sample(math.sin(5e4 * t), 1.0)).kind
+    >>> slope(lambda t: Sample(math.sin(500 * t), 1.0), step=0.5).kind
     'inconclusive'
     """
     centre = phi(0.0)
     if not math.isfinite(centre.value):
         return Slope("nonfinite")
+    patient = step is None or not declared
+    step = STEP if step is None else step
     apart = _APART if centre.precision < 1e-12 else _APART_LOW_PRECISION
-    shortest = step / 4**_SHORTENINGS
     found = Slope("inconclusive")
     for attempt in range(_SHORTENINGS + 1):
         h = step / 4**attempt
         coarse = _ladder(phi, centre, h)
         fine = _ladder(phi, centre, h / apart) if coarse else None
         if coarse and fine:
-            found = _judge(centre, coarse, fine, h, apart)
-            if found.kind != "inconclusive" or declared:
+            before, found = found, _judge(centre, coarse, fine, h, apart)
+            if found.kind == "smooth" or not patient:
+                return found
+            if found.kind == "kink" and _same_bend(before, found):
                 return found
         elif attempt == 0:
             # Decide at once for a point on a kink, where shorter steps do not help.
-            last = _samples(phi, shortest / apart)
-            if not _on_one_piece(centre, last):
+            shortest = step / 4**_SHORTENINGS
+            if not _on_one_piece(centre, _samples(phi, shortest / apart)):
                 return _at_kink(phi, centre, shortest)
-    return found
+    return found if found.kind == "inconclusive" else Slope("inconclusive")
+
+
+def _same_bend(a: Slope, b: Slope) -> bool:
+    """Tell a kink from a smooth bend: it is as sharp from nearer by."""
+    return a.kind == "kink" and abs(a.error - b.error) <= 0.1 * b.error
 
 
 def _samples(phi: Callable[[float], Sample], h: float) -> list[tuple[float, Sample, Sample]]:
@@ -185,30 +203,38 @@ def _judge(
     h: float,
     apart: float,
 ) -> Slope:
-    value, check = _central(coarse), _central(fine)
+    value, _ = _central(coarse)
+    check, scatter = _central(fine)
     last = h / 2 ** (_RUNGS - 1)
-    precision = max(sample.precision for _, *sides in coarse for sample in sides)
-    magnitude = max(sample.magnitude for _, *sides in coarse for sample in sides)
-    rounding = precision * magnitude / last
-    left, right = _one_sided(centre, fine)
-    gap, noise = abs(right - left), rounding * apart
+    samples = [sample for _, *sides in (*coarse, *fine) for sample in sides]
+    precision = max(sample.precision for sample in samples)
+    magnitude = max(sample.magnitude for sample in samples)
+    # On a plateau nothing shows what digits were lost on the way to it.
+    flat = all(sample.value == centre.value for sample in samples)
+    digits = max(sample.largest for sample in samples) if flat else magnitude
+    left, right = sides = _one_sided(centre, fine)
+    gap, noise = abs(right - left), precision * digits / last * apart
     # Errors of the two that happen to be alike would hide, were it not for the last term.
-    error = abs(value - check) + noise / 4
+    error = abs(value - check) + max(noise, scatter) / 4
     if gap > 1e-3 * max(abs(left), abs(right)) + 1e3 * noise + 20 * error:
         # Too steep a bend for a smooth function, at the very point: a kink that nobody declared.
-        return Slope("kink", (left + right) / 2, gap / 2, (left, right), kinks=2)
+        return Slope("kink", (left + right) / 2, gap / 2, sides, 2, magnitude)
     agree = error <= 1e-5 * max(abs(value), abs(check)) + 50 * noise
-    return Slope("smooth" if agree else "inconclusive", value, error, (left, right))
+    return Slope(
+        "smooth" if agree else "inconclusive", value, error, sides, 0, magnitude, precision
+    )
 
 
-def _central(rungs: list[tuple[float, Sample, Sample]]) -> float:
-    return _extrapolate([(up.value - down.value) / (2 * s) for s, up, down in rungs], 4)
+def _central(rungs: list[tuple[float, Sample, Sample]]) -> tuple[float, float]:
+    """Extrapolate central differences; give the result and how much the last column scatters."""
+    column = [(up.value - down.value) / (2 * s) for s, up, down in rungs]
+    before, last = (_extrapolate(part, 4) for part in (column[:-1], column[1:]))
+    return _extrapolate(column, 4), abs(last - before)
 
 
 def _one_sided(centre: Sample, rungs: list[tuple[float, Sample, Sample]]) -> tuple[float, float]:
-    left = [(centre.value - down.value) / s for s, _, down in rungs]
-    right = [(up.value - centre.value) / s for s, up, _ in rungs]
-    return _extrapolate(left, 2), _extrapolate(right, 2)
+    left, right = zip(*(_differences(centre, rung) for rung in rungs), strict=True)
+    return _extrapolate(list(left), 2), _extrapolate(list(right), 2)
 
 
 def _extrapolate(column: list[float], base: int) -> float:
@@ -226,22 +252,28 @@ def _at_kink(phi: Callable[[float], Sample], centre: Sample, h: float) -> Slope:
     if not all(math.isfinite(sample.value) for _, *sides in rungs for sample in sides):
         return Slope("nonfinite")
     kinks = _differing(first[1].pieces, first[2].pieces)
-    left, right = _one_sided(centre, rungs)
-    last = rungs[-1]
-    for near, far in ((last[1], first[1]), (last[2], first[2])):
-        if abs(near.value - centre.value) > 0.5 * abs(far.value - centre.value) + 1e-12:
-            kinks = max(kinks, 2)  # A jump: there are no slopes to be between.
-    return Slope("kink", (left + right) / 2, abs(right - left) / 2, (left, right), kinks)
+    left, right = sides = _one_sided(centre, rungs)
+    noise = 1e3 * centre.precision * centre.magnitude / h
+    for near, far in zip(_differences(centre, rungs[-1]), _differences(centre, first), strict=True):
+        if abs(near - far) > 0.1 * abs(far) + noise:
+            sides = (math.nan, math.nan)  # A jump, or a slope that is infinite.
+    return Slope("kink", (left + right) / 2, abs(right - left) / 2, sides, kinks, centre.magnitude)
+
+
+def _differences(centre: Sample, rung: tuple[float, Sample, Sample]) -> tuple[float, float]:
+    s, up, down = rung
+    return (centre.value - down.value) / s, (up.value - centre.value) / s
 
 
 # --- Pieces -----------------------------------------------------------------------------------
 
 
 class watching:
-    """Collect the pieces of the primitives that run in a ``with``."""
+    """Collect the pieces of the primitives that run in a ``with``, and how large their results."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[str, Any]] = []
+        self.largest = 1.0
 
     def __enter__(self) -> watching:
         self._mode = observe(self._note)
@@ -257,13 +289,17 @@ class watching:
             values = [arg._data if isinstance(arg, Handle) else arg for arg in args]
             piece = np.asarray(primitive.piece(*values, **params))
         self.pieces.append((primitive.name, piece))
+        if result._data.size and result._data.dtype.kind == "f":
+            largest = float(np.abs(result._data).max())
+            if self.largest < largest < math.inf:
+                self.largest = largest
 
 
 # --- Functions of arrays ----------------------------------------------------------------------
 
 
 def numeric_gradient(
-    fn: Callable[..., Any], *args: Any, step: float = STEP
+    fn: Callable[..., Any], *args: Any, step: float | None = None
 ) -> tuple[Estimate, ...]:
     """Estimate the gradient of a scalar function by differences, each entry with its error.
 
@@ -274,8 +310,9 @@ def numeric_gradient(
         engine.
     *args
         Arrays, tensors, numbers, or containers of them. Integers are constants.
-    step : float
-        The longest step, relative to the size of an argument.
+    step : float, optional
+        The longest step, relative to the size of an argument; by default 1/64, and shorter where
+        that is too coarse.
 
     Returns
     -------
@@ -314,7 +351,7 @@ def scalar_along(
             moved = [x + t * v for x, v in zip(values, direction, strict=True)]
             with watching() as watch, np.errstate(all="ignore"):
                 value, magnitude, precision = function(moved)
-            return Sample(value, magnitude, tuple(watch.pieces), precision)
+            return Sample(value, magnitude, tuple(watch.pieces), precision, watch.largest)
 
         return phi
 
@@ -325,7 +362,7 @@ def entrywise(
     along: Callable[[Sequence[Array]], Callable[[float], Sample]],
     values: Sequence[Array],
     *,
-    step: float = STEP,
+    step: float | None = None,
     declared: bool = True,
     only: Sequence[Array] | None = None,
 ) -> tuple[Estimate, ...]:

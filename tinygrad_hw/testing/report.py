@@ -149,7 +149,7 @@ class GradientReport:
         lines += [f"  broken law: {law}" for law in self.broken]
         for check in self.checks:
             lines.append(
-                f"  order {check.order}: engine {check.engine:.10g}, differences "
+                f"  order {check.order}: gradient {check.engine:.10g}, differences "
                 f"{check.numeric:.10g} +- {check.error:.1g} ({check.verdict}"
                 + (f", {check.note})" if check.note else ")")
             )
@@ -159,7 +159,7 @@ class GradientReport:
             place = f"{entry.argument}{list(entry.index) if entry.index else ''}"
             mark = "wrong" if entry.wrong else "right"
             lines.append(
-                f"  {place}: engine {entry.engine:.10g}, differences {entry.numeric:.10g} "
+                f"  {place}: gradient {entry.engine:.10g}, differences {entry.numeric:.10g} "
                 f"+- {entry.error:.1g} ({mark})"
             )
         if self.cause:
@@ -181,7 +181,7 @@ class GradientReport:
             f"<td>{'wrong' if e.wrong else 'right'}</td></tr>"
             for e in self.entries
         )
-        titles = "<tr><th>worst entry</th><th>engine</th><th>differences</th><th></th></tr>"
+        titles = "<tr><th>worst entry</th><th>gradient</th><th>differences</th><th></th></tr>"
         table = f"<table>{titles}{rows}</table>" if rows else ""
         notes = [f"broken law: {law}" for law in self.broken]
         notes += [f"likely cause: {self.cause}"] if self.cause else []

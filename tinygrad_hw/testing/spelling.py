@@ -76,20 +76,22 @@ def primitive_name(primitive: Primitive) -> tuple[str, str]:
     return "", primitive.name
 
 
-def function_name(fn: Callable[..., Any]) -> tuple[str, str]:
+def function_name(fn: Callable[..., Any], unknown: str = "fn") -> tuple[str, str]:
     """Give the import that a function needs, and the expression that names it.
 
     A function that cannot be imported is named by its place, in a comment.
     """
     if isinstance(fn, Primitive):
         return primitive_name(fn)
+    if isinstance(fn, np.ufunc):
+        return "", f"np.{fn.__name__}"
     name = getattr(fn, "__qualname__", type(fn).__name__)
     module = getattr(fn, "__module__", None)
     if module and "<" not in name and "." not in name:
         if module == "__main__":
             return f"# {name} is in {_place(fn)}", name
         return f"from {module} import {name}", name
-    return f"# fn is {name} in {_place(fn)}", "fn"
+    return f"# {unknown} is {name} in {_place(fn)}", unknown
 
 
 def _place(fn: Any) -> str:
@@ -99,16 +101,18 @@ def _place(fn: Any) -> str:
         return "an unknown place"
 
 
-def script(fn: Callable[..., Any], args: Any, call: str, options: str = "") -> str:
-    """Write the lines that check a call again."""
+def script(fn: Any, args: Any, check: str, options: str = "") -> str:
+    """Write the lines that check a function, or a tuple of a forward and a backward, again."""
     ready = getattr(fn, "script", None)
     if ready is not None:
-        return str(ready(call, options))
-    line, name = function_name(fn)
-    imports = ["import numpy as np", *([line] if line else [])]
-    imports.append(f"from tinygrad_hw.testing import {call}")
+        return str(ready(check, options))
+    functions = fn if isinstance(fn, tuple) else (fn,)
+    unknown = ("forward", "backward") if isinstance(fn, tuple) else ("fn",)
+    named = [function_name(f, name) for f, name in zip(functions, unknown, strict=True)]
+    imports = ["import numpy as np", *dict.fromkeys(line for line, _ in named if line)]
+    imports.append(f"from tinygrad_hw.testing import {check}")
     if is_large([a for a in args if isinstance(a, (np.ndarray, Handle))]):
         shapes = ", ".join(str(np.shape(a)) for a in args)
         return "\n".join([*imports, f"# the arguments, of shape {shapes}, are too large to print"])
-    spelled = ", ".join(spell(a) for a in args)
-    return "\n".join([*imports, f"{call}({name}, {spelled}{options})"])
+    spelled = ", ".join([name for _, name in named] + [spell(a) for a in args])
+    return "\n".join([*imports, f"{check}({spelled}{options})"])
