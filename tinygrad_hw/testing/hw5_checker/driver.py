@@ -43,7 +43,7 @@ class Limits:
         Memory beyond what Python with NumPy takes, and beyond what the file takes once imported.
     """
 
-    load_seconds: float = 8.0
+    load_seconds: float = 5.0
     seconds: float = 8.0
     train_seconds: float = 4.0
     load_bytes: int = 8 * GIBIBYTE
@@ -70,8 +70,8 @@ class Outcome:
         Whether it ended because time was up.
     stopped : bool
         Whether a training was stopped.
-    older : bool
-        Whether the function wanted the output as well.
+    older, older_numpy : bool
+        Whether the function wanted the output as well; whether it needs an older NumPy.
     changed : tuple of str
         Arguments that are no longer what they were.
     seconds : float
@@ -79,6 +79,8 @@ class Outcome:
         Losses at the two ends of a training.
     calls : int
         How many losses there were.
+    steps : list of lists of arrays
+        The weights before and after the first step of a training, as far as they were seen.
     """
 
     returned: Any = None
@@ -90,11 +92,13 @@ class Outcome:
     slow: bool = False
     stopped: bool = False
     older: bool = False
+    older_numpy: bool = False
     changed: tuple[str, ...] = ()
     seconds: float = 0.0
     first: tuple[float, ...] = ()
     last: tuple[float, ...] = ()
     calls: int = 0
+    steps: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -174,6 +178,7 @@ class Session:
         job = {
             "path": str(self.path.resolve()),
             "definitions_only": self.definitions_only,
+            "names": list(HANDOUT),
             "functions": {name: [_wire(case) for case in cases] for name, cases in wanted.items()},
             **vars(self.limits),
         }
@@ -252,12 +257,17 @@ def _wire(case: Case) -> dict[str, Any]:
         wire["forward"] = getattr(reference, forward)(*inputs).tolist()
     if case.watch:
         wire |= {"watch": case.watch, "images": case.images}
+        wire["weights"] = HANDOUT[case.function].results[:-1]
     return wire
 
 
 def _outcome(wire: dict[str, Any]) -> Outcome:
-    lists = {key: tuple(wire.pop(key, ())) for key in ("changed", "first", "last")}
-    return Outcome(**{**wire, "returned": _decode(wire.get("returned")), **lists})
+    values: dict[str, Any] = dict(wire)
+    for key in ("changed", "first", "last"):
+        values[key] = tuple(wire.get(key, ()))
+    for key in {"returned", "steps"} & wire.keys():
+        values[key] = _decode(wire[key])
+    return Outcome(**values)
 
 
 def _decode(wire: Any) -> Any:

@@ -12,11 +12,18 @@ from .cases import Case
 from .compare import LOSS_TOLERANCE, TOLERANCE, close, show
 from .driver import Foreign, Limits, Outcome
 from .handout import HANDOUT
-from .mistakes import Evidence, explain
+from .mistakes import OTHER_SHAPE, Evidence, explain
 from .reference import Array, Order
 from .report import Failure, FunctionReport
 
 OLDER = "takes the output as well, as in an older handout"
+OLDER_NUMPY = (
+    "takes an array of one entry for a number, which NumPy 2.4 refuses: write b[k, 0] for b[k]"
+)
+ONE_SIZE = (
+    "it is right for some sizes and not for others: take all sizes from the arguments' shapes, "
+    "which are not always those of the homework's networks"
+)
 COLUMN_MAJOR = "down the image's columns, where the course goes along its rows"
 Calls = Sequence[tuple[Case, Outcome]]
 _FLATTENS = ("flattening", "flattening_backward", "infer_cnn")
@@ -49,6 +56,7 @@ def judge(
         In which the file flattens an image.
     """
     notes = [OLDER] if any(outcome.older for _, outcome in calls) else []
+    notes += [OLDER_NUMPY] if any(outcome.older_numpy for _, outcome in calls) else []
     faults = []
     for case, outcome in calls:
         fault = _fault(case, outcome, parameters, limits, order)
@@ -65,9 +73,18 @@ def judge(
     case, first = faults[0]
     evidence = [fault.evidence for _, fault in faults if fault.evidence is not None]
     likely = first.likely or (explain(name, evidence) if first.evidence is not None else "")
+    unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
+    if unknown and _only_later(calls, [case for case, _ in faults]):
+        likely = ONE_SIZE
     failure = Failure(example(case), first.expected, first.got, likely)
-    kept = notes if OLDER in notes else []
-    return FunctionReport(name, first.verdict, seconds, failure, tuple(kept[:1]))
+    kept = tuple(note for note in notes if note in (OLDER, OLDER_NUMPY))
+    return FunctionReport(name, first.verdict, seconds, failure, kept)
+
+
+def _only_later(calls: Calls, failed: Sequence[Case]) -> bool:
+    """Whether the first call failed, and a later one, with other sizes, did not."""
+    asked = [case for case, outcome in calls if not case.remark and not outcome.ended]
+    return asked[:1] == failed[:1] and len(failed) < len(asked)
 
 
 def example(case: Case) -> str:

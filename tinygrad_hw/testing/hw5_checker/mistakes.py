@@ -40,7 +40,7 @@ def explain(function: str, evidence: Sequence[Evidence]) -> str:
         if agree[0] and sum(agree) > most:
             best, most = sentence, sum(agree)
     other_shape = found[0].got.shape != found[0].wanted.shape
-    return best or ("its shape is not the handout's" if other_shape else "")
+    return best or (OTHER_SHAPE if other_shape else "")
 
 
 def _gives(formula: Formula) -> Callable[[Evidence], bool]:
@@ -99,6 +99,7 @@ GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
         _factor,
     ),
 ]
+OTHER_SHAPE = "its shape is not the handout's"
 _NOT_FINITE = "it holds NaN or infinity: something is divided by 0, or an exp overflows"
 
 # --- Convolution and pooling ------------------------------------------------------------------
@@ -426,6 +427,13 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "dl_dy is missing",
             lambda dl_dy, x, w_conv, b_conv: right.gather(
                 right.padded(x, w_conv), np.ones_like(dl_dy)
+            ),
+        ),
+        (
+            "only the first input channel gets a gradient",
+            lambda dl_dy, x, w_conv, b_conv: (
+                right.gather(right.padded(x, w_conv), dl_dy)
+                * (np.arange(x.shape[2]) == 0)[:, np.newaxis]
             ),
         ),
         (

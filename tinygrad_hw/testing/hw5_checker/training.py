@@ -28,8 +28,9 @@ STEPS = 4
 EASY_STEPS = 300
 FEW_CALLS = 2000
 # What a step may look like that is not Algorithm 1's.
+UPWARDS = "the weights move up the gradient: it is w - gamma / R * dl/dw"
 MISTAKES: dict[str, tuple[float, dict[str, bool]]] = {
-    "the weights move up the gradient: it is w - gamma / R * dl/dw": (-1.0, {}),
+    UPWARDS: (-1.0, {}),
     "the sum over the images is not divided by their number R": (1.0, {"averaged": False}),
     "only the last image of a mini-batch counts: add up over all (+= where = stands)": (
         1.0,
@@ -125,8 +126,7 @@ def _exact(name: str, session: Session, rate: float, steps: int, decay: float = 
 def _judge_loss(name: str, session: Session) -> FunctionReport:
     """Whether training lowers the loss on images that are easy to learn."""
     steps = {p: EASY_STEPS for p in session.parameters[name] if re.search("iter|epoch", p.lower())}
-    seconds = session.limits.train_seconds
-    case = easy_training(name, steps, seconds)
+    case = easy_training(name, steps, session.limits.train_seconds)
     (outcome,) = session.call({name: [case]})[name]
     if outcome.slow:
         note = f"no call of the loss was seen, and it still trained after {outcome.seconds:.0f} s"
@@ -141,8 +141,10 @@ def _judge_loss(name: str, session: Session) -> FunctionReport:
         f"from {np.mean(outcome.first):.3g} to {np.mean(outcome.last):.3g}" if outcome.first else ""
     )
     fallen = bool(outcome.first) and np.mean(outcome.last) < np.mean(outcome.first)
+    if _direction(name, case, outcome.steps) < -0.5:
+        return _wrong(name, case, "a step down the gradient", "a step up", UPWARDS)
     if outcome.stopped:
-        note = f"stopped after {seconds:g} s, before it returned; the loss went {seen}"
+        note = f"stopped after {outcome.seconds:.0f} s, before it returned; the loss went {seen}"
         if fallen:
             return FunctionReport(name, "ok", outcome.seconds, notes=(note,))
         if np.isfinite(outcome.last).all() and outcome.calls < FEW_CALLS:
@@ -161,6 +163,23 @@ def _judge_loss(name: str, session: Session) -> FunctionReport:
         f"a loss that goes {seen}",
         "the weights do not move down the gradient: it is w - gamma / R * dl/dw",
     )
+
+
+def _direction(name: str, case: Case, steps: Sequence[Sequence[Array]]) -> float:
+    """Cosine of the angle between the first step and the way down; 0 where it was not seen."""
+    if len(steps) < 2 or [w.shape for w in steps[0]] != list(SHAPES[name].values()):
+        return 0.0
+    before, after = steps
+    arguments = case.named()
+    batch = arguments["mini_batch_x"][0], arguments["mini_batch_y"][0]
+    down = _difference(before, reference.train(GRADIENTS[name], before, [batch], 1.0, 1))
+    taken = _difference(before, after)
+    lengths = np.linalg.norm(taken) * np.linalg.norm(down)
+    return float(taken @ down / lengths) if lengths else 0.0
+
+
+def _difference(a: Sequence[Array], b: Sequence[Array]) -> Array:
+    return np.concatenate([(x - y).ravel() for x, y in zip(a, b, strict=True)])
 
 
 def _final_loss(name: str, case: Case, weights: list[Array] | None) -> float:

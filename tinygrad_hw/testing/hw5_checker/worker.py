@@ -10,6 +10,8 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import functools
+import importlib.util
 import inspect
 import itertools
 import json
@@ -122,24 +124,22 @@ class Absent(types.ModuleType):
         return iter((self, self))
 
 
-def load(path: Path, names: dict[str, Any], definitions_only: bool) -> list[str]:
+def load(tree: ast.Module, path: Path, names: dict[str, Any], job: dict[str, Any]) -> list[str]:
     """Import the file, or if that fails its definitions; say what was left out."""
-    source = path.read_bytes()
-    tree = ast.parse(source, str(path))
     notes = []
-    if not definitions_only:
+    if not job["definitions_only"]:
         try:
-            exec(compile(source, str(path), "exec", dont_inherit=True), names)
+            exec(compile(tree, str(path), "exec", dont_inherit=True), names)
             return []
         except BaseException as error:
             where = f"line {at}: " if (at := line_of(error, path)) else ""
             notes.append(
                 f"its import failed ({where}{describe(error)}); only its definitions were run"
             )
-    return notes + define(tree, path, names)
+    return notes + define(tree, path, names, set(job["names"]))
 
 
-def define(tree: ast.Module, path: Path, names: dict[str, Any]) -> list[str]:
+def define(tree: ast.Module, path: Path, names: dict[str, Any], wanted: set[str]) -> list[str]:
     """Run the imports, definitions and settings of a file, and leave out all else."""
     # Each statement is compiled alone, so the file's own flag has to be handed on.
     postponed = "annotations" in {
@@ -160,7 +160,7 @@ def define(tree: ast.Module, path: Path, names: dict[str, Any]) -> list[str]:
         return True
 
     failed: list[ast.Import | ast.ImportFrom] = []
-    for node in parts(tree.body):
+    for node in parts(tree.body, wanted):
         if not run(node) and isinstance(node, (ast.Import, ast.ImportFrom)):
             stand_in(node, names)
             failed.append(node)
@@ -169,25 +169,28 @@ def define(tree: ast.Module, path: Path, names: dict[str, Any]) -> list[str]:
     return [f"`{line}` failed" for line in missing]
 
 
-def parts(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+def parts(body: list[ast.stmt], wanted: set[str]) -> Iterator[ast.stmt]:
     """The statements that define something: with a choice among imports kept whole."""
     for node in body:
-        if defines(node):
+        if defines(node, wanted):
             yield node
         elif isinstance(node, ast.Try):
-            yield from parts(node.body)
+            yield from parts(node.body, wanted)
 
 
-def defines(node: ast.stmt) -> bool:
+def defines(node: ast.stmt, wanted: set[str]) -> bool:
     """Whether a statement is an import, a definition or a setting, or chooses among such."""
+    some = functools.partial(defines, wanted=wanted)
     if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Pass)):
+        return True
+    if isinstance(node, ast.Assign) and {ast.unparse(name) for name in node.targets} & wanted:
         return True
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
         return all(is_safe(call) for call in calls_in(node))
     if isinstance(node, ast.Try):
         handled = [line for handler in node.handlers for line in handler.body]
-        return all(map(defines, [*node.body, *handled, *node.orelse, *node.finalbody]))
-    return isinstance(node, ast.If) and all(map(defines, [*node.body, *node.orelse]))
+        return all(map(some, [*node.body, *handled, *node.orelse, *node.finalbody]))
+    return isinstance(node, ast.If) and all(map(some, [*node.body, *node.orelse]))
 
 
 def calls_in(node: ast.AST) -> Iterator[ast.expr]:
@@ -233,6 +236,50 @@ def line_of(error: BaseException, path: Path) -> int | None:
 
 class Enough(BaseException):
     """Training has gone on for long enough."""
+
+
+class Watch:
+    """Looks on while a function trains.
+
+    It stands for the file's loss function. It notes what that returns, takes the trainer's weights
+    before and after the first step, where they bear the handout's names, and ends the training when
+    enough was seen or time is up.
+    """
+
+    def __init__(self, loss: Callable[..., Any], case: dict[str, Any]) -> None:
+        self.loss, self.case = loss, case
+        self.start = time.process_time()
+        self.losses: list[float] = []
+        self.steps: list[list[Any]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the file's loss function."""
+        passed = time.process_time() - self.start
+        if passed > self.case["watch"] or (passed > 1 and self._seen_enough()):
+            raise Enough
+        self._look(sys._getframe(1).f_locals)
+        result = self.loss(*args, **kwargs)
+        self.losses.append(float(np.sum(result[0])))
+        return result
+
+    def _look(self, there: Any) -> None:
+        weights = [there.get(name) for name in self.case["weights"]]
+        if len(self.steps) > 1 or not all(isinstance(w, np.ndarray) for w in weights):
+            return
+        if not self.steps or not all(map(np.array_equal, weights, self.steps[0])):
+            self.steps.append([w.copy() for w in weights])
+
+    def _seen_enough(self) -> bool:
+        """Whether the loss has fallen, of a training that will go on for too long to return."""
+        if self.case["keywords"] or len(self.losses) < 4 * self.case["images"]:
+            return False
+        first, last = self.ends()
+        return bool(np.mean(last) < 0.7 * np.mean(first))
+
+    def ends(self) -> tuple[list[float], list[float]]:
+        """The losses of the first and of the last images."""
+        part = min(self.case["images"], len(self.losses) // 2)
+        return self.losses[:part], self.losses[len(self.losses) - part :]
 
 
 def call(function: Callable[..., Any], case: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -289,39 +336,36 @@ def signature(function: Any) -> dict[str, inspect.Parameter] | None:
         return None
 
 
-@contextlib.contextmanager
-def watched(names: dict[str, Any], seconds: float) -> Iterator[list[float]]:
-    """Note what the file's loss function returns, and stop its caller after so many seconds."""
-    name, losses = "loss_cross_entropy_softmax", list[float]()
-    original, end = names[name], time.process_time() + seconds
-
-    def watching(*args: Any, **kwargs: Any) -> Any:
-        if time.process_time() > end:
-            raise Enough
-        result = original(*args, **kwargs)
-        losses.append(float(np.sum(result[0])))
-        return result
-
-    names[name] = watching
-    yield losses
-    names[name] = original
-
-
 def train(
     function: Callable[..., Any], case: dict[str, Any], path: Path, names: dict[str, Any]
 ) -> dict[str, Any]:
-    """Call a function that trains, under watch: tell its first and its last losses too."""
-    with watched(names, case["watch"]) as losses:
-        outcome = call(function, case, path)
-    part = min(case["images"], len(losses) // 2)
-    ends = {"first": losses[:part], "last": losses[len(losses) - part :]}
-    return {**outcome, **ends, "calls": len(losses)}
+    """Call a function that trains, under watch."""
+    name = "loss_cross_entropy_softmax"
+    original, watch = names[name], Watch(names[name], case)
+    names[name] = watch
+    outcome = call(function, case, path)
+    names[name] = original
+    first, last = watch.ends()
+    seen = {"first": first, "last": last, "calls": len(watch.losses)}
+    return {**outcome, **seen, "steps": encode(watch.steps)}
 
 
 def fix_generators() -> None:
     """Let ``default_rng()`` start from the same state on every run."""
     unseeded = np.random.default_rng
     np.random.default_rng = lambda seed=None: unseeded(0 if seed is None else seed)
+
+
+def sibling(name: str) -> Any:
+    """A module of this folder, which the student's file does not see."""
+    spec = importlib.util.spec_from_file_location(
+        f"_hw5_checker_{name}", Path(__file__).with_name(f"{name}.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main(job_path: str) -> None:
@@ -348,8 +392,10 @@ def main(job_path: str) -> None:
     limit_time(job["load_seconds"])
     limit_memory(job["load_bytes"])
     fix_generators()
+    compatible = sibling("older_numpy").OlderNumPy()
     try:
-        notes = load(path, module.__dict__, job["definitions_only"])
+        tree = compatible.rewrite(ast.parse(path.read_bytes(), str(path)), module.__dict__)
+        notes = load(tree, path, module.__dict__, job)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         say("unreadable", describe(error), getattr(error, "lineno", None))
         os._exit(0)
@@ -362,10 +408,12 @@ def main(job_path: str) -> None:
         limit_memory(job["bytes"])
         for case in job["functions"][name]:
             say("begin", name)
+            compatible.needed = False
             if "watch" in case:
-                say("end", train(function, case, path, module.__dict__))
+                outcome = train(function, case, path, module.__dict__)
             else:
-                say("end", call(function, case, path))
+                outcome = call(function, case, path)
+            say("end", {**outcome, "older_numpy": compatible.needed})
     say("done")
     # Threads and exit handlers of the student's are none of ours.
     os._exit(0)
