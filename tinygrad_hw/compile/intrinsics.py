@@ -111,6 +111,24 @@ def _float_of_bits(typingctx, bits):
     return signature, codegen
 
 
+def _chosen(predicate):
+    """The intrinsic that gives ``a`` where it compares so with ``b``, else ``b``: min or max."""
+
+    def choice(typingctx, a, b):
+        signature = a(a, a)
+
+        def codegen(context, builder, signature, args):
+            return builder.select(builder.fcmp_ordered(predicate, *args), *args)
+
+        return signature, codegen
+
+    return intrinsic(choice)
+
+
+# One instruction of the processor each. Where one is NaN they give the second.
+_least, _most = _chosen("<"), _chosen(">")
+
+
 F = np.float32
 _TOP, _BOTTOM = F(89.0), F(-104.0)
 _PER_LOG2, _LOG2_HIGH, _LOG2_LOW = F(1.44269504088896341), F(0.693359375), F(-2.12194440e-4)
@@ -125,8 +143,7 @@ def exp32(x):
 
     Cephes' expf (Moshier 1992): x = n log 2 + r, and a polynomial for exp(r).
     """
-    z = x if x < _TOP else _TOP
-    z = z if z > _BOTTOM else _BOTTOM
+    z = _most(_least(x, _TOP), _BOTTOM)
     n = np.floor(_fused(z, _PER_LOG2, _HALF))
     r = _fused(n, -_LOG2_LOW, _fused(n, -_LOG2_HIGH, z))
     p = _fused(_fused(_E0, r, _E1), r, _E2)
@@ -151,15 +168,12 @@ _B4, _B6 = F(1.18534705686654e-04), F(1.19825839466702e-06)
 @njit(forceinline=True, error_model="numpy")
 def tanh32(x):
     """Hyperbolic tangent of a float32, to 3 units in the last place (Eigen's rational function)."""
-    z = x if x < _LIMIT else _LIMIT
-    z = z if z > -_LIMIT else -_LIMIT
+    z = _most(_least(x, _LIMIT), -_LIMIT)
     s = z * z
     p = _fused(_fused(_fused(_A13, s, _A11), s, _A9), s, _A7)
     p = _fused(_fused(_fused(p, s, _A5), s, _A3), s, _A1)
     q = _fused(_fused(_fused(_B6, s, _B4), s, _B2), s, _B0)
-    y = z * p / q
-    y = y if y < _ONE else _ONE
-    y = y if y > -_ONE else -_ONE
+    y = _most(_least(z * p / q, _ONE), -_ONE)
     return x if x != x else y
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ from .scalars import cast, literal, spell
 Shape = tuple[int, ...]
 
 
+# Entries in a block, which stays in the fastest cache.
+BLOCK = 1024
+# Numbers of scratch memories begin here, beyond those of values.
+_SCRATCH = 1_000_000
+# What takes many instructions; two in one loop keep the processor from overlapping its rounds.
+_LONG = re.compile(r"(exp|tanh|sigmoid)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
+_VALUE = re.compile(r"\bx(\d+)\b")
+_READ = re.compile(r"\bl(\d+)\b")
 # Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
 _LOCAL = re.compile(r"\b(?:[cgijknoqy]|top|total|loss|wanted|cost|[ilpqrswxy]\d+(?:_\d+)?)\b")
 
@@ -27,6 +36,8 @@ class Writer:
     ----------
     memories : dict
         Root value to the number of its memory; values that share memory share a number.
+    scratch : dict
+        Value to the number of the memory that holds a block of it, inside a loop.
     numbers : set of int
         Python numbers that are arguments.
     """
@@ -35,6 +46,7 @@ class Writer:
         self.layout, self._memory_of = layout, memory_of
         self.lines: list[str] = []
         self.roots: dict[int, int] = {}
+        self.scratch: dict[int, int] = {}
         self.numbers: set[int] = set()
         self.names = 0
 
@@ -66,6 +78,24 @@ class Writer:
         """Spell a write."""
         name = self.memory(root)
         return f"store({name}, {index}, {value}, {self.roots[root]}, COUNT)"
+
+    def block(self, i: int) -> None:
+        """Make memory for a block of a value; :meth:`load_block` and its like go through it."""
+        self.scratch[i] = _SCRATCH + i
+        self.line(0, f"b{i} = np.empty({BLOCK}, np.{self.dtype(i).name})")
+
+    def load_block(self, i: int, index: str) -> str:
+        """Spell a read of a block."""
+        return f"load(b{i}, {index}, {self.scratch[i]}, COUNT)"
+
+    def store_block(self, i: int, index: str, value: str) -> str:
+        """Spell a write to a block."""
+        return f"store(b{i}, {index}, {value}, {self.scratch[i]}, COUNT)"
+
+    def memories(self) -> dict[int, int]:
+        """Number the memories of the function from 0."""
+        named = sorted({*self.roots.values(), *self.scratch.values()})
+        return {memory: k for k, memory in enumerate(named)}
 
     def dtype(self, i: int) -> np.dtype[Any]:
         """Dtype of a value."""
@@ -180,6 +210,21 @@ class Group(Node):
         _GroupWriter(self, w).write()
 
 
+@dataclass
+class Part:
+    """Some of what a loop does at an entry, and the values it takes from and leaves to others."""
+
+    body: list[str]
+    folds: list[tuple[int, int, str]]
+    stores: list[tuple[int, int, str]]
+    given: list[int] = field(default_factory=list)
+    handed_on: list[int] = field(default_factory=list)
+
+    def text(self) -> str:
+        """All that is computed and kept."""
+        return " ".join([*self.body, *(text for _, _, text in (*self.folds, *self.stores))])
+
+
 class _GroupWriter:
     def __init__(self, group: Group, w: Writer) -> None:
         self.group, self.w = group, w
@@ -273,6 +318,13 @@ class _GroupWriter:
 
     def _emit(self, nest: Nest) -> None:
         w = self.w
+        inner = nest.sides[-1] if nest.sides else None
+        long = sum(1 for line in self.body if _LONG.search(line))
+        blocked = inner is not None and inner >= 2 * BLOCK and long > 1
+        parts = self._parts() if blocked else [Part(self.body, self.folds, self.stores)]
+        for part in parts:
+            for i in part.handed_on:
+                w.block(i)
         for _, out, _ in self.folds:
             zero = literal(0, w.dtype(out))
             size = w.layout.stand[out].size
@@ -282,7 +334,6 @@ class _GroupWriter:
         for depth, (name, side) in enumerate(zip(names, nest.sides, strict=False)):
             w.line(depth, f"for {name} in range({side}):")
         depth = len(names)
-        inner = nest.sides[-1] if nest.sides else None
         steps = [steps[-1] if steps else 0 for steps in nest.steps]
         for k, operand in enumerate(self.operands):
             w.line(depth, f"p{k} = {nest.index(k, operand.offset, names)}")
@@ -293,32 +344,65 @@ class _GroupWriter:
         for k, out, _ in self.folds:
             if k in inside:
                 w.line(depth, f"s{k} = {literal(0, w.dtype(out))}")
-        if inner is not None:
-            w.line(depth, f"for j in range({inner}):")
-        self._entry(depth + (inner is not None), steps, inside)
+        if blocked:
+            # Each part has a loop of its own over a block of the entries.
+            w.line(depth, f"for q in range(0, {inner}, {BLOCK}):")
+            w.line(depth + 1, f"o = min(q + {BLOCK}, {inner})")
+            depth += 1
+        for part in parts:
+            if inner is not None:
+                w.line(depth, "for j in range(q, o):" if blocked else f"for j in range({inner}):")
+            self._entry(depth + (inner is not None), steps, inside, part)
+        depth -= blocked
         for k, out, _ in self.folds:
             if k in inside:
                 before = w.load(out, f"p{k}")
                 w.line(depth, w.store(out, f"p{k}", f"plus({before}, s{k})"))
 
-    def _entry(self, depth: int, steps: list[int], inside: set[int]) -> None:
+    def _parts(self) -> list[Part]:
+        """Split the body behind each long operation."""
+        parts = [Part([], [], [])]
+        home: dict[int, Part] = {}
+        for line in self.body:
+            if parts[-1].body and _LONG.search(parts[-1].body[-1]):
+                parts.append(Part([], [], []))
+            parts[-1].body.append(line)
+            home[int(_VALUE.findall(line)[0])] = parts[-1]
+        for sinks in ("folds", "stores"):
+            for sink in getattr(self, sinks):
+                needs = [home[int(i)] for i in _VALUE.findall(sink[2])]
+                getattr(needs[0] if needs else parts[0], sinks).append(sink)
+        for part in parts:
+            for i in sorted({int(i) for i in _VALUE.findall(part.text())}):
+                if home[i] is not part:
+                    part.given.append(i)
+                    if i not in home[i].handed_on:
+                        home[i].handed_on.append(i)
+        return parts
+
+    def _entry(self, depth: int, steps: list[int], inside: set[int], part: Part) -> None:
         """The body of the innermost loop."""
         w = self.w
 
         def at(k: int) -> str:
             return f"p{k}" if steps[k] == 0 else f"p{k} + j" + f" * {steps[k]}" * (steps[k] != 1)
 
+        used = set(_READ.findall(part.text()))
         for k, text in self.reads.items():
-            if steps[k] != 0:
+            if steps[k] != 0 and str(k) in used:
                 w.line(depth, f"{text} = {w.load(self.operands[k].root, at(k))}")
-        for line in self.body:
+        for i in part.given:
+            w.line(depth, f"x{i} = {w.load_block(i, 'j - q')}")
+        for line in part.body:
             w.line(depth, line)
-        for k, out, text in self.folds:
+        for i in part.handed_on:
+            w.line(depth, w.store_block(i, "j - q", f"x{i}"))
+        for k, out, text in part.folds:
             if k in inside:
                 w.line(depth, f"s{k} = plus(s{k}, {text})")
             else:
                 w.line(depth, w.store(out, at(k), f"plus({w.load(out, at(k))}, {text})"))
-        for k, _, text in self.stores:
+        for k, _, text in part.stores:
             w.line(depth, w.store(self.operands[k].root, at(k), text))
 
 

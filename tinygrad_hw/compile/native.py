@@ -553,9 +553,8 @@ class Plan:
             signature.append(f"n{i}")
             types.append(store.number_type())
             arguments.append(f"v{i}")
-        memories = {m: k for k, m in enumerate(sorted(set(w.roots.values())))}
         text = store.numbered(
-            "\n".join(f"    {x}" for x in head) + "\n" + "\n".join(w.lines), memories
+            "\n".join(f"    {x}" for x in head) + "\n" + "\n".join(w.lines), w.memories()
         )
         source = f"def native({', '.join(signature)}):\n{text}\n    return True\n"
         self.sources.append(source)
