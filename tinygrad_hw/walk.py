@@ -40,6 +40,7 @@ def pull(
     *,
     create_graph: bool = False,
     beyond: bool = True,
+    watched: bool = True,
 ) -> tuple[dict[Node, Any], list[Node]]:
     """Pull cotangents of some nodes back to others.
 
@@ -52,6 +53,8 @@ def pull(
         Compute on tensors, so that the result can be differentiated again.
     beyond : bool
         Go on past a wanted node to those that it depends on.
+    watched : bool
+        Whether to call hooks and leave retained gradients; a picture leaves no trace.
 
     Returns
     -------
@@ -67,12 +70,13 @@ def pull(
     keep = set(filter(_is_leaf, order) if wanted is None else wanted)
     useful = None if wanted is None else _leading_to(keep, order)
     path = order if useful is None else [node for node in order if node in useful]
+    special = special and watched
     hooked = special and any([node.extras and "hooks" in node.extras for node in path])
     with np.errstate(all="ignore"):
         # A slope may be infinite where a `where` or an index sends no cotangent: 0 * inf is then
         # NaN and not 0. That is rare, so only a result with NaN is computed again, with care.
         # Hooks may have effects, so a walk with hooks is careful the first time.
-        walk = (path, keep, useful, create_graph, beyond)
+        walk = (path, keep, useful, create_graph, beyond, special)
         result = _walk(dict(starts), *walk, careful=hooked)
         if not hooked and any([_has_nan(g) for g in result.values()]):
             result = _walk(starts, *walk, careful=True)
@@ -86,6 +90,7 @@ def _walk(
     useful: set[Node] | None,
     create_graph: bool,
     beyond: bool,
+    special: bool,
     *,
     careful: bool,
 ) -> dict[Node, Any]:
@@ -96,7 +101,7 @@ def _walk(
         g = cotangents.pop(node, None)
         if g is None:
             continue
-        if node.extras is not None:
+        if special and node.extras is not None:
             g = _hooked(node, g)
         if node in keep:
             result[node] = g

@@ -22,15 +22,16 @@ def picture_of(program: Program) -> Any:
 
     def add(i: int, kind: str, title: str) -> None:
         ids[i] = f"n{len(nodes)}"
-        lines = (str(program.specs[i]), *writes.get(i, ()))
-        nodes.append(Vertex(ids[i], kind, title, lines, output=i in results))
+        spec = program.specs[i]
+        lines = (str(spec.dtype), *writes.get(i, ()))
+        nodes.append(Vertex(ids[i], kind, title, str(spec.shape), lines, output=i in results))
 
     for i, source in program.inputs.items():
         add(i, "parameter" if source.kind == "data" else "input", str(source))
     for i in program.constants:
-        add(i, "input", "constant")
+        add(i, "constant", "constant")
     for instruction in program.instructions:
         add(instruction.out, "op", instruction.op.name)
         for position, i in enumerate(instruction.refs()):
-            edges.append(Edge(ids[i], ids[instruction.out], position, str(program.specs[i])))
+            edges.append(Edge(ids[i], ids[instruction.out], position, str(program.specs[i].shape)))
     return Graph(tuple(nodes), tuple(edges))

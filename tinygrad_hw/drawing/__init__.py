@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .build import build
+from .build import MOST_DESCRIBED, build
 from .fold import fold as _fold
 from .fold import limit
 from .graph import Edge, Graph, Group, Vertex
@@ -77,7 +77,7 @@ def draw(
         names=names,
         direction=direction,
         order=order,
-        detail=max(max_nodes, 200),
+        detail=max(max_nodes, MOST_DESCRIBED),
     )
     graph = _fold(
         graph,

@@ -13,7 +13,7 @@ from ..errors import GraphError
 from ..graph import FREED, Constant, Handle, Leaf, Node, constant_of, tick
 from ..nn.module import Module, recent_calls
 from ..walk import pull, wrap
-from .facts import UPSTREAM, Facts, caption
+from .facts import UPSTREAM, Facts, caption, flops
 from .fold import limit
 from .graph import Edge, Graph, Group, Vertex
 
@@ -21,6 +21,11 @@ SHOWABLE = (
     "shape", "dtype", "value", "grad", "stats", "saved", "bytes", "time", "flops", "source",
 )  # fmt: skip
 ORDERS = ("forward", "backward", "both")
+
+# Above so many nodes, values are looked at for what is wrong, but not described.
+MOST_DESCRIBED = 2000
+# The work of a backward pass that a picture does unasked: about a second.
+FREE_FLOPS = 10**9
 
 
 def build(
@@ -39,16 +44,16 @@ def build(
     border = None
     if order != "forward":
         border = tick()
-        gradients = _gradients(outputs, roots)
-        scene.values.update((g._node, g._data) for g in gradients.values())
-        scene.titles.update(
-            (g._node, f"gradient of {scene.title(leaf)}") for leaf, g in gradients.items()
-        )
+        gradients = _backward(outputs, roots)
+        for leaf, g in gradients.items():
+            scene.values[g._node] = scene.gradients[g._node] = g._data
+            scene.titles[g._node] = f"gradient of {scene.title(leaf) or 'parameter'}"
         ends = [g._node for g in gradients.values()]
         roots = ends if order == "backward" else [*roots, *ends]
     nodes = collect(roots, border if order == "backward" else None)
-    if "grad" in show:
-        scene.add_gradients(outputs, nodes)
+    if order == "forward":
+        scene.add_gradients(outputs, nodes, asked="grad" in show, few=len(nodes) <= detail)
+        nodes += scene.unused(nodes)
     graph = _draw(scene, nodes, set(roots), border, show, direction, detail)
     return as_saved(graph) if order == "backward" else graph
 
@@ -57,7 +62,7 @@ def failed(op: str, parents: tuple[Any, ...], message: str) -> Graph:
     """Make the graph up to a call that raised, with that call marked."""
     direct = [parent for parent in parents if isinstance(parent, Node)]
     nodes = collect(direct)
-    graph = _draw(_Scene((), None), nodes, set(), None, ("shape",), "LR", detail=500)
+    graph = _draw(_Scene((), None), nodes, set(), None, ("shape",), "LR", detail=MOST_DESCRIBED)
     ids = {node: v.id for node, v in zip(nodes, graph.nodes, strict=True)}
     bad = Vertex("failed", "op", op, marks=(message,), output=True)
     edges = tuple(
@@ -99,7 +104,7 @@ def _check(outputs: tuple[Any, ...], show: Iterable[str], direction: str, order:
         raise ValueError(f'draw: order is {order!r}; want "forward", "backward" or "both"')
 
 
-def _gradients(outputs: tuple[Any, ...], roots: list[Node]) -> dict[Node, Any]:
+def _backward(outputs: tuple[Any, ...], roots: list[Node]) -> dict[Node, Any]:
     """Record the backward pass: the gradient of every variable, as tensors with a graph."""
     seeds = []
     for output, root in zip(outputs, roots, strict=True):
@@ -107,7 +112,7 @@ def _gradients(outputs: tuple[Any, ...], roots: list[Node]) -> dict[Node, Any]:
             raise GraphError("draw: the output requires no gradient and has no backward pass")
         one = np.ones(root.shape, root.dtype)
         seeds.append((root, wrap(one, Leaf(one, UPSTREAM))))
-    found, _ = pull(seeds, create_graph=True)
+    found, _ = pull(seeds, create_graph=True, watched=False)
     return {leaf: g for leaf, g in found.items() if g._node is not None}
 
 
@@ -119,14 +124,17 @@ class _Scene:
         self.values: dict[Node, Any] = {}
         self.gradients: dict[Node, Any] = {}
         self.arrays: dict[int, str] = {}
+        self.missing: set[Node] = set()
+        self.modules: dict[Module, str] = {}
         for handle in outputs:
             self._know(handle, None)
-        for name, value in _items(names):
-            self._know_named(name, value)
+        named = _items(names)
+        self.explicit = [value for _, value in named if isinstance(value, Module)]
         # The outermost modules first: their paths say most.
-        for _, _, module in sorted(recent_calls(), key=lambda call: call[0]):
-            self._know_named("", module)
-        for name, value in _callers_variables().items():
+        called = dict.fromkeys(m for _, _, m in sorted(recent_calls(), key=lambda call: call[0]))
+        whole = [("", module) for module in called if any(True for _ in module.children())]
+        alone = [("", module) for module in called]
+        for name, value in [*named, *whole, *_callers_variables().items(), *alone]:
             self._know_named(name, value)
 
     def _know_named(self, name: str, value: Any) -> None:
@@ -135,8 +143,17 @@ class _Scene:
         elif isinstance(value, np.ndarray) and name:
             self.arrays.setdefault(id(value), name)
         elif isinstance(value, Module):
+            # Of a model, paths say enough; of a layer by itself, the variable's name does.
+            prefix = "" if any(True for _ in value.children()) else name
+            for path, module in value.named_modules(prefix):
+                self.modules.setdefault(module, path)
             for path, tensor in value._named_tensors():
-                self._know(tensor, path)
+                self._know(tensor, f"{prefix}.{path}" if prefix else path)
+
+    def owned(self) -> set[Node]:
+        """Give the nodes of the tensors that modules hold."""
+        tensors = [t for module in self.modules for _, t in module._named_tensors()]
+        return {node for t in tensors if (node := t._node or t._constant) is not None}
 
     def _know(self, handle: Any, name: str | None) -> None:
         node = handle._node or handle._constant
@@ -155,24 +172,47 @@ class _Scene:
             return known
         return self.arrays.get(id(value)) or self.arrays.get(id(value.base), "")
 
-    def add_gradients(self, outputs: tuple[Any, ...], nodes: list[Node]) -> None:
-        """Find the gradient of every node, without a change to any ``.grad``."""
+    def add_gradients(
+        self, outputs: tuple[Any, ...], nodes: list[Node], *, asked: bool, few: bool
+    ) -> None:
+        """Find the gradient of every node, without a trace; unasked, only if it costs little."""
         for node in nodes:
             if isinstance(node, Leaf) and node.grad is not None:
                 self.gradients[node] = node.grad
             elif node.extras and node.extras.get("retained") is not None:
                 self.gradients[node] = node.extras["retained"]
         if any(node.inputs is FREED for node in nodes):
-            if not self.gradients:
+            if asked and all(node.primitive is None for node in self.gradients):
                 raise GraphError(
                     'draw: show="grad" after a backward that freed the graph; draw before it, or '
                     "call backward(retain_graph=True), or retain_grad() on the tensors to see"
                 )
             return
-        seeds = [(t._node, np.ones_like(t._data)) for t in outputs if t._node is not None]
-        wanted = [node for node in nodes if not isinstance(node, Constant)]
-        found, _ = pull(seeds, wanted)
-        self.gradients = {**found, **self.gradients}
+        if asked or (few and sum(map(flops, nodes)) <= FREE_FLOPS):
+            self.gradients = {**_gradients(outputs, nodes, asked=asked), **self.gradients}
+
+    def unused(self, nodes: Iterable[Node]) -> list[Node]:
+        """Give the parameters of the named modules that are missing among some nodes."""
+        here = set(nodes)
+        for module in self.explicit:
+            parameters = {t._node for t in module.parameters() if t._node is not None}
+            if not here.isdisjoint(parameters):
+                self.missing |= parameters - here
+        return sorted(self.missing, key=lambda node: node.index)
+
+
+def _gradients(outputs: tuple[Any, ...], nodes: list[Node], *, asked: bool) -> dict[Node, Any]:
+    seeds = [(t._node, np.ones_like(t._data)) for t in outputs if t._node is not None]
+    if asked and not seeds:
+        raise GraphError('draw: show="grad" of an output that requires no gradient')
+    try:
+        found, _ = pull(seeds, [n for n in nodes if not isinstance(n, Constant)], watched=False)
+    except Exception:
+        # A picture of a graph without a backward is a picture still.
+        if asked:
+            raise
+        return {}
+    return found
 
 
 def _items(names: Any) -> list[tuple[str, Any]]:
@@ -191,7 +231,12 @@ def _callers_variables() -> Mapping[str, Any]:
     package = __name__.partition(".")[0]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
         frame = frame.f_back
-    return {k: v for k, v in frame.f_locals.items() if not k.startswith("_")}
+    if frame.f_globals.get("__name__", "").startswith("IPython"):
+        # A notebook shows a cell's result: the user's variables are those of the session.
+        variables = vars(sys.modules["__main__"])
+    else:
+        variables = frame.f_locals
+    return {name: value for name, value in variables.items() if not name.startswith("_")}
 
 
 # --- Boxes, arrows and clusters ---------------------------------------------------------------
@@ -208,24 +253,28 @@ def _draw(
 ) -> Graph:
     ids = {node: f"n{i}" for i, node in enumerate(nodes)}
     facts = Facts(nodes, scene.values, scene.gradients, show, look=len(nodes) <= detail)
-    groups, group_of = _groups(nodes)
+    groups, group_of = _groups(nodes, scene)
+    if border is not None:
+        groups += (Group("backward", "backward"),)
     vertices, edges = [], []
     for node in nodes:
         backward = border is not None and node.index > border
         kind = _kind(node, border)
-        title, lines = _words(node, kind, scene.title(node, facts.values.get(node)), node in roots)
-        shown = facts.lines(node)
+        title, lines = _words(node, kind, scene.title(node, facts.values.get(node)))
+        unused = node in scene.missing
         vertices.append(
             Vertex(
                 id=ids[node],
                 kind=kind,
                 title=title,
-                lines=(*lines, *shown),
+                shape=str(node.shape),
+                lines=(*lines, *facts.lines(node)),
                 facts=facts.of(node),
-                marks=facts.marks(node),
-                group=group_of.get(node, ""),
+                marks=("unused: gets no gradient",) if unused else facts.marks(node),
+                group="backward" if backward else group_of.get(node, ""),
                 phase="backward" if backward else "forward",
                 output=node in roots,
+                cost=facts.cost(node),
                 histogram=facts.histogram(node),
             )
         )
@@ -240,16 +289,15 @@ def _draw(
 def _kind(node: Node, border: int | None) -> str:
     if node.primitive is not None:
         return "op"
-    upstream = border is not None and node.index > border
-    return "input" if isinstance(node, Constant) or upstream else "parameter"
+    if isinstance(node, Constant):
+        return "constant"
+    return "input" if border is not None and node.index > border else "parameter"
 
 
 def as_saved(graph: Graph) -> Graph:
     """Show what a backward pass takes from the forward one as values, not as ops."""
     nodes = tuple(
-        replace(v, kind="saved", lines=("saved value", *v.lines), output=False)
-        if v.kind == "op" and v.phase == "forward"
-        else v
+        replace(v, kind="saved", output=False) if v.kind == "op" and v.phase == "forward" else v
         for v in graph.nodes
     )
     saved = {v.id for v in nodes if v.kind == "saved"}
@@ -258,12 +306,10 @@ def as_saved(graph: Graph) -> Graph:
     return replace(graph, nodes=nodes, edges=edges).part(used)
 
 
-def _words(node: Node, kind: str, name: str, is_root: bool) -> tuple[str, tuple[str, ...]]:
+def _words(node: Node, kind: str, name: str) -> tuple[str, tuple[str, ...]]:
     """Give the title of a box, and the lines that every picture shows."""
-    name = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}".join(name.splitlines())
     if node.primitive is None:
-        word = "parameter" if kind == "parameter" else "constant"
-        return name or word, (f"{word} {node.shape}" if name else str(node.shape),)
+        return name or kind, ()
     lines = []
     if any(not isinstance(parent, Node) for parent in node.parents) and len(node.parents) > 1:
         lines.append(
@@ -271,18 +317,15 @@ def _words(node: Node, kind: str, name: str, is_root: bool) -> tuple[str, tuple[
         )
     if name:
         lines.append(f"= {name}")
-    if is_root:
-        lines.append(f"output {node.shape}")
     return node.primitive.name, tuple(lines)
 
 
-def _groups(nodes: list[Node]) -> tuple[tuple[Group, ...], dict[Node, str]]:
+def _groups(nodes: list[Node], scene: _Scene) -> tuple[tuple[Group, ...], dict[Node, str]]:
     """Find the module calls that nodes were recorded in: intervals of the creation counter."""
     ops = [node for node in nodes if node.primitive is not None]
     calls = sorted(recent_calls(), key=lambda call: (call[0], -call[1]))
     if not ops or not calls:
         return (), {}
-    paths = _module_paths([module for _, _, module in calls])
     groups: list[Group] = []
     group_of: dict[Node, str] = {}
     open_calls: list[tuple[int, str]] = []
@@ -299,26 +342,39 @@ def _groups(nodes: list[Node]) -> tuple[tuple[Group, ...], dict[Node, str]]:
                 continue
             while open_calls and open_calls[-1][0] < start:
                 open_calls.pop()
-            title = paths.get(id(module), type(module).__name__)
+            kind = type(module).__name__
+            path = scene.modules[module]
+            title = f"{path}: {kind}" if path else kind
             counts[title] = counts.get(title, 0) + 1
             again = f" ({counts[title]})" if counts[title] > 1 else ""
             parent = open_calls[-1][1] if open_calls else ""
-            groups.append(Group(f"g{len(groups)}", title + again, parent))
+            groups.append(Group(f"g{len(groups)}", title + again, parent, kind))
             open_calls.append((stop, groups[-1].id))
         if open_calls:
             group_of[node] = open_calls[-1][1]
-    return tuple(groups), group_of
+    return tuple(groups), {**group_of, **_homes(nodes, scene.owned(), group_of, groups)}
 
 
-def _module_paths(modules: list[Module]) -> dict[int, str]:
-    """Name modules by their path in the outermost one, and their class."""
-    paths: dict[int, str] = {}
-    for module in modules:
-        for path, below in module.named_modules():
-            if id(below) in paths and not path:
-                continue
-            kind = type(below).__name__
-            title = f"{path}: {kind}" if path else kind
-            if id(below) not in paths or len(path) > len(paths[id(below)].partition(":")[0]):
-                paths[id(below)] = title
-    return paths
+def _homes(
+    nodes: list[Node], owned: set[Node], group_of: Mapping[Node, str], groups: list[Group]
+) -> dict[Node, str]:
+    """Put each tensor of a module into the innermost call that holds all its uses."""
+    parents = {group.id: group.parent for group in groups}
+    homes: dict[Node, str] = {}
+    for node in nodes:
+        here = group_of.get(node, "")
+        for tensor in node.parents if here else ():
+            if isinstance(tensor, Leaf) and tensor in owned:
+                homes[tensor] = _innermost(here, homes.get(tensor, here), parents)
+    return homes
+
+
+def _innermost(a: str, b: str, parents: Mapping[str, str]) -> str:
+    """Give the innermost group around both of two groups."""
+    around = {""}
+    while a:
+        around.add(a)
+        a = parents[a]
+    while b not in around:
+        b = parents[b]
+    return b

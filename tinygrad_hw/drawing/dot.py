@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from .graph import Edge, Graph, Group, Vertex
+from .text import notes, visible
 
 FONT = "Helvetica,Arial,sans-serif"
 LONGEST = 40
@@ -12,13 +14,19 @@ LONGEST = 40
 # Told apart by shape and words too, not only by colour.
 _STYLES = {
     "op": 'shape=box style="rounded,filled" color="#20639b" fillcolor="#eaf2fb"',
-    "backward": 'shape=box style="rounded,filled" color="#6a4fa3" fillcolor="#f1ecfa"',
+    "backward": 'shape=box style=filled color="#6a4fa3" fillcolor="#f1ecfa"',
     "parameter": 'shape=box style=filled peripheries=2 color="#b5541c" fillcolor="#fdf1e7"',
+    "constant": 'shape=box style="filled,dashed" color="#555555" fillcolor="#fafafa"',
     "input": 'shape=box style="filled,dashed" color="#555555" fillcolor="#fafafa"',
     "saved": 'shape=box style="filled,dotted" color="#555555" fillcolor="#f6f6f6"',
-    "fold": 'shape=box3d style=filled color="#20639b" fillcolor="#dfeaf6"',
+    "fold": 'shape=folder style=filled color="#20639b" fillcolor="#dfeaf6"',
 }
 _MARKED = ' color="#c21807" fontcolor="#a01005" fillcolor="#fde8e6" penwidth=2.4'
+_CHANGED = {
+    "": "",
+    "added": ' color="#1b7837" fontcolor="#145a29" fillcolor="#e3f4e6" penwidth=2.4',
+    "removed": ' color="#8c510a" fontcolor="#8c510a" fillcolor="#fbf3e4" penwidth=1.2',
+}
 
 
 def dot(graph: Graph) -> str:
@@ -28,10 +36,10 @@ def dot(graph: Graph) -> str:
 
 def body(graph: Graph) -> list[str]:
     """Give the lines between the braces."""
-    caption = _label(graph.caption, longest=300)
+    caption = _label(*graph.caption.splitlines(), longest=300)
     lines = [
         f'\tgraph [rankdir={graph.direction} fontname="{FONT}" fontsize=11 fontcolor="#444444" '
-        f"nodesep=0.22 ranksep=0.42 pad=0.15 labelloc=b labeljust=l label={caption}"
+        f"newrank=true nodesep=0.22 ranksep=0.42 pad=0.15 labelloc=b labeljust=l label={caption}"
         ' bgcolor="white"]\n',
         f'\tnode [fontname="{FONT}" fontsize=11 margin="0.12,0.06" height=0.3]\n',
         f'\tedge [fontname="{FONT}" fontsize=9 fontcolor="#666666" color="#777777" '
@@ -43,10 +51,18 @@ def body(graph: Graph) -> list[str]:
     below: dict[str, list[Group]] = {}
     for group in graph.groups:
         below.setdefault(group.parent, []).append(group)
+    for group in graph.groups:
+        # A frame around a single box would say in more ink what a line of its label says.
+        alone = inside.get(group.id, []) if group.id not in below else []
+        if len(alone) == 1:
+            framed = replace(alone[0], lines=(group.title, *alone[0].lines))
+            inside.setdefault(group.parent, []).append(framed)
+            inside[group.id] = []
     lines += [_vertex(vertex) for vertex in inside.get("", ())]
     for group in below.get("", ()):
         lines += _cluster(group, inside, below)
-    lines += [_edge(edge) for edge in graph.edges]
+    computed = {vertex.id for vertex in graph.nodes if vertex.kind in ("op", "fold")}
+    lines += [_edge(edge, edge.tail in computed) for edge in graph.edges]
     return lines
 
 
@@ -60,10 +76,15 @@ def _cluster(
         if group is None:
             yield "\t}\n"
             continue
+        if not inside.get(group.id) and group.id not in below:
+            continue
         yield f"\tsubgraph cluster_{group.id} {{\n"
+        title = _label(group.title)
+        # Arrows come into a backward pass from above and end in it.
+        place = "b" if group.id == "backward" else "t"
         yield (
-            f'\tgraph [label={_label(group.title)} style="rounded,filled" color="#b8c4d0" '
-            'fillcolor="#f7f9fb" fontsize=10 labelloc=t labeljust=l]\n'
+            f'\tgraph [id={group.id} label={title} tooltip={title} style="rounded,filled" '
+            f'color="#b8c4d0" fillcolor="#f7f9fb" fontsize=10 labelloc={place} labeljust=l]\n'
         )
         yield from map(_vertex, inside.get(group.id, ()))
         stack.append(None)
@@ -76,31 +97,33 @@ def _vertex(vertex: Vertex) -> str:
     ]
     if vertex.output:
         style += " penwidth=2"
-    if vertex.marks:
-        style += _MARKED
-    lines = [vertex.title, *vertex.lines, *(f"! {mark}" for mark in vertex.marks)]
-    tooltip = [vertex.title, *(f"{name}: {value}" for name, value in vertex.facts), *vertex.marks]
+    style += _MARKED if vertex.marks else _CHANGED[vertex.change]
+    first, second = (
+        (vertex.lines, (vertex.word,)) if vertex.output else ((vertex.word,), vertex.lines)
+    )
+    lines = [vertex.title, *first, *second, *notes(vertex)]
+    facts = [f"{name}: {value}" for name, value in vertex.facts]
     return (
         f"\t{vertex.id} [id={vertex.id} label={_label(*lines)} {style} "
-        f"tooltip={_label(*tooltip, longest=400)}]\n"
+        f"tooltip={_label(vertex.title, *facts, *notes(vertex), longest=400)}]\n"
     )
 
 
-def _edge(edge: Edge) -> str:
-    label = f" [label={_label(edge.label)}]" if edge.label else ""
-    return f"\t{edge.tail} -> {edge.head}{label}\n"
+def _edge(edge: Edge, computed: bool) -> str:
+    # Spaces keep the words off the line; weight keeps the chain of ops straight.
+    settings = [f"label={_label(f' {edge.label} ')}"] if edge.label else []
+    settings += ["weight=4"] if computed else []
+    attributes = f" [{' '.join(settings)}]" if settings else ""
+    return f"\t{edge.tail} -> {edge.head}{attributes}\n"
 
 
 def _label(*lines: str, longest: int = LONGEST) -> str:
     """Quote lines as plain text: nothing in them is markup or an escape of DOT."""
-    parts = [part for line in lines for part in line.splitlines()]
-    return '"' + "\\n".join(_plain(part, longest) for part in parts) + '"'
+    return '"' + "\\n".join(_plain(line, longest) for line in lines if line) + '"'
 
 
 def _plain(text: str, longest: int) -> str:
-    text = shorten(
-        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text), longest
-    )
+    text = shorten(visible(text), longest)
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..graph import FREED, Constant, Leaf, Node, no_grad
+from ..graph import FREED, Leaf, Node, no_grad
+from .graph import Cost, Histogram
 
 BINS = 24
 
 # Name of the leaf that a recorded backward pass starts from.
 UPSTREAM = "upstream"
 
-# Norms of a gradient beside that of the largest parameter's gradient.
+# Norms of a gradient that float32 loses beside weights of about 1, and that throws them away.
 VANISHED, EXPLODED = 1e-7, 1e6
+
+
+# Before what a label shows, where the text does not say itself what it is.
+_PREFIX = {"value": "value ", "grad": "grad ", "saved": "saved ", "bytes": "keeps "}
 
 
 class Facts:
@@ -28,10 +35,10 @@ class Facts:
     nodes : sequence of Node
         Oldest first.
     values, gradients : dict
-        Those that are known.
+        Those that are known; gradients also of a backward pass's results.
     show : names of facts that labels show
     look : bool
-        Whether to look at values; without it, only at what nodes say of themselves.
+        Whether to describe values; without it, only their shapes and what is wrong is said.
     """
 
     def __init__(
@@ -45,10 +52,9 @@ class Facts:
     ) -> None:
         self.show, self.look = show, look
         self.gradients = gradients
-        self.values: dict[Node, Any] = {}
+        self.values: dict[Node, Any] = dict(values)
         self.seconds: dict[Node, float] = {}
-        if look:
-            self.values = dict(values)
+        with no_grad(), np.errstate(all="ignore"):
             self._find_values(nodes)
         self.trained = any(isinstance(n, Leaf) and n.grad is not None for n in nodes)
 
@@ -62,10 +68,9 @@ class Facts:
             for parent, value in zip(node.parents, node.inputs, strict=True):
                 if isinstance(parent, Node) and value is not parent:
                     self.values.setdefault(parent, np.asarray(value))
-        with no_grad(), np.errstate(all="ignore"):
-            for node in nodes:
-                if node.primitive is not None and (node not in self.values or "time" in self.show):
-                    self._compute(node)
+        for node in nodes:
+            if node.primitive is not None and (node not in self.values or "time" in self.show):
+                self._compute(node)
 
     def _compute(self, node: Node) -> None:
         op: Any = node.primitive
@@ -84,21 +89,24 @@ class Facts:
 
     def of(self, node: Node) -> tuple[tuple[str, str], ...]:
         """Give all facts by name; of a graph too large to look at, only the shape."""
+        facts = {"shape": str(node.shape)}
         if not self.look:
-            return (("shape", str(node.shape)),)
-        facts = {"shape": str(node.shape), "dtype": str(node.dtype)}
-        for name in ("value", "stats", "grad", "saved", "flops", "time", "source"):
-            text = self._text(node, name)
-            if text:
-                facts[name] = text
-        if node.params:
-            facts["params"] = ", ".join(f"{k}={v!r}" for k, v in sorted(node.params.items()))[:200]
-        return tuple(facts.items())
+            return tuple(facts.items())
+        for name in ("dtype", "value", "stats", "grad", "saved", "bytes", "flops", "time"):
+            facts[name] = self._text(node, name)
+        gradient = self._gradient(node)
+        if gradient is not None and gradient.size > 1:
+            facts["grad"] += f": {_numbers(gradient)}"
+        facts["params"] = ", ".join(
+            f"{name}={reprlib.repr(value)}" for name, value in sorted(node.params.items())
+        )
+        facts["source"] = self._source(node)
+        return tuple((name, text) for name, text in facts.items() if text)
 
     def lines(self, node: Node) -> tuple[str, ...]:
         """Give the lines that the label shows; the shape stands on the arrows."""
         texts = {name: self._text(node, name) for name in self.show if name != "shape"}
-        return tuple(f"{name} {text}" for name, text in texts.items() if text)
+        return tuple(_PREFIX.get(name, "") + text for name, text in texts.items() if text)
 
     def _text(self, node: Node, name: str) -> str:
         text: str = getattr(self, f"_{name}")(node)
@@ -118,13 +126,16 @@ class Facts:
             return f"{value.min():.3g} to {value.max():.3g}, mean {value.mean():.3g}"
 
     def _grad(self, node: Node) -> str:
+        g = self._gradient(node)
+        if g is None:
+            return ""
+        return f"{float(g.ravel()[0]):.3g}" if g.size == 1 else f"norm {np.linalg.norm(g):.3g}"
+
+    def _gradient(self, node: Node) -> Any:
         g = self.gradients.get(node)
         if g is None and isinstance(node, Leaf):
             g = node.grad
-        if g is None:
-            return ""
-        g = np.asarray(g)
-        return f"{float(g):.3g}" if g.size == 1 else f"norm {np.linalg.norm(g.ravel()):.3g}"
+        return None if g is None else np.asarray(g)
 
     def _saved(self, node: Node) -> str:
         return ", ".join(str(np.shape(a)) for a in kept_arrays(node))
@@ -134,7 +145,8 @@ class Facts:
         return size(total) if total else ""
 
     def _flops(self, node: Node) -> str:
-        return count(flops(node), "FLOP") if node.primitive is not None else ""
+        n = flops(node)
+        return count(n, "FLOP") if n else ""
 
     def _time(self, node: Node) -> str:
         seconds = self.seconds.get(node)
@@ -143,52 +155,66 @@ class Facts:
     def _source(self, node: Node) -> str:
         return str((node.extras or {}).get("where", ""))
 
-    def histogram(self, node: Node) -> tuple[int, ...]:
-        """Count the value's entries in equal bins."""
+    def histogram(self, node: Node) -> Histogram | None:
+        """Count the value's entries."""
         value = self.values.get(node)
-        if value is None or value.size < 2 or value.dtype.kind != "f":
-            return ()
+        if not self.look or value is None or value.size < 2 or value.dtype.kind not in "fiu":
+            return None
         finite = value[np.isfinite(value)].astype(float)
         if finite.size == 0 or not math.isfinite(float(finite.max()) - float(finite.min())):
-            return ()
-        return tuple(np.histogram(finite, BINS)[0].tolist())
+            return None
+        counts = np.histogram(finite, BINS)[0].tolist()
+        return Histogram(float(finite.min()), float(finite.max()), tuple(counts))
+
+    def cost(self, node: Node) -> Cost:
+        """Count what the node stands for."""
+        if node.primitive is None:
+            return Cost(parameters=math.prod(node.shape) if is_parameter(node) else 0)
+        return Cost(1, 0, sum(a.nbytes for a in kept_arrays(node)), flops(node))
 
     # --- What is wrong ------------------------------------------------------------------------
 
     def marks(self, node: Node) -> tuple[str, ...]:
         """Say what is wrong with a value or a gradient."""
-        return (*self._value_marks(node), *self._gradient_marks(node))
+        marks = [*self._value_marks(node), *self._gradient_marks(node)]
+        return tuple(dict.fromkeys(marks))
 
     def _value_marks(self, node: Node) -> list[str]:
         value = self.values.get(node)
         if value is None or value.dtype.kind != "f" or value.size == 0:
             return []
         marks = []
-        for word, test in (("NaN", np.isnan), ("infinity", np.isinf)):
-            n = int(np.count_nonzero(test(value)))
-            if n:
-                marks.append(f"{word} in {n} of {value.size}" if value.size > 1 else word)
+        if not np.isfinite(value).all():
+            for word, test in (("NaN", np.isnan), ("infinity", np.isinf)):
+                n = int(np.count_nonzero(test(value)))
+                if n:
+                    marks.append(f"{word} in {n:,} of {value.size:,}" if value.size > 1 else word)
         if node.primitive is not None and node.primitive.name == "relu" and not value.any():
             marks.append("dead: all zero")
         return marks
 
     def _gradient_marks(self, node: Node) -> list[str]:
-        if isinstance(node, Constant) or not isinstance(node, Leaf):
-            return []
-        if node.grad is None:
-            return ["got no gradient"] if self.trained else []
-        norm = float(np.linalg.norm(node.grad.ravel()))
-        if not math.isfinite(norm):
-            return ["gradient is not finite"]
+        g = self._gradient(node)
+        if g is None:
+            return ["got no gradient"] if self.trained and is_parameter(node) else []
+        norm = float(np.linalg.norm(g))
+        if math.isnan(norm):
+            return ["gradient has NaN"]
+        if math.isinf(norm):
+            return ["gradient is infinite"]
         if norm == 0:
-            return ["gradient is zero"]
-        scale = norm / math.sqrt(node.grad.size)
-        if scale < VANISHED:
+            return ["gradient is zero"] if isinstance(node, Leaf) and node.grad is not None else []
+        if norm < VANISHED:
             return [f"gradient vanished: {norm:.1g}"]
-        return [f"gradient exploded: {norm:.1g}"] if scale > EXPLODED else []
+        return [f"gradient exploded: {norm:.1g}"] if norm > EXPLODED else []
 
 
 # --- Sizes ------------------------------------------------------------------------------------
+
+
+def is_parameter(node: Node) -> bool:
+    """Tell whether a node is a variable of the user's."""
+    return type(node) is Leaf and node.name != UPSTREAM
 
 
 def kept_arrays(node: Node) -> list[Any]:
@@ -197,6 +223,10 @@ def kept_arrays(node: Node) -> list[Any]:
     return [v for v in [*values, node.output] if isinstance(v, (np.ndarray, np.generic))]
 
 
+# They move entries and compute nothing; so do all views.
+_MOVES = frozenset("cast concatenate identity pick setitem shift unpool where".split())
+# To their leading power, without the factor that depends on the method.
+_CUBIC = frozenset("cholesky det eigh inv logabsdet qr solve svdvals".split())
 _FLOPS: dict[str, Callable[..., int]] = {
     "matmul": lambda y, a, b: 2 * math.prod(y) * a[-1],
     "conv": lambda y, x, w: 2 * math.prod(y) * math.prod(w[:3]),
@@ -208,16 +238,24 @@ _FLOPS: dict[str, Callable[..., int]] = {
 def flops(node: Node) -> int:
     """Estimate the floating-point operations of a call; a multiplication and addition are two."""
     op: Any = node.primitive
+    if op is None or op.view or op.name in _MOVES:
+        return 0
     shapes = [p.shape for p in node.parents if isinstance(p, Node)]
     if op.name in _FLOPS and len(shapes) == 2 and all(shapes):
         return _FLOPS[op.name](node.shape, *shapes)
+    if op.name == "einsum":
+        letters = node.params["spec"].partition("->")[0].replace(",", "")
+        sides = dict(zip(letters, itertools.chain(*shapes), strict=False))
+        return len(shapes) * math.prod(sides.values())
+    if op.name in _CUBIC and shapes and shapes[0]:
+        return math.prod(shapes[0]) * shapes[0][-1]
     return max(map(math.prod, [node.shape, *shapes]))
 
 
 def caption(nodes: Sequence[Node], facts: Facts) -> str:
     """Sum a picture up: ops, parameters, memory, work."""
     ops = [n for n in nodes if n.primitive is not None]
-    parameters = [n for n in nodes if type(n) is Leaf and n.name != UPSTREAM]
+    parameters = list(filter(is_parameter, nodes))
     entries = sum(math.prod(n.shape) for n in parameters)
     arrays = {id(a): a.nbytes for n in ops for a in kept_arrays(n)}
     parts = [

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from .graph import Edge, Graph, Group, Vertex, used_groups
+import numpy as np
+
+from .facts import count, size
+from .graph import Cost, Edge, Graph, Group, Vertex, used_groups
 
 # Repetitions of fewer parts than this are left as they are.
 LEAST_REPEATS = 3
-LONGEST_PERIOD = 64
+LONGEST_PERIOD = 256
 
 
 def fold(graph: Graph, *, depth: int | None, patterns: str | Iterable[str], repeats: bool) -> Graph:
@@ -31,8 +35,8 @@ def limit(graph: Graph, most: int) -> Graph:
     n = len(graph.nodes)
     if n <= most:
         return graph
-    folded = _fold_repeats(graph)
-    depth = max((len(_ancestors(graph, v.group)) for v in graph.nodes), default=0)
+    folded = _fold_repeats(graph, enough=most)
+    depth = max(map(len, _paths(graph).values()))
     while len(folded.nodes) > most and depth > 0:
         depth -= 1
         folded = _fold_groups(folded, depth, ())
@@ -46,90 +50,123 @@ def contract(graph: Graph, parts: list[tuple[str, list[Vertex]]]) -> Graph:
     """Put each part, a title and its nodes, into one box."""
     box_of: dict[str, str] = {}
     box_at: dict[str, Vertex] = {}
-    for title, nodes in _with_constants(graph, parts):
-        ops = [v for v in nodes if v.kind in ("op", "fold")]
-        box = Vertex(
-            id=nodes[0].id,
-            kind="fold",
-            title=title,
-            lines=(f"{len(ops)} ops",),
-            facts=(("holds", _summary(nodes)), ("shape", _shape(ops[-1] if ops else nodes[-1]))),
-            marks=tuple(dict.fromkeys(mark for v in nodes for mark in v.marks))[:3],
-            group=_shared_group(graph, ops or nodes),
-            phase=nodes[0].phase,
-            output=any(v.output for v in nodes),
-        )
+    paths = _paths(graph)
+    for title, nodes in _with_leaves(graph, parts):
+        box = _box(title, nodes, paths)
         box_of |= {v.id: box.id for v in nodes}
         box_at[box.id] = box
     kept = tuple(box_at.get(v.id, v) for v in graph.nodes if box_of.get(v.id, v.id) == v.id)
     edges = dict.fromkeys(
-        Edge(box_of.get(e.tail, e.tail), box_of.get(e.head, e.head), e.position, e.label)
-        if e.head not in box_of
-        else Edge(box_of.get(e.tail, e.tail), box_of[e.head], 0, e.label)
+        Edge(
+            box_of.get(e.tail, e.tail),
+            box_of.get(e.head, e.head),
+            0 if e.head in box_of else e.position,
+            e.label,
+        )
         for e in graph.edges
         if box_of.get(e.tail, e.tail) != box_of.get(e.head, e.head)
     )
     return replace(graph, nodes=kept, edges=tuple(edges), groups=used_groups(graph.groups, kept))
 
 
-def _with_constants(
+def _box(title: str, nodes: list[Vertex], paths: Mapping[str, list[Group]]) -> Vertex:
+    ops = [v for v in nodes if v.kind in ("op", "fold")] or nodes
+    cost = Cost(
+        ops=sum(v.cost.ops for v in nodes),
+        parameters=sum(v.cost.parameters for v in nodes),
+        bytes=sum(v.cost.bytes for v in nodes),
+        flops=sum(v.cost.flops for v in nodes),
+    )
+    known = dict(ops[-1].facts)
+    facts = {
+        "holds": _summary(nodes),
+        "shape": ops[-1].shape,
+        "grad": known.get("grad", ""),
+        "bytes": size(cost.bytes) if cost.bytes else "",
+        "flops": count(cost.flops, "FLOP") if cost.flops else "",
+    }
+    return Vertex(
+        id=ops[0].id,
+        kind="fold",
+        title=title,
+        shape=ops[-1].shape,
+        lines=(
+            count(cost.ops, "op") if cost.ops else count(len(nodes), "value"),
+            *([count(cost.parameters, "parameter")] if cost.parameters else []),
+        ),
+        facts=tuple((name, text) for name, text in facts.items() if text),
+        marks=_marks(nodes),
+        group=_shared_group(paths, ops),
+        phase=ops[0].phase,
+        output=any(v.output for v in nodes),
+        cost=cost,
+        histogram=ops[-1].histogram,
+    )
+
+
+def _with_leaves(
     graph: Graph, parts: list[tuple[str, list[Vertex]]]
 ) -> list[tuple[str, list[Vertex]]]:
-    """Add to each part the constants without a name that nothing outside it uses."""
+    """Add to each part what it alone uses: the tensors of modules, and nameless constants."""
     part_of = {v.id: i for i, (_, nodes) in enumerate(parts) for v in nodes}
-    users: dict[str, set[int]] = {}
+    users: dict[str, list[str]] = {}
     for edge in graph.edges:
-        users.setdefault(edge.tail, set()).add(part_of.get(edge.head, -1))
+        users.setdefault(edge.tail, []).append(edge.head)
     whole = [(title, list(nodes)) for title, nodes in parts]
     for vertex in graph.nodes:
-        used_in = users.get(vertex.id, {-1})
-        nameless = vertex.kind == "input" and vertex.title == "constant"
-        if nameless and vertex.id not in part_of and len(used_in) == 1:
+        used_in = {part_of.get(user, -1) for user in users.get(vertex.id, ())}
+        if _belongs(vertex, users) and vertex.id not in part_of and len(used_in) == 1:
             (part,) = used_in
             if part >= 0:
                 whole[part][1].append(vertex)
     return whole
 
 
+def _belongs(vertex: Vertex, users: Mapping[str, list[str]]) -> bool:
+    """Tell whether a box says nothing beside the one that uses it."""
+    if vertex.kind == "constant":
+        return vertex.title == "constant"
+    # A parameter shared by several calls is worth seeing.
+    return vertex.kind == "parameter" and bool(vertex.group) and len(users[vertex.id]) == 1
+
+
+def _marks(nodes: list[Vertex]) -> tuple[str, ...]:
+    """Say of the first few what is wrong with them, and of the others that there are some."""
+    marks = list(dict.fromkeys(f"{v.title}: {mark}" for v in nodes for mark in v.marks))
+    more = [f"{len(marks) - 2:,} more marks"] if len(marks) > 3 else []
+    return (*(marks[:2] if more else marks), *more)
+
+
 def _summary(nodes: list[Vertex]) -> str:
-    counts: dict[str, int] = {}
-    for vertex in nodes:
-        counts[vertex.title] = counts.get(vertex.title, 0) + 1
-    return ", ".join(f"{n} {title}" for title, n in sorted(counts.items(), key=lambda c: -c[1])[:6])
-
-
-def _shape(vertex: Vertex) -> str:
-    return dict(vertex.facts).get("shape", "")
+    counts = Counter(vertex.title for vertex in nodes)
+    return ", ".join(f"{n} {title}" for title, n in counts.most_common(6))
 
 
 # --- Groups -----------------------------------------------------------------------------------
 
 
-def _ancestors(graph: Graph, group: str) -> list[Group]:
-    """Give a group and those around it, outermost first."""
-    by_id = {g.id: g for g in graph.groups}
-    path = []
-    while group:
-        path.append(by_id[group])
-        group = by_id[group].parent
-    return path[::-1]
+def _paths(graph: Graph) -> dict[str, list[Group]]:
+    """Give each group with those around it, outermost first; a group stands after its parent."""
+    paths: dict[str, list[Group]] = {"": []}
+    for group in graph.groups:
+        paths[group.id] = [*paths[group.parent], group]
+    return paths
 
 
-def _shared_group(graph: Graph, nodes: list[Vertex]) -> str:
-    paths = [[g.id for g in _ancestors(graph, group)] for group in {v.group for v in nodes}]
+def _shared_group(paths: Mapping[str, list[Group]], nodes: list[Vertex]) -> str:
     shared = ""
-    for level in zip(*paths, strict=False):
+    for level in zip(*(paths[group] for group in {v.group for v in nodes}), strict=False):
         if len(set(level)) > 1:
             break
-        shared = level[0]
+        shared = level[0].id
     return shared
 
 
 def _fold_groups(graph: Graph, depth: int | None, patterns: tuple[str, ...]) -> Graph:
     titles = {g.id: g.title for g in graph.groups}
     folded_into: dict[str, str] = {}
-    for group in titles:
-        for level, around in enumerate(_ancestors(graph, group)):
+    for group, path in _paths(graph).items():
+        for level, around in enumerate(path):
             if (depth is not None and level >= depth) or any(
                 fnmatch.fnmatchcase(around.title, pattern) for pattern in patterns
             ):
@@ -155,42 +192,100 @@ def _fold_groups(graph: Graph, depth: int | None, patterns: tuple[str, ...]) -> 
 # --- Repetitions ------------------------------------------------------------------------------
 
 
-def _fold_repeats(graph: Graph) -> Graph:
-    """Fold runs of equal stretches of ops into one box each, with their count."""
-    ops = [v for v in graph.nodes if v.kind in ("op", "fold")]
-    words = [_signature(v) for v in ops]
-    parts = []
-    start = 0
-    while start < len(ops):
-        period, times = _longest_run(words, start)
-        if times < LEAST_REPEATS:
-            start += 1
-            continue
-        run = ops[start : start + period * times]
-        names = list(dict.fromkeys(v.title for v in run[:period]))
-        some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        parts.append((f"{times} \N{MULTIPLICATION SIGN} ({some})", run))
-        start += period * times
+@dataclass(frozen=True)
+class _Item:
+    """A group, or an op outside of all groups at its level: what may repeat."""
+
+    word: str
+    title: str
+    ops: tuple[Vertex, ...]
+    group: str = ""
+
+
+def _fold_repeats(graph: Graph, enough: int = 0) -> Graph:
+    """Fold runs of equal parts into one box each, with their count.
+
+    The outermost groups come first; inner ones are left alone once there are few boxes enough.
+    """
+    inputs: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        inputs.setdefault(edge.head, []).append(edge.tail)
+    parts: list[tuple[str, list[Vertex]]] = []
+    left = len(graph.nodes)
+    levels = deque([""])
+    while levels and left > enough:
+        items = _items(graph, levels.popleft())
+        longest = _longest_runs([item.word for item in items])
+        start = 0
+        while start < len(items):
+            period, times = longest[0][start], longest[1][start]
+            periods = [items[i : i + period] for i in range(start, start + period * times, period)]
+            times = _equally_wired(periods, inputs)
+            if times < LEAST_REPEATS:
+                levels += [items[start].group] if items[start].group else []
+                start += 1
+                continue
+            names = list(dict.fromkeys(item.title for item in periods[0]))
+            some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            title = f"{times} \N{MULTIPLICATION SIGN} {some if len(names) == 1 else f'({some})'}"
+            parts.append((title, [v for p in periods[:times] for item in p for v in item.ops]))
+            left -= len(parts[-1][1])
+            start += period * times
     return contract(graph, parts)
 
 
-def _signature(vertex: Vertex) -> str:
-    return f"{vertex.title}{_shape(vertex)}{vertex.phase}"
-
-
-def _longest_run(words: list[str], start: int) -> tuple[int, int]:
-    """Find the period whose repetitions from ``start`` on cover most."""
-    best = (1, 1)
-    for period in range(1, min(LONGEST_PERIOD, (len(words) - start) // LEAST_REPEATS) + 1):
-        if words[start] != words[start + period]:
+def _items(graph: Graph, level: str) -> list[_Item]:
+    """List the groups and ops directly in a group, in the order of computation."""
+    groups = {group.id: group for group in graph.groups}
+    paths = {group: [g.id for g in path] for group, path in _paths(graph).items()}
+    below: dict[str, list[Vertex]] = {}
+    child_of: dict[str, str | None] = {}
+    for vertex in graph.nodes:
+        if vertex.kind not in ("op", "fold"):
             continue
-        end = start + period
-        while end < len(words) and words[end] == words[end - period]:
-            end += 1
-        times = (end - start) // period
-        if times >= LEAST_REPEATS and times * period > best[0] * best[1]:
-            best = (period, times)
-    return best
+        if vertex.group not in child_of:
+            path = paths[vertex.group]
+            depth = path.index(level) + 1 if level in path else 0
+            inside = not level or level in path
+            child_of[vertex.group] = (path[depth] if depth < len(path) else "") if inside else None
+        child = child_of[vertex.group]
+        if child is not None:
+            below.setdefault(child or vertex.id, []).append(vertex)
+    items = []
+    for key, ops in below.items():
+        words = " ".join(f"{v.title}{v.shape}{v.phase}" for v in ops)
+        kind = groups[key].kind or groups[key].title if key in groups else ""
+        items.append(
+            _Item(f"{kind} {words}", kind or ops[0].title, tuple(ops), key if kind else "")
+        )
+    return items
+
+
+def _equally_wired(periods: list[list[_Item]], inputs: Mapping[str, list[str]]) -> int:
+    """Count how many parts from the first on take their inputs from the same places in them."""
+    first: list[list[int]] | None = None
+    for times, period in enumerate(periods):
+        ops = [v.id for item in period for v in item.ops]
+        place = {id: i for i, id in enumerate(ops)}
+        wiring = [[place.get(tail, -1) for tail in inputs.get(id, ())] for id in ops]
+        if first is not None and wiring != first:
+            return times
+        first = wiring
+    return len(periods)
+
+
+def _longest_runs(words: list[str]) -> tuple[list[int], list[int]]:
+    """Find, from each place on, the period whose repetitions cover most, and their number."""
+    codes = np.unique(words, return_inverse=True)[1]
+    periods, times = np.ones((2, len(words)), int)
+    for period in range(1, min(LONGEST_PERIOD, len(words) // LEAST_REPEATS) + 1):
+        n = len(words) - period
+        places = np.arange(n)
+        breaks = np.append(np.flatnonzero(codes[period:] != codes[:n]), n)
+        repeats = (breaks[np.searchsorted(breaks, places)] - places) // period + 1
+        better = (repeats >= LEAST_REPEATS) & (repeats * period > periods[:n] * times[:n])
+        periods[:n][better], times[:n][better] = period, repeats[better]
+    return periods.tolist(), times.tolist()
 
 
 def _fold_stretches(graph: Graph, most: int) -> Graph:
@@ -206,28 +301,27 @@ def _fold_stretches(graph: Graph, most: int) -> Graph:
 
 
 def diff(old: Graph, new: Graph) -> Graph:
-    """Give both graphs in one: what is only in one of them is marked as added or removed."""
-    before, after = ([(v.kind, v.title, v.lines) for v in g.nodes] for g in (old, new))
+    """Give both graphs in one: what is only in one of them is said to be added or removed."""
+    before, after = ([(v.kind, v.title, v.shape, v.lines) for v in g.nodes] for g in (old, new))
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     same: dict[str, str] = {}
-    added: set[str] = set()
-    for tag, i, j, k, m in matcher.get_opcodes():
-        if tag == "equal":
-            pairs = zip(old.nodes[i:j], new.nodes[k:m], strict=True)
-            same |= {a.id: b.id for a, b in pairs}
-        else:
-            added |= {v.id for v in new.nodes[k:m]}
-    nodes = [replace(v, marks=("added", *v.marks)) if v.id in added else v for v in new.nodes]
+    for i, k, n in matcher.get_matching_blocks():
+        same |= {
+            a.id: b.id for a, b in zip(old.nodes[i : i + n], new.nodes[k : k + n], strict=True)
+        }
+    kept = set(same.values())
     renamed = {v.id: same.get(v.id, f"old_{v.id}") for v in old.nodes}
-    nodes += [
-        replace(v, id=renamed[v.id], marks=("removed", *v.marks), group="")
+    gone = tuple(
+        replace(v, id=renamed[v.id], change="removed", group="")
         for v in old.nodes
         if v.id not in same
-    ]
-    gone = {v.id for v in old.nodes if v.id not in same}
-    edges = list(new.edges) + [
+    )
+    nodes = tuple(v if v.id in kept else replace(v, change="added") for v in new.nodes) + gone
+    edges = new.edges + tuple(
         replace(e, tail=renamed[e.tail], head=renamed[e.head])
         for e in old.edges
-        if e.tail in gone or e.head in gone
-    ]
-    return replace(new, nodes=tuple(nodes), edges=tuple(edges))
+        if e.tail not in same or e.head not in same
+    )
+    added = len(new.nodes) - len(kept)
+    caption = f"{count(added, 'node')} added, {len(gone):,} removed"
+    return replace(new, nodes=nodes, edges=edges, caption=caption)

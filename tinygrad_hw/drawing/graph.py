@@ -12,6 +12,25 @@ from ..kernels import hw5
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a box stands for, counted: ops, entries of parameters, bytes kept, FLOPs."""
+
+    ops: int = 0
+    parameters: int = 0
+    bytes: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of a value's finite entries in equal bins from the least to the largest."""
+
+    least: float
+    largest: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Vertex:
     """One box.
 
@@ -20,12 +39,14 @@ class Vertex:
     id : str
         Of this picture; ``n0``, ``n1`` and so on in the order of computation.
     kind : str
-        ``op``, ``parameter``, ``input``, ``saved`` (a value of the forward pass, in a picture of
-        the backward one) or ``fold``.
+        ``op``; ``parameter``, ``constant`` or ``input``; ``saved`` (a value of the forward pass,
+        in a picture of the backward one); or ``fold``.
     title : str
         The op, or the name of a value.
+    shape : str
+        Of the value.
     lines : tuple of str
-        Further lines of the label, by ``show``.
+        Further lines of the label: the scalar arguments, the user's name, what ``show`` asks for.
     facts : tuple of pairs of str
         All that is known, by name: for tooltips, JSON and HTML.
     marks : tuple of str
@@ -36,20 +57,43 @@ class Vertex:
         ``forward`` or ``backward``.
     output : bool
         Whether it was asked for.
-    histogram : tuple of int
-        Counts of the value's entries in equal bins from the least to the largest.
+    change : str
+        ``added`` or ``removed`` in the difference of two graphs.
+    cost : Cost
+    histogram : Histogram, optional
+        Of the value.
     """
 
     id: str
     kind: str
     title: str
+    shape: str = ""
     lines: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     marks: tuple[str, ...] = ()
     group: str = ""
     phase: str = "forward"
     output: bool = False
-    histogram: tuple[int, ...] = ()
+    change: str = ""
+    cost: Cost = Cost()
+    histogram: Histogram | None = None
+
+    @property
+    def word(self) -> str:
+        """What kind of box it is and of which shape, in words; empty for an op like others."""
+        shape = "" if self.kind == "fold" else self.shape
+        if self.output:
+            return f"output {shape}".strip()
+        word = WORDS.get(self.kind, "")
+        return f"{'' if word == self.title else word} {shape}".strip() if word else ""
+
+
+WORDS = {
+    "parameter": "parameter",
+    "constant": "constant",
+    "input": "input",
+    "saved": "saved value",
+}
 
 
 @dataclass(frozen=True)
@@ -64,11 +108,12 @@ class Edge:
 
 @dataclass(frozen=True)
 class Group:
-    """One call of a module: a cluster of boxes, inside another one or not."""
+    """One call of a module, of the class ``kind``: a cluster of boxes, in another one or not."""
 
     id: str
     title: str
     parent: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,9 +180,9 @@ class Graph:
         RendererError
             If neither Graphviz nor pygraphviz is installed.
         """
-        from .render import render
+        from .render import svg
 
-        return render(self.dot(), "svg").decode()
+        return svg(self.dot())
 
     def html(self) -> str:
         """Draw as a page that needs no network: pan, zoom, search, fold, and play the backward."""
@@ -180,7 +225,8 @@ class Graph:
             "txt": lambda: self.text() + "\n",
         }
         if suffix in texts:
-            content = texts[suffix]().encode()
+            # A name may hold half a surrogate pair; in JSON, its escape means the same.
+            content = texts[suffix]().encode(errors="backslashreplace")
         elif suffix in ("png", "pdf"):
             content = render(self.dot(), suffix)
         else:
@@ -241,9 +287,20 @@ class Graph:
         return self.part(below & above)
 
     def diff(self, other: Graph) -> Graph:
-        """Give ``other`` with what is not in this graph marked as added, and the rest beside it.
+        """Give ``other`` with what is added to this graph, and what is removed from it.
 
-        Nodes are compared by their titles and lines, in the order of computation.
+        Nodes are compared by kind, title, shape and lines, in the order of computation.
+
+        Examples
+        --------
+        >>> import tinygrad_hw as tg
+        >>> x = tg.Tensor([1.0, 2.0], requires_grad=True, name="x")
+        >>> print(tg.draw(tg.sin(x)).diff(tg.draw(tg.cos(x))).text())
+        cos (2,)  + added
+        └─ x (2,)  parameter
+        sin (2,)  - removed
+        └─ x (2,)  above
+        1 node added, 1 removed
         """
         from .fold import diff
 

@@ -4,56 +4,74 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
+from html import escape
 from importlib import resources
+from typing import Any
 
 from .graph import Graph
 from .render import render
+from .text import visible
 
 
 def html(graph: Graph) -> str:
     """Draw a graph as a page: pan, zoom, search, facts of a node, folding, playing the backward."""
     views = _views(graph)
-    drawings = [_drawing(render(view.dot(), "svg").decode(), k) for k, view in enumerate(views)]
-    data = [
-        {
-            v.id: {
-                "title": v.title,
-                "kind": v.kind,
-                "phase": v.phase,
-                "facts": v.facts,
-                "marks": v.marks,
-                "histogram": v.histogram,
-                "inputs": [e.tail for e in view.edges if e.head == v.id],
-            }
-            for v in view.nodes
-        }
-        for view in views
-    ]
+    parts = {
+        "TITLE": escape(visible(graph.caption.partition("\n")[0])),
+        "DRAWINGS": "\n".join(_drawing(view, k) for k, view in enumerate(views)),
+        "DATA": _for_script([_data(view) for view in views]),
+    }
     page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    return (
-        page.replace("@VIEWS@", "\n".join(drawings))
-        .replace("@COUNT@", str(len(views) - 1))
-        .replace("@DATA@", _for_script(data))
-    )
+    # In one pass: a name in a part may look like the place of another part.
+    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], page)
 
 
 def _views(graph: Graph) -> list[Graph]:
     """Give the graph folded at each depth, the whole one last."""
-    parents = {g.id: g.parent for g in graph.groups}
-    deepest = 0
-    for group in parents:
-        depth = 1
-        while parents[group]:
-            group, depth = parents[group], depth + 1
-        deepest = max(deepest, depth)
-    return [graph.fold(depth=depth) for depth in range(deepest)] + [graph]
+    depths = {"": 0}
+    for group in graph.groups:
+        depths[group.id] = depths[group.parent] + 1
+    return [graph.fold(depth=depth) for depth in range(max(depths.values()))] + [graph]
 
 
-def _drawing(svg: str, number: int) -> str:
-    """Take the drawing out of an SVG file, and make its ids those of this view."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r'(<g id=")(\w+)(" class="node")', rf"\g<1>v{number}-\g<2>\g<3>", body)
-    return f'<div class="view" data-view="{number}">{body}</div>'
+def _drawing(graph: Graph, number: int) -> str:
+    """Take the drawing out of an SVG file, make its ids those of this view, and mark its edges."""
+    svg = render(graph.dot(), "svg").decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(
+        r'<g id="edge\d+" class="edge">\n<title>(\w+)&#45;&gt;(\w+)</title>',
+        r'<g class="edge" data-tail="\1" data-head="\2">',
+        svg,
+    )
+    svg = re.sub(
+        r'<g id="(\w+)" class="(node|cluster)">\n<title>\w+</title>',
+        rf'<g id="v{number}-\1" class="\2">',
+        svg,
+    )
+    svg = re.sub(r'<g id="a_\w+"><a xlink:title="([^"]*)">', r"<g><title>\1</title><a>", svg)
+    return f'<div class="view" data-view="{number}">{svg}</div>'
+
+
+def _data(graph: Graph) -> dict[str, Any]:
+    """Give what the page says of the boxes, and the order in which the backward reaches them."""
+    nodes = {
+        v.id: {
+            "title": visible(v.title),
+            "kind": v.phase if v.kind == "op" else v.kind,
+            "facts": [(name, visible(text)) for name, text in (("kind", v.kind), *v.facts)],
+            "marks": [visible(mark) for mark in v.marks],
+            "change": v.change,
+            "histogram": v.histogram and asdict(v.histogram),
+            "group": v.group,
+        }
+        for v in graph.nodes
+    }
+    groups = {g.id: {"title": visible(g.title), "parent": g.parent} for g in graph.groups}
+    ops = [v for v in graph.nodes if v.kind in ("op", "fold")]
+    recorded = [v.id for v in ops if v.phase == "backward"]
+    walked = [v.id for v in reversed(graph.nodes) if "grad" in dict(v.facts)]
+    return {"nodes": nodes, "groups": groups, "steps": recorded or walked}
 
 
 def _for_script(data: object) -> str:

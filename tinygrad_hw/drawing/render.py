@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import Any
 
@@ -12,12 +13,18 @@ ADVICE = (
 )
 
 
+# Of PNG: sharp at 1.5 times the size of the SVG's points, or on a fine screen.
+DPI = 144
+
+
 class RendererError(RuntimeError):
     """No renderer is installed, or it failed."""
 
 
 def render(source: str, format: str) -> bytes:
     """Draw DOT source as svg, png or pdf."""
+    if format == "png":
+        source = source.replace("{", f"{{\n\tgraph [dpi={DPI}]", 1)
     if shutil.which("dot"):
         return _by_dot(source, format)
     try:
@@ -25,6 +32,17 @@ def render(source: str, format: str) -> bytes:
     except ImportError as error:
         raise RendererError(ADVICE) from error
     return _by_pygraphviz(pygraphviz, source, format)
+
+
+def svg(source: str) -> str:
+    """Draw DOT source as SVG whose tooltips are what the source says, and not Graphviz's ids."""
+    text = render(source, "svg").decode()
+    text = re.sub(r'<title>[^<]*</title>\n(<g id="[^"]*"><a xlink:title="([^"]*)">)', _titled, text)
+    return re.sub(r"<title>[^<]*&#45;&gt;[^<]*</title>\n", "", text)
+
+
+def _titled(match: re.Match[str]) -> str:
+    return f"<title>{match[2]}</title>\n{match[1]}"
 
 
 def renderer() -> str | None:

@@ -1,21 +1,22 @@
-"""The text form: a tree from the outputs down."""
+"""The text form: a tree from the outputs down; and how any text is made safe to show."""
 
 from __future__ import annotations
 
-from .graph import Graph, Vertex
+from .graph import WORDS, Graph, Vertex
 
-_WORDS = {"parameter": "parameter", "input": "input", "saved": "saved", "fold": "folded"}
+# Joiners that scripts and emoji need, though Python calls them unprintable.
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 def text(graph: Graph) -> str:
     """Draw a graph as a tree; a node's second and later occurrences refer to its first."""
     inputs: dict[str, list[str]] = {}
-    heads = set()
+    used = set()
     for edge in sorted(graph.edges, key=lambda e: e.position):
         inputs.setdefault(edge.head, []).append(edge.tail)
-        heads.add(edge.tail)
+        used.add(edge.tail)
     by_id = {v.id: v for v in graph.nodes}
-    roots = [v.id for v in graph.nodes if v.output or v.id not in heads]
+    roots = [v.id for v in graph.nodes if v.output or v.id not in used]
     lines: list[str] = []
     seen: set[str] = set()
     stack = [(root, "", "") for root in reversed(roots)]
@@ -32,16 +33,27 @@ def text(graph: Graph) -> str:
             stack.append(
                 (child, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))
             )
-    return "\n".join([*lines, *graph.caption.splitlines()])
+    return "\n".join([*lines, *map(visible, graph.caption.splitlines())])
 
 
 def _line(vertex: Vertex, again: bool) -> str:
-    shape = dict(vertex.facts).get("shape", "")
-    words = [f"{vertex.title} {shape}".rstrip()]
+    head = visible(f"{vertex.title} {vertex.shape}".rstrip())
     if again:
-        return f"{words[0]}  above"
-    if vertex.kind in _WORDS:
-        words.append(_WORDS[vertex.kind])
-    words += [line for line in vertex.lines if shape not in line or not shape]
-    words += [f"! {mark}" for mark in vertex.marks]
-    return "  ".join(words)
+        return f"{head}  above"
+    word = WORDS.get(vertex.kind, "")
+    words = [word if word != vertex.title else "", *vertex.lines, *notes(vertex)]
+    return "  ".join([head, *(visible(word) for word in words if word)])
+
+
+def notes(vertex: Vertex) -> list[str]:
+    """Say what changed and what is wrong."""
+    change = {"added": ["+ added"], "removed": ["- removed"]}.get(vertex.change, [])
+    return [*change, *(f"! {mark}" for mark in vertex.marks)]
+
+
+def visible(text: str) -> str:
+    """Give text as one line without control characters."""
+    lines = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}".join(text.splitlines())
+    return "".join(
+        c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in lines
+    )
