@@ -49,9 +49,9 @@ class Cell(tg.nn.Module):
 
     def __init__(self) -> None:
         self.inner = tg.nn.Linear(8, 8, rng=0)
-        self.outer = tg.nn.Linear(3, 8, rng=1)
+        self.outer = tg.nn.Linear(3, 8, bias=False, rng=1)
 
-    def forward(self, h: tg.Tensor, x: np.ndarray) -> tg.Tensor:
+    def forward(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
         """The next state."""
         return tg.tanh(self.inner(h) + self.outer(x))
 
@@ -59,10 +59,9 @@ class Cell(tg.nn.Module):
 def recurrent() -> tuple[Graph, Graph]:
     """A recurrent network over four steps, unrolled and folded."""
     cell, h = Cell(), tg.Tensor(np.zeros((2, 8), np.float32), name="h0", requires_grad=True)
-    start = h
-    for x in rng.random((4, 2, 3), dtype=np.float32):
-        h = cell(h, x)
-    graph = tg.draw(h, names={"h0": start, "cell": cell}, direction="TB")
+    for step, x in enumerate(rng.random((4, 2, 3), dtype=np.float32), 1):
+        h = cell(h, tg.Tensor(x, name=f"x{step}"))
+    graph = tg.draw(h, names=cell, direction="TB")
     return graph.fold(depth=1), graph.fold(repeats=True)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import with_graph
 from .graph import Handle, observe
 
 _PACKAGE = str(Path(__file__).parent)
@@ -37,6 +38,16 @@ def debug() -> Iterator[None]:
         yield
 
 
+def lines() -> Any:
+    """Remember the line that recorded each node, for pictures, and check nothing."""
+    return observe(_note_line)
+
+
+def _note_line(primitive: Any, args: Any, params: Any, result: Any) -> None:
+    if result._node is not None and result._node.primitive is primitive:
+        result._node.extra()["line"] = caller()
+
+
 def _check(primitive: Any, args: Any, params: Any, result: Any) -> None:
     where = caller()
     if result._node is not None and result._node.primitive is primitive:
@@ -47,7 +58,12 @@ def _check(primitive: Any, args: Any, params: Any, result: Any) -> None:
     trouble = trouble_in(result._data)
     if trouble:
         place = f"; recorded at {where}" if where else ""
-        raise FloatingPointError(f"{primitive.name}: {trouble}, from finite inputs{place}")
+        error = with_graph(FloatingPointError)(
+            f"{primitive.name}: {trouble}, from finite inputs{place}"
+        )
+        error.op = primitive.name
+        error.parents = () if result._node is None else result._node.parents
+        raise error
 
 
 def trouble_in(array: np.ndarray[Any, Any]) -> str:

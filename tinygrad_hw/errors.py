@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,28 +10,43 @@ import numpy as np
 
 
 class Failed(Exception):
-    """What the error of a call of a primitive carries besides its message.
+    """What the error of a forward carries besides its message.
 
     Attributes
     ----------
     op : str
-        Name of the primitive.
+        Name of the primitive; empty if a function of primitives raised.
     parents : tuple
         The nodes of its arguments, and its Python scalars.
     """
 
-    op: str
-    parents: tuple[Any, ...]
+    op: str = ""
+    parents: tuple[Any, ...] = ()
 
     @property
     def graph(self) -> Any:
-        """The picture of all that was computed up to the call that failed."""
-        from .drawing.build import failed
+        """The picture of all that was computed up to the call that failed.
 
-        return failed(self.op, self.parents, str(self))
+        Examples
+        --------
+        >>> import tinygrad_hw as tg
+        >>> x = tg.Tensor([1.0, 2.0], requires_grad=True, name="x")
+        >>> try:
+        ...     tg.exp(x).reshape(3)
+        ... except tg.ShapeError as error:
+        ...     print(error.graph.text())
+        reshape  ! (2,) has 2 entries, (3,) takes 3; want equal sizes, or a side -1
+        └─ exp (2,)
+           └─ x (2,)  parameter
+        1 op; 2 parameters in 1 tensor; 16 bytes kept for backward; 2 FLOPs
+        """
+        from .drawing.build import failed, tensors_of
+
+        op = self.op or str(self).partition(":")[0]
+        return failed(op, self.parents or tensors_of(self), str(self))
 
 
-class ShapeError(ValueError):
+class ShapeError(Failed, ValueError):
     """Shapes that do not fit together, or not the operation."""
 
 
@@ -59,9 +73,25 @@ def about_call(
     elif not isinstance(error, ShapeError) and not any(shape in text for shape in shapes):
         extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
         text += f" (arguments of shape {', '.join(shapes)}{extra})"
-    kinds = (np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError)
-    kind = next((kind for kind in kinds if isinstance(error, kind)), ShapeError)
-    return _with_graph(kind)(f"{op}: {text}")
+    known = (ValueError, TypeError, IndexError, LookupError, ArithmeticError, MemoryError)
+    if not isinstance(error, known):
+        return _as_it_is(error, op)
+    kinds = (
+        np.exceptions.AxisError, np.linalg.LinAlgError, IndexError, TypeError, KeyError,
+        FloatingPointError, ZeroDivisionError, ArithmeticError, MemoryError,
+    )  # fmt: skip
+    kind: type[Exception] = next((k for k in kinds if isinstance(error, k)), ShapeError)
+    return with_graph(kind)(f"{op}: {text}")
+
+
+def _as_it_is(error: Exception, op: str) -> Failed:
+    """Make an error of a kind that only the user knows, which may take any arguments."""
+    kind = with_graph(type(error))
+    same = kind.__new__(kind)
+    same.args = error.args
+    vars(same).update(vars(error))
+    same.add_note(f"raised in {op}")
+    return same
 
 
 def _is_strange(value: Any) -> bool:
@@ -71,7 +101,13 @@ def _is_strange(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind not in "fiubc"
 
 
-@functools.cache
-def _with_graph(kind: type[Exception]) -> type[Failed]:
+_WITH_GRAPH: dict[type[Exception], type[Failed]] = {}
+
+
+def with_graph(kind: type[Exception]) -> type[Failed]:
     """Make the error of that kind that also has ``.graph``."""
-    return type(kind.__name__, (Failed, kind), {"__module__": kind.__module__})
+    if issubclass(kind, Failed):
+        return kind
+    if kind not in _WITH_GRAPH:
+        _WITH_GRAPH[kind] = type(kind.__name__, (Failed, kind), {"__module__": kind.__module__})
+    return _WITH_GRAPH[kind]

@@ -313,7 +313,7 @@ class Primitive:
                 values.append(np.asarray(arg) if type(arg) in _SEQUENCES else arg)
         try:
             y = self.forward(*values, **params)
-        except (ValueError, TypeError, IndexError) as error:
+        except Exception as error:
             raise _explained(error, self, args, params) from error
         if type(y) is tuple:
             raise _several(self, y)
@@ -381,7 +381,7 @@ class Unary(Primitive):
             return self.call((x,), {})
         try:
             y = self.forward(value)
-        except (ValueError, TypeError, IndexError) as error:
+        except Exception as error:
             raise _explained(error, self, (x,), {}) from error
         out = _new(Handle.result)
         out._constant = None
@@ -439,7 +439,7 @@ class Binary(Primitive):
                 right = right[()]
         try:
             y = compute(left, right)
-        except (ValueError, TypeError, IndexError) as error:
+        except Exception as error:
             raise _explained(error, self, (a, b), {}) from error
         out = _new(Handle.result)
         out._constant = None

@@ -203,6 +203,11 @@ class Tensor(Handle):
 
         return draw(self, **options)
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        from .drawing.notebook import of_tensor
+
+        return of_tensor(self)
+
     # --- Out of the graph ---------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 
 from tinygrad_hw import models, ops
 from tinygrad_hw.commands import output_folder
+from tinygrad_hw.debugging import lines
 from tinygrad_hw.drawing import draw
 from tinygrad_hw.drawing.build import ORDERS, SHOWABLE
+from tinygrad_hw.errors import Failed
 from tinygrad_hw.graph import Handle
 from tinygrad_hw.tensor import Tensor
 
@@ -74,8 +78,30 @@ def _outputs(what: str) -> tuple[tuple[Any, ...], Any]:
     found = runpy.run_path(path).get(function)
     if not callable(found):
         raise ValueError(f"{path} has no function {function!r}")
-    result = found()
+    result, names = _with_variables(found)
     outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if not outputs or not all(isinstance(output, Handle) for output in outputs):
         raise ValueError(f"{what} returned {type(result).__name__}; want a Tensor, or several")
-    return outputs, None
+    return outputs, names
+
+
+def _with_variables(function: Any) -> tuple[Any, dict[str, Any]]:
+    """Call a function; give its result and its variables, which name what the picture shows."""
+    variables: dict[str, Any] = {}
+    code = getattr(inspect.unwrap(function), "__code__", None)
+
+    def watch(frame: Any, event: str, arg: Any) -> None:
+        if event == "return" and frame.f_code is code:
+            variables.update(frame.f_locals)
+
+    # A model that only the function knows is gone when it returns, with the names it gives.
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        with lines():
+            result = function()
+    except Failed as error:
+        raise ValueError(f"{error}\n{error.graph.text()}") from error
+    finally:
+        sys.setprofile(before)
+    return result, variables

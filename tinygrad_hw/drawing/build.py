@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import GraphError
 from ..graph import FREED, Constant, Handle, Leaf, Node, constant_of, tick
-from ..nn.module import Module, recent_calls
+from ..nn.module import Module, path_of, recent_calls
 from ..walk import pull, wrap
 from .facts import UPSTREAM, Facts, caption, flops
 from .fold import limit
@@ -64,7 +64,7 @@ def failed(op: str, parents: tuple[Any, ...], message: str) -> Graph:
     nodes = collect(direct)
     graph = _draw(_Scene((), None), nodes, set(), None, ("shape",), "LR", detail=MOST_DESCRIBED)
     ids = {node: v.id for node, v in zip(nodes, graph.nodes, strict=True)}
-    bad = Vertex("failed", "op", op, marks=(message,), output=True)
+    bad = Vertex("failed", "op", op, marks=(message.removeprefix(f"{op}: "),), output=True)
     edges = tuple(
         Edge(ids[parent], bad.id, position, str(parent.shape))
         for position, parent in enumerate(parents)
@@ -72,6 +72,23 @@ def failed(op: str, parents: tuple[Any, ...], message: str) -> Graph:
     )
     whole = replace(graph, nodes=(*graph.nodes, bad), edges=graph.edges + edges)
     return limit(whole, 200)
+
+
+def tensors_of(error: BaseException) -> tuple[Node, ...]:
+    """Give the nodes of the tensors that the function which raised was working on."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame)
+        trace = trace.tb_next
+    for frame in reversed(frames):
+        values: list[Any] = []
+        for value in frame.f_locals.values():
+            values += value if isinstance(value, (list, tuple)) else [value]
+        nodes = [value._node for value in values if isinstance(value, Handle) and value._node]
+        if nodes:
+            return tuple(dict.fromkeys(nodes))
+    return ()
 
 
 def collect(roots: Iterable[Node], border: int | None = None) -> list[Node]:
@@ -117,57 +134,52 @@ def _backward(outputs: tuple[Any, ...], roots: list[Node]) -> dict[Node, Any]:
 
 
 class _Scene:
-    """What is known of nodes besides themselves: names, values, gradients, module calls."""
+    """What is known of nodes besides themselves: names, values, gradients."""
 
     def __init__(self, outputs: tuple[Any, ...], names: Any) -> None:
         self.titles: dict[Node, str] = {}
+        self.variables: dict[Node, str] = {}
         self.values: dict[Node, Any] = {}
         self.gradients: dict[Node, Any] = {}
         self.arrays: dict[int, str] = {}
+        self.layers: dict[Any, str] = {}
         self.missing: set[Node] = set()
-        self.modules: dict[Module, str] = {}
         for handle in outputs:
-            self._know(handle, None)
+            self._know(handle, "", {})
         named = _items(names)
         self.explicit = [value for _, value in named if isinstance(value, Module)]
-        # The outermost modules first: their paths say most.
-        called = dict.fromkeys(m for _, _, m in sorted(recent_calls(), key=lambda call: call[0]))
-        whole = [("", module) for module in called if any(True for _ in module.children())]
-        alone = [("", module) for module in called]
-        for name, value in [*named, *whole, *_callers_variables().items(), *alone]:
-            self._know_named(name, value)
+        for name, value in named:
+            self._know_named(name, value, self.titles)
+        for name, value in _callers_variables().items():
+            self._know_named(name, value, self.variables)
 
-    def _know_named(self, name: str, value: Any) -> None:
+    def _know_named(self, name: str, value: Any, titles: dict[Node, str]) -> None:
         if isinstance(value, Handle):
-            self._know(value, name)
+            self._know(value, name, titles)
         elif isinstance(value, np.ndarray) and name:
             self.arrays.setdefault(id(value), name)
         elif isinstance(value, Module):
             # Of a model, paths say enough; of a layer by itself, the variable's name does.
             prefix = "" if any(True for _ in value.children()) else name
-            for path, module in value.named_modules(prefix):
-                self.modules.setdefault(module, path)
+            self.layers.setdefault(value._note_paths(), prefix)
             for path, tensor in value._named_tensors():
-                self._know(tensor, f"{prefix}.{path}" if prefix else path)
+                self._know(tensor, f"{prefix}.{path}" if prefix else path, titles)
 
-    def owned(self) -> set[Node]:
-        """Give the nodes of the tensors that modules hold."""
-        tensors = [t for module in self.modules for _, t in module._named_tensors()]
-        return {node for t in tensors if (node := t._node or t._constant) is not None}
-
-    def _know(self, handle: Any, name: str | None) -> None:
+    def _know(self, handle: Any, name: str, titles: dict[Node, str]) -> None:
         node = handle._node or handle._constant
         if node is not None:
             self.values.setdefault(node, handle._data)
-            if name is not None:
-                self.titles.setdefault(node, name)
+            if name:
+                titles.setdefault(node, name)
         title = handle.name or name
         if title:
             self.arrays.setdefault(id(handle._data), title)
 
     def title(self, node: Node, value: Any = None) -> str:
         """Name a node, by its value's memory if nothing else does."""
-        known = node.name or self.titles.get(node, "")
+        path = path_of(node) if isinstance(node, Leaf) else ""
+        known = node.name or self.titles.get(node) or (path if "." in path else "")
+        known = known or self.variables.get(node) or path
         if known or value is None or not isinstance(node, Constant):
             return known
         return self.arrays.get(id(value)) or self.arrays.get(id(value.base), "")
@@ -253,7 +265,7 @@ def _draw(
 ) -> Graph:
     ids = {node: f"n{i}" for i, node in enumerate(nodes)}
     facts = Facts(nodes, scene.values, scene.gradients, show, look=len(nodes) <= detail)
-    groups, group_of = _groups(nodes, scene)
+    groups, group_of = _groups(nodes, scene.layers)
     if border is not None:
         groups += (Group("backward", "backward"),)
     vertices, edges = [], []
@@ -282,7 +294,7 @@ def _draw(
             if parent in ids:
                 label = str(parent.shape) if "shape" in show and parent.primitive else ""
                 edges.append(Edge(ids[parent], ids[node], position, label))
-    text = caption(nodes, facts)
+    text = caption(nodes, [v.cost for v in vertices], facts)
     return Graph(tuple(vertices), tuple(edges), groups, text, direction)
 
 
@@ -296,14 +308,19 @@ def _kind(node: Node, border: int | None) -> str:
 
 def as_saved(graph: Graph) -> Graph:
     """Show what a backward pass takes from the forward one as values, not as ops."""
+    titles = {group.id: (group.title,) for group in graph.groups}
     nodes = tuple(
-        replace(v, kind="saved", output=False) if v.kind == "op" and v.phase == "forward" else v
+        v._replace(kind="saved", output=False, lines=titles.get(v.group, ()) + v.lines)
+        if v.kind == "op" and v.phase == "forward"
+        else v
         for v in graph.nodes
     )
     saved = {v.id for v in nodes if v.kind == "saved"}
     edges = tuple(e for e in graph.edges if e.head not in saved)
     used = {v.id for v in nodes if v.output} | {e.tail for e in edges} | {e.head for e in edges}
-    return replace(graph, nodes=nodes, edges=edges).part(used)
+    # Values of one module are used here and there: a frame around them would be all over.
+    nodes = tuple(v._replace(group="") for v in nodes)
+    return replace(graph, nodes=nodes, edges=edges, groups=()).part(used)
 
 
 def _words(node: Node, kind: str, name: str) -> tuple[str, tuple[str, ...]]:
@@ -320,7 +337,9 @@ def _words(node: Node, kind: str, name: str) -> tuple[str, tuple[str, ...]]:
     return node.primitive.name, tuple(lines)
 
 
-def _groups(nodes: list[Node], scene: _Scene) -> tuple[tuple[Group, ...], dict[Node, str]]:
+def _groups(
+    nodes: list[Node], layers: Mapping[Any, str]
+) -> tuple[tuple[Group, ...], dict[Node, str]]:
     """Find the module calls that nodes were recorded in: intervals of the creation counter."""
     ops = [node for node in nodes if node.primitive is not None]
     calls = sorted(recent_calls(), key=lambda call: (call[0], -call[1]))
@@ -336,35 +355,32 @@ def _groups(nodes: list[Node], scene: _Scene) -> tuple[tuple[Group, ...], dict[N
         while open_calls and open_calls[-1][0] < node.index:
             open_calls.pop()
         while call is not None and call[0] < node.index:
-            start, stop, module = call
+            start, stop, record = call
             call = next(pending, None)
             if stop < node.index:
                 continue
             while open_calls and open_calls[-1][0] < start:
                 open_calls.pop()
-            kind = type(module).__name__
-            path = scene.modules[module]
-            title = f"{path}: {kind}" if path else kind
+            path = record.path or layers.get(record, "")
+            title = f"{path}: {record.kind}" if path else record.kind
             counts[title] = counts.get(title, 0) + 1
             again = f" ({counts[title]})" if counts[title] > 1 else ""
             parent = open_calls[-1][1] if open_calls else ""
-            groups.append(Group(f"g{len(groups)}", title + again, parent, kind))
+            groups.append(Group(f"g{len(groups)}", title + again, parent, record.kind))
             open_calls.append((stop, groups[-1].id))
         if open_calls:
             group_of[node] = open_calls[-1][1]
-    return tuple(groups), {**group_of, **_homes(nodes, scene.owned(), group_of, groups)}
+    return tuple(groups), {**group_of, **_homes(nodes, group_of, groups)}
 
 
-def _homes(
-    nodes: list[Node], owned: set[Node], group_of: Mapping[Node, str], groups: list[Group]
-) -> dict[Node, str]:
+def _homes(nodes: list[Node], group_of: Mapping[Node, str], groups: list[Group]) -> dict[Node, str]:
     """Put each tensor of a module into the innermost call that holds all its uses."""
     parents = {group.id: group.parent for group in groups}
     homes: dict[Node, str] = {}
     for node in nodes:
         here = group_of.get(node, "")
         for tensor in node.parents if here else ():
-            if isinstance(tensor, Leaf) and tensor in owned:
+            if isinstance(tensor, Leaf) and path_of(tensor):
                 homes[tensor] = _innermost(here, homes.get(tensor, here), parents)
     return homes
 

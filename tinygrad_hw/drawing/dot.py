@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .graph import Edge, Graph, Group, Vertex
 from .text import notes, visible
@@ -55,19 +54,25 @@ def body(graph: Graph) -> list[str]:
         # A frame around a single box would say in more ink what a line of its label says.
         alone = inside.get(group.id, []) if group.id not in below else []
         if len(alone) == 1:
-            framed = replace(alone[0], lines=(group.title, *alone[0].lines))
+            framed = alone[0]._replace(lines=(group.title, *alone[0].lines))
             inside.setdefault(group.parent, []).append(framed)
             inside[group.id] = []
     lines += [_vertex(vertex) for vertex in inside.get("", ())]
+    homes = {v.group for v in graph.nodes if v.kind == "parameter"}
+    for group in reversed(graph.groups):
+        homes |= {group.parent} if group.id in homes else set()
     for group in below.get("", ()):
-        lines += _cluster(group, inside, below)
+        lines += _cluster(group, inside, below, homes)
     computed = {vertex.id for vertex in graph.nodes if vertex.kind in ("op", "fold")}
     lines += [_edge(edge, edge.tail in computed) for edge in graph.edges]
     return lines
 
 
 def _cluster(
-    first: Group, inside: dict[str, list[Vertex]], below: dict[str, list[Group]]
+    first: Group,
+    inside: dict[str, list[Vertex]],
+    below: dict[str, list[Group]],
+    homes: set[str],
 ) -> Iterator[str]:
     # With a stack: models are not deep, but a picture must not fail on one that is.
     stack: list[Group | None] = [first]
@@ -80,8 +85,8 @@ def _cluster(
             continue
         yield f"\tsubgraph cluster_{group.id} {{\n"
         title = _label(group.title)
-        # Arrows come into a backward pass from above and end in it.
-        place = "b" if group.id == "backward" else "t"
+        # Beside parameters there is room for a title at the top; elsewhere arrows come in.
+        place = "t" if group.id in homes else "b"
         yield (
             f'\tgraph [id={group.id} label={title} tooltip={title} style="rounded,filled" '
             f'color="#b8c4d0" fillcolor="#f7f9fb" fontsize=10 labelloc={place} labeljust=l]\n'

@@ -7,6 +7,7 @@ import math
 import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class Facts:
         look: bool,
     ) -> None:
         self.show, self.look = show, look
+        self.labelled = [name for name in show if name != "shape"]
         self.gradients = gradients
         self.values: dict[Node, Any] = dict(values)
         self.seconds: dict[Node, float] = {}
@@ -89,9 +91,9 @@ class Facts:
 
     def of(self, node: Node) -> tuple[tuple[str, str], ...]:
         """Give all facts by name; of a graph too large to look at, only the shape."""
-        facts = {"shape": str(node.shape)}
         if not self.look:
-            return tuple(facts.items())
+            return (("shape", str(node.shape)),)
+        facts = {"shape": str(node.shape)}
         for name in ("dtype", "value", "stats", "grad", "saved", "bytes", "flops", "time"):
             facts[name] = self._text(node, name)
         gradient = self._gradient(node)
@@ -100,16 +102,18 @@ class Facts:
         facts["params"] = ", ".join(
             f"{name}={reprlib.repr(value)}" for name, value in sorted(node.params.items())
         )
-        facts["source"] = self._source(node)
+        facts["source"] = self.source(node)
         return tuple((name, text) for name, text in facts.items() if text)
 
     def lines(self, node: Node) -> tuple[str, ...]:
         """Give the lines that the label shows; the shape stands on the arrows."""
-        texts = {name: self._text(node, name) for name in self.show if name != "shape"}
+        texts = {name: self._text(node, name) for name in self.labelled}
+        if "source" in texts:
+            texts["source"] = Path(texts["source"]).name
         return tuple(_PREFIX.get(name, "") + text for name, text in texts.items() if text)
 
     def _text(self, node: Node, name: str) -> str:
-        text: str = getattr(self, f"_{name}")(node)
+        text: str = self.source(node) if name == "source" else getattr(self, f"_{name}")(node)
         return text
 
     def _dtype(self, node: Node) -> str:
@@ -152,8 +156,9 @@ class Facts:
         seconds = self.seconds.get(node)
         return "" if seconds is None or "time" not in self.show else f"{1e6 * seconds:.0f} µs"
 
-    def _source(self, node: Node) -> str:
-        return str((node.extras or {}).get("where", ""))
+    def source(self, node: Node) -> str:
+        extras = node.extras or {}
+        return str(extras.get("where") or extras.get("line") or "")
 
     def histogram(self, node: Node) -> Histogram | None:
         """Count the value's entries."""
@@ -176,27 +181,30 @@ class Facts:
 
     def marks(self, node: Node) -> tuple[str, ...]:
         """Say what is wrong with a value or a gradient."""
-        marks = [*self._value_marks(node), *self._gradient_marks(node)]
-        return tuple(dict.fromkeys(marks))
+        marks = self._value_marks(node) + self._gradient_marks(node)
+        return tuple(dict.fromkeys(marks)) if marks else ()
 
     def _value_marks(self, node: Node) -> list[str]:
         value = self.values.get(node)
         if value is None or value.dtype.kind != "f" or value.size == 0:
             return []
         marks = []
-        if not np.isfinite(value).all():
+        one = value.size == 1
+        if not (math.isfinite(value.item()) if one else np.isfinite(value).all()):
             for word, test in (("NaN", np.isnan), ("infinity", np.isinf)):
                 n = int(np.count_nonzero(test(value)))
                 if n:
-                    marks.append(f"{word} in {n:,} of {value.size:,}" if value.size > 1 else word)
+                    marks.append(word if one else f"{word} in {n:,} of {value.size:,}")
         if node.primitive is not None and node.primitive.name == "relu" and not value.any():
             marks.append("dead: all zero")
         return marks
 
     def _gradient_marks(self, node: Node) -> list[str]:
+        if self.trained and isinstance(node, Leaf) and node.grad is None and is_parameter(node):
+            return ["got no gradient"]
         g = self._gradient(node)
         if g is None:
-            return ["got no gradient"] if self.trained and is_parameter(node) else []
+            return []
         norm = float(np.linalg.norm(g))
         if math.isnan(norm):
             return ["gradient has NaN"]
@@ -219,8 +227,11 @@ def is_parameter(node: Node) -> bool:
 
 def kept_arrays(node: Node) -> list[Any]:
     """Give the arrays that a node keeps for its rule."""
-    values = [] if node.inputs is None or node.inputs is FREED else list(node.inputs)
-    return [v for v in [*values, node.output] if isinstance(v, (np.ndarray, np.generic))]
+    if node.inputs is None or node.inputs is FREED:
+        values: tuple[Any, ...] = (node.output,)
+    else:
+        values = (*node.inputs, node.output)
+    return [v for v in values if isinstance(v, (np.ndarray, np.generic))]
 
 
 # They move entries and compute nothing; so do all views.
@@ -252,21 +263,25 @@ def flops(node: Node) -> int:
     return max(map(math.prod, [node.shape, *shapes]))
 
 
-def caption(nodes: Sequence[Node], facts: Facts) -> str:
+def caption(nodes: Sequence[Node], costs: Sequence[Cost], facts: Facts) -> str:
     """Sum a picture up: ops, parameters, memory, work."""
     ops = [n for n in nodes if n.primitive is not None]
     parameters = list(filter(is_parameter, nodes))
-    entries = sum(math.prod(n.shape) for n in parameters)
+    entries = sum(cost.parameters for cost in costs)
+    # Several nodes may keep the same array.
     arrays = {id(a): a.nbytes for n in ops for a in kept_arrays(n)}
     parts = [
         count(len(ops), "op"),
         f"{count(entries, 'parameter')} in {count(len(parameters), 'tensor')}",
         f"{size(sum(arrays.values()))} kept for backward",
-        count(sum(map(flops, ops)), "FLOP"),
+        count(sum(cost.flops for cost in costs), "FLOP"),
     ]
     if any(n.inputs is FREED for n in ops):
         parts[2] = "freed by backward"
-    return "; ".join(parts)
+    text = "; ".join(parts)
+    if "source" in facts.show and not any(map(facts.source, ops)):
+        text += "\nlines are known of what was computed inside tg.debug()"
+    return text
 
 
 def count(n: int, noun: str) -> str:

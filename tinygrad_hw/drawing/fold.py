@@ -181,7 +181,7 @@ def _fold_groups(graph: Graph, depth: int | None, patterns: tuple[str, ...]) -> 
     # A folded group's box lies in the group around it.
     parents = {g.id: g.parent for g in graph.groups}
     moved = tuple(
-        replace(v, group=parents[v.group])
+        v._replace(group=parents[v.group])
         if v.kind == "fold" and folded_into.get(v.group) == v.group
         else v
         for v in folded.nodes
@@ -192,7 +192,7 @@ def _fold_groups(graph: Graph, depth: int | None, patterns: tuple[str, ...]) -> 
 # --- Repetitions ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Item:
     """A group, or an op outside of all groups at its level: what may repeat."""
 
@@ -262,16 +262,25 @@ def _items(graph: Graph, level: str) -> list[_Item]:
 
 
 def _equally_wired(periods: list[list[_Item]], inputs: Mapping[str, list[str]]) -> int:
-    """Count how many parts from the first on take their inputs from the same places in them."""
-    first: list[list[int]] | None = None
-    for times, period in enumerate(periods):
+    """Count how many parts, from the first on, take their inputs from the same places.
+
+    Places in a part and in the one before it count; the first part may start from elsewhere.
+    """
+    before: list[str] = []
+    wirings: list[list[list[int | None]]] = []
+    for period in periods:
         ops = [v.id for item in period for v in item.ops]
-        place = {id: i for i, id in enumerate(ops)}
-        wiring = [[place.get(tail, -1) for tail in inputs.get(id, ())] for id in ops]
-        if first is not None and wiring != first:
+        place = {id: i - len(before) for i, id in enumerate(before + ops)}
+        wirings.append([[place.get(tail) for tail in inputs.get(id, ())] for id in ops])
+        before = ops
+    inside = [
+        [[i for i in places if i is not None and i >= 0] for places in wiring]
+        for wiring in wirings[:2]
+    ]
+    for times, wiring in enumerate(wirings):
+        if wiring != wirings[1] if times > 1 else inside[times] != inside[0]:
             return times
-        first = wiring
-    return len(periods)
+    return len(wirings)
 
 
 def _longest_runs(words: list[str]) -> tuple[list[int], list[int]]:
@@ -312,13 +321,13 @@ def diff(old: Graph, new: Graph) -> Graph:
     kept = set(same.values())
     renamed = {v.id: same.get(v.id, f"old_{v.id}") for v in old.nodes}
     gone = tuple(
-        replace(v, id=renamed[v.id], change="removed", group="")
+        v._replace(id=renamed[v.id], change="removed", group="")
         for v in old.nodes
         if v.id not in same
     )
-    nodes = tuple(v if v.id in kept else replace(v, change="added") for v in new.nodes) + gone
+    nodes = tuple(v if v.id in kept else v._replace(change="added") for v in new.nodes) + gone
     edges = new.edges + tuple(
-        replace(e, tail=renamed[e.tail], head=renamed[e.head])
+        e._replace(tail=renamed[e.tail], head=renamed[e.head])
         for e in old.edges
         if e.tail not in same or e.head not in same
     )

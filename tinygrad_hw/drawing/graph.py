@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..kernels import hw5
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What a box stands for, counted: ops, entries of parameters, bytes kept, FLOPs."""
 
     ops: int = 0
@@ -21,8 +20,7 @@ class Cost:
     flops: int = 0
 
 
-@dataclass(frozen=True)
-class Histogram:
+class Histogram(NamedTuple):
     """Counts of a value's finite entries in equal bins from the least to the largest."""
 
     least: float
@@ -30,8 +28,7 @@ class Histogram:
     counts: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Vertex:
+class Vertex(NamedTuple):
     """One box.
 
     Attributes
@@ -96,8 +93,7 @@ WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """One use of a value: argument number ``position`` of ``head`` is ``tail``."""
 
     tail: str
@@ -106,8 +102,7 @@ class Edge:
     label: str = ""
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """One call of a module, of the class ``kind``: a cluster of boxes, in another one or not."""
 
     id: str
@@ -116,7 +111,7 @@ class Group:
     kind: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Graph:
     """A picture as plain data; made by :func:`tinygrad_hw.draw`, never changed.
 
@@ -192,7 +187,8 @@ class Graph:
 
     def json(self) -> str:
         """Give the plain data as JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        parts = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return json.dumps(parts, indent=1, ensure_ascii=False) + "\n"
 
     def save(self, path: str | Path) -> Path:
         """Write the picture in the format of the name's ending, whole or not at all.
@@ -241,12 +237,9 @@ class Graph:
         return self.text()
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        from .render import RendererError
+        from .notebook import of_graph
 
-        try:
-            return {"image/svg+xml": self.svg(), "text/plain": self.text()}
-        except RendererError:
-            return {"text/plain": self.text()}
+        return of_graph(self)
 
     # --- Parts --------------------------------------------------------------------------------
 
@@ -332,6 +325,13 @@ class Graph:
                     seen.add(node)
                     stack.append(node)
         return seen
+
+
+def _plain(value: Any) -> Any:
+    """Give what JSON knows: a named tuple as an object, another tuple as a list."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def used_groups(groups: Iterable[Group], nodes: Iterable[Vertex]) -> tuple[Group, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
 from html import escape
 from importlib import resources
 from typing import Any
@@ -62,7 +61,7 @@ def _data(graph: Graph) -> dict[str, Any]:
             "facts": [(name, visible(text)) for name, text in (("kind", v.kind), *v.facts)],
             "marks": [visible(mark) for mark in v.marks],
             "change": v.change,
-            "histogram": v.histogram and asdict(v.histogram),
+            "histogram": v.histogram and v.histogram._asdict(),
             "group": v.group,
         }
         for v in graph.nodes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
-from weakref import ref
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..graph import tick
+from ..graph import Node, tick
 from ..tensor import Tensor
 
 
@@ -49,16 +49,22 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: define forward(self, x)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        record = vars(self).get("_record") or self._note_paths()
         start = tick()
         out = self.forward(*args, **kwargs)
-        _calls.append((start, tick(), ref(self)))
+        _calls.append((start, tick(), record))
         return out
 
     def graph(self, *example: Any, **options: Any) -> Any:
-        """Call the module on an example and picture the result, see :func:`tinygrad_hw.draw`."""
+        """Call the module on an example and picture the result, see :func:`tinygrad_hw.draw`.
+
+        The picture knows the line of each op, and says of a parameter if it is not used.
+        """
+        from ..debugging import lines
         from ..drawing import draw
 
-        out = self(*example)
+        with lines():
+            out = self(*example)
         return draw(*(out if isinstance(out, (tuple, list)) else (out,)), names=self, **options)
 
     # --- What it holds ------------------------------------------------------------------------
@@ -103,6 +109,18 @@ class Module:
                 if isinstance(item, Tensor) and id(item) not in seen:
                     seen.add(id(item))
                     yield _join(path, name), item
+
+    def _note_paths(self) -> _Record:
+        """Note for pictures what is called how here; of the paths of a module, the longest."""
+        for path, module in self.named_modules():
+            record = vars(module).setdefault("_record", _Record(type(module).__name__))
+            record.path = max(record.path, path, key=len)
+        for path, tensor in self._named_tensors():
+            node = tensor._node or tensor._constant
+            if node is not None:
+                _paths[node] = max(_paths.get(node, ""), path, key=len)
+        mine: _Record = vars(self)["_record"]
+        return mine
 
     def name_parameters(self) -> Self:
         """Give every parameter its path as its name, for pictures and errors."""
@@ -166,6 +184,11 @@ class Module:
 
     # --- Text ---------------------------------------------------------------------------------
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        from ..drawing.notebook import of_module
+
+        return of_module(self)
+
     def extra_repr(self) -> str:
         """Settings to show behind the class's name."""
         return ""
@@ -214,15 +237,29 @@ class Sequential(Module):
         return iter(self.layers)
 
 
+class _Record:
+    """What a picture says of a module; it outlives the module and its tensors do not hold it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.path = ""
+
+
 # When the last calls of modules began and ended, for pictures: by these numbers a picture finds the
 # module that a node was recorded in. Bounded, and the modules may go.
-_calls: deque[tuple[int, int, ref[Module]]] = deque(maxlen=4096)
+_calls: deque[tuple[int, int, _Record]] = deque(maxlen=4096)
+# The nodes of modules' tensors, for as long as something needs them.
+_paths: WeakKeyDictionary[Node, str] = WeakKeyDictionary()
 
 
-def recent_calls() -> list[tuple[int, int, Module]]:
+def recent_calls() -> list[tuple[int, int, _Record]]:
     """Give the last calls of modules: the engine's clock before and after, and the module."""
-    alive = ((start, stop, module()) for start, stop, module in _calls)
-    return [(start, stop, module) for start, stop, module in alive if module is not None]
+    return list(_calls)
+
+
+def path_of(node: Node) -> str:
+    """Give the path of a tensor in the outermost module that was called; empty if in none."""
+    return _paths.get(node, "")
 
 
 def _items(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

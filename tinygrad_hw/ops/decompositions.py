@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import domains
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import primitive
 from .elementwise import _as_tensor, _value, where
 from .index import getitem
@@ -231,7 +231,7 @@ def cholesky(a):
     try:
         return np.linalg.cholesky(_symmetric_part(a))
     except np.linalg.LinAlgError:
-        raise np.linalg.LinAlgError(
+        raise with_graph(np.linalg.LinAlgError)(
             f"a matrix of {np.shape(a)} is not positive definite; want x @ x.T, or add a multiple "
             "of np.eye(n)"
         ) from None

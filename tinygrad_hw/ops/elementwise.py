@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import domains
 from ..domains import POSITIVE, REAL, elementwise
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array, primitive
 from ..kernels import hw5
 
@@ -440,7 +440,9 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     """
     for bound in (min, max):
         if isinstance(bound, Handle) and bound._node is not None:
-            raise TypeError("clip: a bound requires a gradient; use minimum(maximum(x, low), high)")
+            raise with_graph(TypeError)(
+                "clip: a bound requires a gradient; use minimum(maximum(x, low), high)"
+            )
     return _clip(x, lower=_value(min), upper=_value(max))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import domains
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import Handle, Recorded, primitive
 from .elementwise import _value
 from .shape import _reshape, axes_of
@@ -43,7 +43,7 @@ def _constant_part(part, op):
     if array.size == 0 and isinstance(part, (list, tuple)):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":
-        raise IndexError(
+        raise with_graph(IndexError)(
             f"{op}: got an index of dtype {array.dtype}; want integers or booleans, "
             "as in index.astype(int)"
         )
@@ -56,7 +56,7 @@ def _bound(bound, op):
     try:
         return operator.index(bound)
     except TypeError:
-        raise IndexError(
+        raise with_graph(IndexError)(
             f"{op}: a slice has the bound {bound!r}; want an integer or None"
         ) from None
 
@@ -239,7 +239,7 @@ def _setitem_call(draw):
 def _setitem(x, v, *, index):
     out = np.array(x, order="C")
     if not np.can_cast(np.result_type(v), out.dtype, "same_kind"):
-        raise TypeError(
+        raise with_graph(TypeError)(
             f"cannot put {np.result_type(v)} into {out.dtype} without loss; "
             "use x.astype(float) first"
         )
@@ -372,12 +372,12 @@ def _positions(indices, x, axis, op):
     """Check integers that are positions along an axis."""
     part = _constant_part(indices, op)
     if isinstance(part, slice) or np.asarray(part).dtype.kind not in "iu":
-        raise IndexError(f"{op}: want integer indices, got {indices!r}")
+        raise with_graph(IndexError)(f"{op}: want integer indices, got {indices!r}")
     side = np.shape(_value(x))[axis]
     outside = np.less(part, -side) | np.greater_equal(part, side)
     if np.any(outside):
         first = np.asarray(part)[outside].flat[0]
-        raise IndexError(
+        raise with_graph(IndexError)(
             f"{op}: index {first} is out of bounds for axis {axis} of length {side}; want "
             f"{-side} to {side - 1}"
         )
@@ -569,7 +569,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: floa
             else pad(np.asarray(x), pad_width, constant_values=constant_values)
         )
     if mode not in ("edge", "reflect"):
-        raise ValueError(f"pad: mode is {mode!r}; want 'constant', 'edge' or 'reflect'")
+        raise with_graph(ValueError)(f"pad: mode is {mode!r}; want 'constant', 'edge' or 'reflect'")
     for axis, (pair, n) in enumerate(zip(widths, shape, strict=True)):
         if any(pair):
             if n == 0 or (mode == "reflect" and n == 1):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import domains
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import primitive
 from .elementwise import _value, multiply
 from .index import getitem
@@ -299,7 +299,7 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     (2, 4)
     """
     if not isinstance(subscripts, str):
-        raise TypeError(
+        raise with_graph(TypeError)(
             f"einsum: got a {type(subscripts).__name__} first; want a string such as 'ij,jk->ik'"
         )
     terms, result = _terms(subscripts, [np.ndim(operand) for operand in operands])

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import domains
 from ..domains import Domain
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array, primitive
 from . import reduce
 from .elementwise import (
@@ -127,13 +127,15 @@ def softmax_cross_entropy(
     if x.shape == y.shape:
         x, y = _rows(op, x, axis), _rows(op, _constant_like(y, x), axis)
         if not _tracked(y) and _value(y).min(initial=0) < 0:
-            raise ValueError(f"{op}: a target is negative; want probabilities")
+            raise with_graph(ValueError)(f"{op}: a target is negative; want probabilities")
     else:
         x = _rows(op, x, axis)
         y = _classes(op, y, x)
     if label_smoothing:
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"{op}: label_smoothing is {label_smoothing!r}; want one in [0, 1]")
+            raise with_graph(ValueError)(
+                f"{op}: label_smoothing is {label_smoothing!r}; want one in [0, 1]"
+            )
         y = y.astype(x.dtype) if y.dtype == bool else y
         y = y * (1 - label_smoothing) + label_smoothing / x.shape[-1]
     _check_reduction(op, reduction, math.prod(x.shape[:-1]))
@@ -235,7 +237,7 @@ def huber_loss(
     array([0.5, 3.5])
     """
     if not delta > 0:
-        raise ValueError(f"huber_loss: delta is {delta!r}; want a positive number")
+        raise with_graph(ValueError)(f"huber_loss: delta is {delta!r}; want a positive number")
     x, t = _matched("huber_loss", prediction, target)
     error = subtract(x, t)
     near = clip(error, -delta, delta)
@@ -273,7 +275,9 @@ def binary_cross_entropy_with_logits(
     x, t = _matched(op, logits, targets)
     value = _value(t)
     if value.size and not 0 <= value.min() <= value.max() <= 1:
-        raise ValueError(f"{op}: a target is not in [0, 1]; labels -1 and 1 become (t + 1) / 2")
+        raise with_graph(ValueError)(
+            f"{op}: a target is not in [0, 1]; labels -1 and 1 become (t + 1) / 2"
+        )
     # -log sigmoid(x) = softplus(-x), and -log(1 - sigmoid(x)) is x more: nothing cancels.
     negative_log = softplus(negative(x))
     if pos_weight is not None:
@@ -313,7 +317,9 @@ def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: 
     """
     x, t = _matched("kl_div", log_probs, target)
     if _value(t).min(initial=0) < 0:
-        raise ValueError("kl_div: a target is negative; want probabilities, not their logarithms")
+        raise with_graph(ValueError)(
+            "kl_div: a target is negative; want probabilities, not their logarithms"
+        )
     zero = np.equal(_value(t), 0)
     ratio = subtract(log(where(zero, 1, t)), where(zero, 0, x))
     return _reduced("kl_div", reduce.sum(t * ratio, axis=axis), reduction)
@@ -371,7 +377,9 @@ def _reduced(op, losses, reduction):
 
 def _check_reduction(op, reduction, n):
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'{op}: reduction is {reduction!r}; want "mean", "sum" or "none"')
+        raise with_graph(ValueError)(
+            f'{op}: reduction is {reduction!r}; want "mean", "sum" or "none"'
+        )
     if n == 0 and reduction == "mean":
         raise ShapeError(f'{op}: the batch is empty and has no mean; use reduction="sum"')
 

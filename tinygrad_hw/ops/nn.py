@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import domains
 from ..domains import Domain
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array, constant, primitive
 from . import linalg, reduce
 from .elementwise import (
@@ -144,7 +144,7 @@ def batch_norm(
         named |= {"running_mean": running_mean, "running_var": running_var}
     for name, value in named.items():
         if value is None and name.startswith("running"):
-            raise ValueError(f"batch_norm: {name} is None; pass it, or training=True")
+            raise with_graph(ValueError)(f"batch_norm: {name} is None; pass it, or training=True")
         if value is not None and _array(value).shape != channels:
             raise ShapeError(
                 f"batch_norm: {name} is {_array(value).shape} for x {x.shape}; want {channels}"
@@ -260,7 +260,7 @@ def dropout(x: Any, p: float = 0.5, rng: Rng = None, training: bool = True) -> A
     array([2., 0., 0., 0., 2., 2.])
     """
     if not 0 <= p < 1:
-        raise ValueError(f"dropout: p is {p!r}; want a probability in [0, 1)")
+        raise with_graph(ValueError)(f"dropout: p is {p!r}; want a probability in [0, 1)")
     x = _array(x)
     if not training or p == 0:
         return x
@@ -353,7 +353,7 @@ def _hot(op, labels, n):
 def _whole(op, name, values):
     values = as_array(_value(values))
     if values.dtype.kind not in "iu" and values.size:
-        raise TypeError(
+        raise with_graph(TypeError)(
             f"{op}: each {name} must be a whole number, these are {values.dtype}; use .astype(int)"
         )
     return values.astype(int) if values.size == 0 else values
@@ -361,7 +361,9 @@ def _whole(op, name, values):
 
 def _no_class(op, name, values, n):
     place = tuple(np.argwhere((values < 0) | (values >= n))[0].tolist())
-    return IndexError(f"{op}: {name} {values[place]} at {place} is out of range; want 0 to {n - 1}")
+    return with_graph(IndexError)(
+        f"{op}: {name} {values[place]} at {place} is out of range; want 0 to {n - 1}"
+    )
 
 
 __all__ = [

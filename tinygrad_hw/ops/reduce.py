@@ -10,7 +10,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import domains
 from ..domains import Domain, reduction
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array, primitive
 from .elementwise import _as_tensor, _value, abs, equal, exp, where
 from .shape import _reshape, _transpose, expand
@@ -285,9 +285,9 @@ def norm(x: Any, ord: float | None = None, axis: Axis = None, keepdims: bool = F
     if ord is None:
         return _norm(x, axis=axis, keepdims=keepdims)
     if ord not in (1, 2, math.inf):
-        raise ValueError(f"norm: got ord={ord!r}; want None, 1, 2 or inf")
+        raise with_graph(ValueError)(f"norm: got ord={ord!r}; want None, 1, 2 or inf")
     if (np.ndim(_value(x)) if axis is None else np.size(axis)) != 1:
-        raise ValueError(
+        raise with_graph(ValueError)(
             f"norm: ord={ord} over axis {axis} of shape {np.shape(_value(x))} would be the norm of "
             "a matrix; want one axis, or ravel(x)"
         )

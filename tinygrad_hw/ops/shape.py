@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import domains
-from ..errors import ShapeError
+from ..errors import ShapeError, with_graph
 from ..graph import Handle, primitive
 from .elementwise import where
 
@@ -50,13 +50,13 @@ def axes_of(op: str, axis: Any, ndim: int, *, allow_duplicate: bool = False) -> 
         return normalize_axis_tuple(axis, ndim, allow_duplicate=allow_duplicate)
     except np.exceptions.AxisError:
         span = f"{-ndim} to {ndim - 1}" if ndim else "none, for the tensor is 0-d"
-        raise np.exceptions.AxisError(
+        raise with_graph(np.exceptions.AxisError)(
             f"{op}: axis {axis} is out of bounds for {ndim} axes; want {span}"
         ) from None
     except ValueError:
         raise ShapeError(f"{op}: axis {axis} names an axis twice; want each once") from None
     except TypeError:
-        raise TypeError(f"{op}: axis is {axis!r}; want whole numbers") from None
+        raise with_graph(TypeError)(f"{op}: axis is {axis!r}; want whole numbers") from None
 
 
 # --- Broadcasting and its undoing -------------------------------------------------------------
@@ -165,7 +165,7 @@ def _sides(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     try:
         return tuple(operator.index(side) for side in sides)
     except TypeError:
-        raise TypeError(f"{op}: got {sides!r}; want whole numbers") from None
+        raise with_graph(TypeError)(f"{op}: got {sides!r}; want whole numbers") from None
 
 
 def ravel(x: Any) -> Any:
@@ -416,7 +416,7 @@ def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
 
 def _several(op: str, parts: Any, axis: Any) -> list[Any]:
     if not np.iterable(parts) or isinstance(axis, (Handle, np.ndarray)):
-        raise TypeError(f"{op}: got tensors one by one; want a list: {op}([a, b])")
+        raise with_graph(TypeError)(f"{op}: got tensors one by one; want a list: {op}([a, b])")
     listed = list(parts)
     if not listed:
         raise ShapeError(f"{op}: got no tensors; want at least one")
