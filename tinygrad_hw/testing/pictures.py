@@ -45,7 +45,7 @@ def picture(fn: Callable[..., Any], flat: Flat, blamed: Collection[str]) -> Any:
         # Marked first and folded then: a folded part shows the marks of what is in it.
         graph = draw(*outputs, names=names, max_nodes=10**9, order=order)
         nodes = tuple(
-            replace(v, marks=(MARK, *v.marks)) if v.kind == "op" and v.title in blamed else v
+            v._replace(marks=(MARK, *v.marks)) if v.kind == "op" and v.title in blamed else v
             for v in graph.nodes
         )
         if not blamed or nodes != graph.nodes:
