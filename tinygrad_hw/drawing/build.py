@@ -272,7 +272,10 @@ def _draw(
     for node in nodes:
         backward = border is not None and node.index > border
         kind = _kind(node, border)
-        title, lines = _words(node, kind, scene.title(node, facts.values.get(node)))
+        value = facts.values.get(node)
+        title, lines = _words(node, kind, scene.title(node, value))
+        if title == "constant" and value is not None and value.size == 1:
+            lines = (f"= {value.item():.4g}",)
         unused = node in scene.missing
         vertices.append(
             Vertex(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from .graph import WORDS, Graph, Vertex
 
-# Joiners that scripts and emoji need, though Python calls them unprintable.
+_BREAKS = re.compile("\r\n|[\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029]")
+# Scripts and emoji need them, though Python calls them unprintable.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
@@ -53,7 +56,6 @@ def notes(vertex: Vertex) -> list[str]:
 
 def visible(text: str) -> str:
     """Give text as one line without control characters."""
-    lines = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}".join(text.splitlines())
-    return "".join(
-        c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in lines
-    )
+    line = _BREAKS.sub("\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", text)
+    shown = (c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return "".join(shown)
