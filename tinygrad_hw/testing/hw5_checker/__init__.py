@@ -40,8 +40,8 @@ def check_file(
     ----------
     path : str or Path
     functions : iterable of str, optional
-        Judge only these. By default, the ten functions of the handout, and those around them that
-        the file has.
+        Judge only these, and what they use where it is wrong. By default, the ten functions of the
+        handout, and those around them that the file has.
     limits : Limits, optional
         What the file may take.
 
@@ -75,16 +75,21 @@ def check_file(
     unknown = [name for name in asked if name not in HANDOUT]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no function of the handout; want {', '.join(HANDOUT)}")
+    if path.suffix == ".ipynb":
+        raise CouldNotRun(f"{path}: is a notebook; export it as Python and check that")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; want a student's hw5.py")
     session = Session(path, limits or Limits())
     found = _judge_all(session, _with_uses(asked))
-    kept = [
+    due = ASSIGNED if functions is None else {*ASSIGNED, *asked}
+    reports = [
         found.get(name, FunctionReport(name, "missing"))
-        for name in asked
-        if name in found or name in ASSIGNED or functions is not None
+        for name in _with_uses(asked)
+        if name in found or name in due
     ]
-    return FileReport(path, tuple(kept), tuple(session.notes), time.perf_counter() - start)
+    # Of those not asked for, what keeps others from being judged.
+    kept = tuple(report for report in reports if report.name in asked or report.failing)
+    return FileReport(path, kept, tuple(session.notes), time.perf_counter() - start)
 
 
 def _judge_all(session: Session, names: list[str]) -> dict[str, FunctionReport]:
@@ -94,7 +99,7 @@ def _judge_all(session: Session, names: list[str]) -> dict[str, FunctionReport]:
     # Of the composed ones, this run only tells which are there.
     calls = _calls(session, {**{n: cases(n) for n in simple}, **{n: [] for n in composed}})
     order = flattening_order(calls.get("flattening", ()))
-    found = {name: _judge(name, calls[name], session, order) for name in simple if name in calls}
+    found = {name: judge(name, calls[name], session, order) for name in simple if name in calls}
     for name in composed:
         if name in calls:
             found[name] = _judge_composed(name, session, found, order)
@@ -113,16 +118,12 @@ def _judge_composed(
         return FunctionReport(name, "not judged", notes=(note,))
     if name.startswith("train"):
         return judge_training(name, session)
-    return _judge(name, _calls(session, {name: cases(name)})[name], session, order)
+    return judge(name, _calls(session, {name: cases(name)})[name], session, order)
 
 
 def _calls(session: Session, wanted: dict[str, list[Case]]) -> dict[str, Calls]:
     outcomes = session.call(wanted)
     return {name: list(zip(wanted[name], outcomes[name], strict=False)) for name in outcomes}
-
-
-def _judge(name: str, calls: Calls, session: Session, order: Order) -> FunctionReport:
-    return judge(name, calls, session.parameters[name], session.limits, order)
 
 
 def _with_uses(names: Iterable[str]) -> list[str]:

@@ -34,8 +34,10 @@ def close(got: Array, wanted: Array, tolerance: float = TOLERANCE) -> bool:
 def show(name: str, value: Any, beside: Any = None) -> str:
     """Show a result: small ones whole, of others the shape and the entry that is off the most."""
     array = np.asarray(value)
-    text = np.array2string(array, separator=", ", precision=6, suppress_small=True)
     if array.size <= SHOWN:
+        one_channel = array.ndim > 2 and set(array.shape[2:]) == {1}
+        shown = array.reshape(array.shape[:2]) if one_channel else array
+        text = np.array2string(shown, separator=", ", precision=6, suppress_small=True)
         return f"{name} of shape {array.shape}:\n{text}" if array.ndim else f"{name} = {text}"
     if beside is None or np.shape(beside) != array.shape:
         return f"{name} of shape {array.shape}"

@@ -35,8 +35,8 @@ class Limits:
     Attributes
     ----------
     load_seconds, seconds : float
-        Of computing: for the import of the file, and for all calls of one function. Three times as
-        long on the clock.
+        Of computing: for the import of the file (its definitions alone may take four times as
+        long), and for all calls of one function. Three times as long on the clock.
     train_seconds : float
         After so long a training is stopped where it may be; less than ``seconds``.
     load_bytes, bytes : int
@@ -70,8 +70,10 @@ class Outcome:
         Whether it ended because time was up.
     stopped : bool
         Whether a training was stopped.
-    older, older_numpy : bool
-        Whether the function wanted the output as well; whether it needs an older NumPy.
+    older : bool
+        Whether the function wanted the output as well.
+    older_numpy : tuple of str
+        What of an older NumPy it needs.
     changed : tuple of str
         Arguments that are no longer what they were.
     seconds : float
@@ -92,7 +94,7 @@ class Outcome:
     slow: bool = False
     stopped: bool = False
     older: bool = False
-    older_numpy: bool = False
+    older_numpy: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     seconds: float = 0.0
     first: tuple[float, ...] = ()
@@ -157,7 +159,7 @@ class Session:
                     current = message[1]
                 elif message[0] == "end":
                     outcomes[current].append(_outcome(message[1]))
-            if calls and calls[-1] == ["done"]:
+            if not left or calls[-1:] == [["done"]]:
                 break
             # The process ended within a call, or, rarely, before one.
             current = current or next(iter(left))
@@ -175,12 +177,14 @@ class Session:
 
     def _process(self, wanted: Mapping[str, Sequence[Case]]) -> tuple[list[Any], Outcome]:
         """Run one process; give what it said, and how it ended as an outcome."""
+        patience = 4 if self.definitions_only else 1
         job = {
+            **vars(self.limits),
+            "load_seconds": patience * self.limits.load_seconds,
             "path": str(self.path.resolve()),
             "definitions_only": self.definitions_only,
             "names": list(HANDOUT),
             "functions": {name: [_wire(case) for case in cases] for name, cases in wanted.items()},
-            **vars(self.limits),
         }
         with tempfile.TemporaryDirectory(prefix="hw5-") as folder:
             file = Path(folder, "job.json")
@@ -198,7 +202,7 @@ class Session:
                     env=_environment(),
                     start_new_session=True,
                 )
-                most = 3 * (self.limits.load_seconds + len(wanted) * self.limits.seconds) + 10
+                most = 3 * (job["load_seconds"] + len(wanted) * self.limits.seconds) + 10
                 try:
                     process.wait(most)
                 except subprocess.TimeoutExpired:
@@ -263,7 +267,7 @@ def _wire(case: Case) -> dict[str, Any]:
 
 def _outcome(wire: dict[str, Any]) -> Outcome:
     values: dict[str, Any] = dict(wire)
-    for key in ("changed", "first", "last"):
+    for key in ("changed", "first", "last", "older_numpy"):
         values[key] = tuple(wire.get(key, ()))
     for key in {"returned", "steps"} & wire.keys():
         values[key] = _decode(wire[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,16 +11,14 @@ import numpy as np
 from . import batches, reference
 from .cases import Case
 from .compare import LOSS_TOLERANCE, TOLERANCE, close, show
-from .driver import Foreign, Limits, Outcome
+from .driver import Foreign, Outcome, Session
 from .handout import HANDOUT
 from .mistakes import OTHER_SHAPE, Evidence, explain
 from .reference import Array, Order
 from .report import Failure, FunctionReport
 
 OLDER = "takes the output as well, as in an older handout"
-OLDER_NUMPY = (
-    "takes an array of one entry for a number, which NumPy 2.4 refuses: write b[k, 0] for b[k]"
-)
+OLDER_NUMPY = "needs an older NumPy: "
 ONE_SIZE = (
     "it is right for some sizes and not for others: take all sizes from the arguments' shapes, "
     "which are not always those of the homework's networks"
@@ -39,27 +38,23 @@ class Fault(NamedTuple):
     evidence: Evidence | None = None
 
 
-def judge(
-    name: str, calls: Calls, parameters: Sequence[str], limits: Limits, order: Order = "C"
-) -> FunctionReport:
+def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> FunctionReport:
     """The verdict on a function by its calls.
 
     Parameters
     ----------
     name : str
     calls : sequence of (Case, Outcome)
-    parameters : sequence of str
-        Of the function.
-    limits : Limits
-        Under which the calls were made.
+    session : Session
+        Which made them.
     order : "C" or "F"
         In which the file flattens an image.
     """
     notes = [OLDER] if any(outcome.older for _, outcome in calls) else []
-    notes += [OLDER_NUMPY] if any(outcome.older_numpy for _, outcome in calls) else []
+    notes += [OLDER_NUMPY + use for _, outcome in calls for use in outcome.older_numpy]
     faults = []
     for case, outcome in calls:
-        fault = _fault(case, outcome, parameters, limits, order)
+        fault = _fault(case, outcome, session, order)
         if fault is None:
             continue
         if case.remark:
@@ -76,8 +71,10 @@ def judge(
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
     if unknown and _only_later(calls, [case for case, _ in faults]):
         likely = ONE_SIZE
-    failure = Failure(example(case), first.expected, first.got, likely)
-    kept = tuple(note for note in notes if note in (OLDER, OLDER_NUMPY))
+    text = example(case, session.path, output_too=OLDER in notes)
+    failure = Failure(text, first.expected, first.got, likely)
+    remarks = {case.remark for case, _ in calls}
+    kept = tuple(dict.fromkeys(note for note in notes if note not in remarks))
     return FunctionReport(name, first.verdict, seconds, failure, kept)
 
 
@@ -87,16 +84,29 @@ def _only_later(calls: Calls, failed: Sequence[Case]) -> bool:
     return asked[:1] == failed[:1] and len(failed) < len(asked)
 
 
-def example(case: Case) -> str:
-    """A case as Python that can be pasted."""
-    entry = HANDOUT[case.function]
-    keywords = "".join(f", {name}={value!r}" for name, value in case.keywords.items())
-    call = f"{case.function}({', '.join(entry.parameters)}{keywords})"
-    results = ", ".join(entry.results)
-    lines = ["import numpy as np", f"from hw5 import {case.function}", "", *case.lines]
-    if case.function == "get_mini_batch":
-        return "\n".join([*lines, f"{results} = {call}", "print([x.shape for x in mini_batch_x])"])
-    return "\n".join([*lines, f"{results} = {call}", *(f"print({r})" for r in entry.results)])
+def example(case: Case, path: Path, output_too: bool = False) -> str:
+    """A case as Python that can be pasted; with the forward result where the function wants it."""
+    name, entry = case.function, HANDOUT[case.function]
+    arguments, needed, lines = list(entry.parameters), [name], list(case.lines)
+    if output_too:
+        forward = name.removesuffix("_backward")
+        needed.insert(0, forward)
+        lines.append(f"y = {forward}({', '.join(HANDOUT[forward].parameters)})")
+        arguments.append("y")
+    arguments += [f"{key}={value!r}" for key, value in case.keywords.items()]
+    lines.append(f"{', '.join(entry.results)} = {name}({', '.join(arguments)})")
+    if name == "get_mini_batch":
+        lines.append("print([x.shape for x in mini_batch_x], [y.shape for y in mini_batch_y])")
+    else:
+        lines += [f"print({result})" for result in entry.results]
+    return "\n".join(["import numpy as np", *_imports(path, needed), "", *lines])
+
+
+def _imports(path: Path, names: Sequence[str]) -> list[str]:
+    if path.stem.isidentifier():
+        return [f"from {path.stem} import {', '.join(names)}"]
+    loaded = [f"{name} = hw5['{name}']" for name in names]
+    return ["import runpy", f"hw5 = runpy.run_path({path.name!r})", *loaded]
 
 
 def unpack(name: str, value: Any) -> list[Any] | str:
@@ -124,29 +134,25 @@ def as_array(value: Any) -> Array | None:
     return array if array.dtype.kind in "fiub" else None
 
 
-def stopped_by(outcome: Outcome, parameters: Sequence[str], case: Case, limits: Limits) -> Fault:
+def stopped_by(case: Case, outcome: Outcome, session: Session) -> Fault:
     """The fault of a call that did not come back."""
     expected = f"{', '.join(HANDOUT[case.function].results)}"
     if outcome.slow:
         return Fault(
             "too slow",
             f"{expected} in well under a second",
-            f"no result after {limits.seconds:g} s of computing",
+            f"no result after {session.limits.seconds:g} s of computing",
             "an endless loop, or loops far longer than the arguments are",
         )
     if outcome.ended:
         return Fault("raised", expected, f"the function {outcome.ended}")
     where = f" in line {outcome.line}" if outcome.line else ""
-    return Fault(
-        "raised", expected, f"{outcome.raised}{where}", _why(outcome, parameters, case, limits)
-    )
+    return Fault("raised", expected, f"{outcome.raised}{where}", _why(case, outcome, session))
 
 
-def _fault(
-    case: Case, outcome: Outcome, parameters: Sequence[str], limits: Limits, order: Order
-) -> Fault | None:
+def _fault(case: Case, outcome: Outcome, session: Session, order: Order) -> Fault | None:
     if outcome.ended or outcome.raised:
-        return stopped_by(outcome, parameters, case, limits)
+        return stopped_by(case, outcome, session)
     name, results = case.function, HANDOUT[case.function].results
     values = unpack(name, outcome.returned)
     if isinstance(values, str):
@@ -235,14 +241,12 @@ def _summary(value: Any) -> str:
     return repr(value)
 
 
-def _why(outcome: Outcome, parameters: Sequence[str], case: Case, limits: Limits) -> str:
+def _why(case: Case, outcome: Outcome, session: Session) -> str:
     """The likely mistake behind an error."""
-    text, due = outcome.raised, HANDOUT[case.function].parameters
+    text, due = outcome.raised, ", ".join(HANDOUT[case.function].parameters)
     if outcome.kind == "TypeError" and "argument" in text and case.function in text:
-        return (
-            f"its parameters are ({', '.join(parameters)}), and the handout calls it with "
-            f"({', '.join(due)})"
-        )
+        taken = ", ".join(session.parameters[case.function])
+        return f"its parameters are ({taken}), and the handout calls it with ({due})"
     if outcome.kind == "TypeError" and "NoneType" in text:
         return "a function that it calls returns nothing: is a return missing?"
     if outcome.kind == "ValueError" and any(
@@ -250,11 +254,11 @@ def _why(outcome: Outcome, parameters: Sequence[str], case: Case, limits: Limits
     ):
         return "two shapes do not fit: print both in that line and compare them with the handout's"
     if outcome.kind == "MemoryError" or "allocate" in text:
-        return f"it asks for more memory than the {limits.bytes >> 30} GiB that it may take"
+        return f"it asks for more memory than the {session.limits.bytes >> 30} GiB that it may take"
     if outcome.kind in ("ImportError", "ModuleNotFoundError"):
         return (
-            "it needs a module that is not installed here: install it and check again, or do "
-            "without; NumPy is enough"
+            "it needs a module that is not here: put it beside the file, or install it, and check "
+            "again; or do without, NumPy is enough"
         )
     return _BY_KIND.get(outcome.kind, "")
 

@@ -1,8 +1,9 @@
-"""Lets a file do what NumPy did before 2.4: take an array of one entry for a number.
+"""Lets a file do what NumPy once did: homework is handed on for years.
 
-``y[i, j, k] = total + b[k]`` with a column ``b`` was usual in homework, and is now an error. In the
-rewritten file such an assignment is a call, and so are ``int(...)`` and ``float(...)``. They do
-what they did, and note when only an older NumPy would have.
+NumPy took an array of one entry for a number until 2.4, as in ``y[i, j, k] = total + b[k]`` with a
+column ``b``, and had names such as ``np.float`` that are gone. In the rewritten file assignments to
+entries, ``int(...)``, ``float(...)`` and those names are calls: they do what they did, and note
+what only an older NumPy would have done.
 
 The process that runs a student's file loads this module by its path.
 """
@@ -10,13 +11,37 @@ The process that runs a student's file loads this module by its path.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-_SET, _UPDATE, _CONVERT = (f"_hw5_checker_{name}" for name in ("set", "update", "convert"))
+_SET, _UPDATE, _CONVERT, _NAMED = (
+    f"_hw5_checker_{name}" for name in ("set", "update", "convert", "named")
+)
+ONE_ENTRY = "an array of one entry stands for a number (write b[k, 0] for b[k])"
+# What is gone from NumPy, as far as this one lacks it.
+GONE: dict[str, Any] = {
+    "alltrue": np.all,
+    "asscalar": lambda array: array.item(),
+    "cumproduct": np.cumprod,
+    "float": float,
+    "float_": np.float64,
+    "in1d": np.isin,
+    "Inf": np.inf,
+    "infty": np.inf,
+    "int": int,
+    "int_": np.int64,
+    "math": math,
+    "NaN": np.nan,
+    "object": object,
+    "product": np.prod,
+    "row_stack": np.vstack,
+    "sometrue": np.any,
+    "str": str,
+}
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.iadd,
     "Sub": operator.isub,
@@ -47,6 +72,15 @@ class Rewriter(ast.NodeTransformer):
         if not isinstance(node.target, ast.Subscript) or kind not in _OPERATORS:
             return node
         return _statement(node, _UPDATE, node.target, node.value, ast.Constant(kind))
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """``np.float`` and the like."""
+        self.generic_visit(node)
+        gone = node.attr in GONE and not hasattr(np, node.attr)
+        if not gone or ast.unparse(node.value) not in ("np", "numpy"):
+            return node
+        call = ast.Call(ast.Name(_NAMED, ast.Load()), [ast.Constant(node.attr)], [])
+        return ast.copy_location(call, node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """``int(v)`` and ``float(v)``."""
@@ -80,15 +114,17 @@ class OlderNumPy:
 
     Attributes
     ----------
-    needed : bool
+    needed : list of str
+        What of an older NumPy was needed so far.
     """
 
     def __init__(self) -> None:
-        self.needed = False
+        self.needed: list[str] = []
 
     def rewrite(self, tree: ast.Module, names: dict[str, Any]) -> ast.Module:
         """Rewrite a file that is to run with these global names."""
-        names |= {_SET: self._set, _UPDATE: self._update, _CONVERT: self._convert}
+        names |= {_SET: self._set, _UPDATE: self._update}
+        names |= {_CONVERT: self._convert, _NAMED: self._named}
         rewritten: ast.Module = ast.fix_missing_locations(Rewriter().visit(tree))
         return rewritten
 
@@ -111,5 +147,13 @@ class OlderNumPy:
         """The one entry of an array; for anything else, the error goes on."""
         if not isinstance(value, np.ndarray) or value.size != 1 or value.ndim == 0:
             raise
-        self.needed = True
+        self._note(ONE_ENTRY)
         return value.item()
+
+    def _named(self, name: str) -> Any:
+        self._note(f"np.{name} is gone")
+        return GONE[name]
+
+    def _note(self, use: str) -> None:
+        if use not in self.needed:
+            self.needed.append(use)

@@ -408,7 +408,7 @@ def main(job_path: str) -> None:
         limit_memory(job["bytes"])
         for case in job["functions"][name]:
             say("begin", name)
-            compatible.needed = False
+            compatible.needed.clear()
             if "watch" in case:
                 outcome = train(function, case, path, module.__dict__)
             else:
