@@ -186,8 +186,8 @@ def test_nan_and_infinity_are_marked():
     with np.errstate(all="ignore"):
         y = tg.log(x) * 0.0
     graph = tg.draw(y)
-    assert "infinity in 1 of 3" in box(graph, "log").marks
-    assert "NaN in 1 of 3" in box(graph, "multiply").marks
+    assert box(graph, "log").marks == ("infinity in 1 of 3, from finite inputs",)
+    assert box(graph, "multiply").marks == ("NaN in 1 of 3",)
     assert "! NaN in 1 of 3" in graph.text()
     line = next(line for line in graph.dot().splitlines() if "NaN in 1 of 3" in line)
     assert 'color="#c21807"' in line
@@ -243,6 +243,17 @@ def test_a_healthy_network_has_no_marks():
     model = tg.nn.Sequential(nn.Linear(4, 8, rng=0), tg.relu, nn.Linear(8, 3, rng=1))
     loss = tg.softmax_cross_entropy(model(np.eye(4)), np.array([0, 1, 2, 0]))
     assert marks(loss.graph()) == set()
+
+
+def test_gradients_that_follow_from_broken_values_do_not_hide_where_it_began():
+    x = leaf([[1.0, -1.0]], "x")
+    with np.errstate(all="ignore"):
+        y = tg.sqrt(tg.tanh(x) * 2.0).sum()
+    graph = tg.draw(y)
+    assert [v.title for v in graph.nodes if v.marks] == ["sqrt", "sum"]
+    assert "NaN in 1 of 2, from finite inputs" in box(graph, "sqrt").marks
+    y.backward()
+    assert box(tg.draw(y), "x").marks == ("gradient has NaN",)
 
 
 # --- Gradients in pictures ----------------------------------------------------------------------

@@ -224,7 +224,7 @@ def test_what_is_wrong_is_said_and_names_are_text(opened):
     browser = opened("hunt")
     (log,) = [g for g in find(browser, ".shown g.node.marked") if g.text.startswith("log")]
     log.click()
-    assert text(browser, "marks") == "! infinity in 1 of 2"
+    assert text(browser, "marks") == "! infinity in 1 of 2, from finite inputs"
     find(browser, "#facts button")[0].click()
     assert text(browser, "title") == "<b>x</b></script><script>alert(1)</script>"
 

@@ -58,6 +58,8 @@ class Facts:
         self.seconds: dict[Node, float] = {}
         with no_grad(), np.errstate(all="ignore"):
             self._find_values(nodes)
+        self.broken: set[Node] = set()
+        self.value_marks = self._find_value_marks(nodes)
         self.trained = any(isinstance(n, Leaf) and n.grad is not None for n in nodes)
 
     def _find_values(self, nodes: Sequence[Node]) -> None:
@@ -181,23 +183,24 @@ class Facts:
 
     def marks(self, node: Node) -> tuple[str, ...]:
         """Say what is wrong with a value or a gradient."""
-        marks = self._value_marks(node) + self._gradient_marks(node)
+        marks = self.value_marks.get(node, []) + self._gradient_marks(node)
         return tuple(dict.fromkeys(marks)) if marks else ()
 
-    def _value_marks(self, node: Node) -> list[str]:
-        value = self.values.get(node)
-        if value is None or value.dtype.kind != "f" or value.size == 0:
-            return []
-        marks = []
-        one = value.size == 1
-        if not (math.isfinite(value.item()) if one else np.isfinite(value).all()):
-            for word, test in (("NaN", np.isnan), ("infinity", np.isinf)):
-                n = int(np.count_nonzero(test(value)))
-                if n:
-                    marks.append(word if one else f"{word} in {n:,} of {value.size:,}")
-        if node.primitive is not None and node.primitive.name == "relu" and not value.any():
-            marks.append("dead: all zero")
-        return marks
+    def _find_value_marks(self, nodes: Sequence[Node]) -> dict[Node, list[str]]:
+        found: dict[Node, list[str]] = {}
+        for node in nodes:
+            value = self.values.get(node)
+            if value is None or value.dtype.kind != "f" or value.size == 0:
+                continue
+            if not (math.isfinite(value.item()) if value.size == 1 else np.isfinite(value).all()):
+                marks = _trouble(value)
+                if node.parents and not any(parent in self.broken for parent in node.parents):
+                    marks[-1] += ", from finite inputs"
+                self.broken.add(node)
+                found[node] = marks
+            elif node.primitive is not None and node.primitive.name == "relu" and not value.any():
+                found[node] = ["dead: all zero"]
+        return found
 
     def _gradient_marks(self, node: Node) -> list[str]:
         if self.trained and isinstance(node, Leaf) and node.grad is None and is_parameter(node):
@@ -206,15 +209,26 @@ class Facts:
         if g is None:
             return []
         norm = float(np.linalg.norm(g))
-        if math.isnan(norm):
-            return ["gradient has NaN"]
-        if math.isinf(norm):
-            return ["gradient is infinite"]
+        if not math.isfinite(norm):
+            # Where values are broken, broken gradients follow, and hide where it began.
+            if self.broken and not (isinstance(node, Leaf) and node.grad is not None):
+                return []
+            return ["gradient has NaN" if math.isnan(norm) else "gradient is infinite"]
         if norm == 0:
             return ["gradient is zero"] if isinstance(node, Leaf) and node.grad is not None else []
         if norm < VANISHED:
             return [f"gradient vanished: {norm:.1g}"]
         return [f"gradient exploded: {norm:.1g}"] if norm > EXPLODED else []
+
+
+def _trouble(value: Any) -> list[str]:
+    """Say how many entries are NaN or infinite."""
+    counts = {"NaN": np.isnan(value).sum(), "infinity": np.isinf(value).sum()}
+    return [
+        f"{word} in {n:,} of {value.size:,}" if value.size > 1 else word
+        for word, n in counts.items()
+        if n
+    ]
 
 
 # --- Sizes ------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def _views(graph: Graph) -> list[Graph]:
 def _drawing(graph: Graph, number: int) -> str:
     """Take the drawing out of an SVG file, make its ids those of this view, and mark its edges."""
     svg = render(graph.dot(), "svg").decode()
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<title>%\d+</title>", "", svg[svg.index("<svg") :])
     svg = re.sub(
         r'<g id="edge\d+" class="edge">\n<title>(\w+)&#45;&gt;(\w+)</title>',
         r'<g class="edge" data-tail="\1" data-head="\2">',

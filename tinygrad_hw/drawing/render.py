@@ -38,7 +38,7 @@ def svg(source: str) -> str:
     """Draw DOT source as SVG whose tooltips are what the source says, and not Graphviz's ids."""
     text = render(source, "svg").decode()
     text = re.sub(r'<title>[^<]*</title>\n(<g id="[^"]*"><a xlink:title="([^"]*)">)', _titled, text)
-    return re.sub(r"<title>[^<]*&#45;&gt;[^<]*</title>\n", "", text)
+    return re.sub(r"<title>(%\d+|[^<]*&#45;&gt;[^<]*)</title>\n", "", text)
 
 
 def _titled(match: re.Match[str]) -> str:
