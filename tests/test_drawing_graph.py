@@ -397,6 +397,14 @@ def test_a_large_graph_folds_by_itself_and_says_so():
     assert len(Deep(60).graph(np.ones((3, 5)), max_nodes=1000).nodes) > 300
 
 
+def test_a_large_backward_folds_before_the_whole_forward_does():
+    sizes = range(3, 12)
+    model = nn.Sequential(*(nn.Linear(n, n + 1, rng=n) for n in sizes))
+    graph = tg.draw(tg.tanh(model(np.ones((2, 3)))).sum(), order="both", max_nodes=50)
+    assert [v.title for v in graph.nodes if v.kind == "fold"] == ["backward"]
+    assert {v.title for v in graph.nodes} >= {"layers.0.weight", "layers.8.bias", "tanh"}
+
+
 def test_marks_survive_folding():
     model = Deep(5)
     model.steps[3].inner.weight.data[...] = np.nan

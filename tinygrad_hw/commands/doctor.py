@@ -18,7 +18,7 @@ EXTRAS = {
     "draw": ("pygraphviz",),
     "fast": ("numba",),
     "safetensors": ("safetensors",),
-    "test": ("pytest", "hypothesis"),
+    "test": ("pytest", "hypothesis", "selenium"),
 }
 
 

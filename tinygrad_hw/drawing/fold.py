@@ -35,11 +35,18 @@ def limit(graph: Graph, most: int) -> Graph:
     n = len(graph.nodes)
     if n <= most:
         return graph
-    folded = _fold_repeats(graph, enough=most)
-    depth = max(map(len, _paths(graph).values()))
-    while len(folded.nodes) > most and depth > 0:
-        depth -= 1
-        folded = _fold_groups(folded, depth, ())
+    folded = fewer = _fold_repeats(graph, enough=most)
+    depths = range(max(map(len, _paths(graph).values())) - 1, 0, -1)
+    # The backward pass is one group without parts; a whole forward is worth more than its outline.
+    ways = [
+        *((d, ()) for d in depths),
+        (None, ("backward",)),
+        *((d, ("backward",)) for d in depths),
+    ]
+    for depth, patterns in [*ways, (0, ())]:
+        if len(folded.nodes) <= most:
+            break
+        folded = _fold_groups(fewer, depth, patterns)
     if len(folded.nodes) > most:
         folded = _fold_stretches(folded, most)
     note = f"folded from {n:,} boxes to {len(folded.nodes)}; max_nodes={n} shows all"
