@@ -524,3 +524,49 @@ def test_convolution_of_one_image_as_native_code(padding):
         y, gradient = compiled(x), w.grad
         np.testing.assert_allclose(y.numpy(), run(x).numpy(), rtol=1e-12)
         np.testing.assert_allclose(gradient, w.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kept_as", ["step", "run"])
+def test_a_compiled_method_kept_in_its_object_is_recorded_once(kept_as):
+    class Trainer:
+        def __init__(self):
+            self.w = tg.Tensor(np.ones(3), requires_grad=True)
+            self.optimizer = tg.optim.SGD([self.w], lr=0.1, momentum=0.5)
+            setattr(self, kept_as, tg.compile(self.learn))
+
+        def learn(self, x):
+            self.optimizer.zero_grad()
+            loss = (self.w * x).sum()
+            loss.backward()
+            self.optimizer.step()
+            return loss
+
+    trainer = Trainer()
+    compiled = getattr(trainer, kept_as)
+    eager = Trainer()
+    for _ in range(6):
+        assert compiled(np.ones(3)).item() == eager.learn(np.ones(3)).item()
+    # Once without, once with the gradient and the velocity of the step before.
+    assert len(compiled.programs) == 2
+
+
+def test_a_step_of_the_package_itself_clears_gradients_that_it_finds():
+    from tinygrad_hw.training import step_of
+
+    model = tg.nn.Linear(3, 2, rng=0)
+    compiled = tg.compile(step_of(model, tg.optim.SGD(model.parameters(), lr=0.1)))
+    for _ in range(5):
+        compiled(np.ones((4, 3)), np.zeros(4, int))
+    assert len(compiled.programs) == 2
+
+
+def test_the_first_call_gives_the_numbers_of_the_back_end(backend):
+    model, _, step = training(lambda p: tg.optim.SGD(p, lr=0.1))
+    other, _, again = training(lambda p: tg.optim.SGD(p, lr=0.1))
+    compiled, warm = tg.compile(step, backend=backend), tg.compile(again, backend=backend)
+    before = other.state_dict()
+    warm(*batch())
+    other.load_state_dict(before)
+    assert compiled(*batch()).item() == warm(*batch()).item()
+    for name, array in model.state_dict().items():
+        assert np.array_equal(array, other.state_dict()[name]), name

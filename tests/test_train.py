@@ -19,7 +19,7 @@ import hw5
 import tinygrad_hw.training
 from tinygrad_hw.cli import main
 from tinygrad_hw.data import load_digits
-from tinygrad_hw.training import Run, settings_for
+from tinygrad_hw.training import Run, backend_for, settings_for
 
 SHAPES = {
     "mlp": {"w1": (30, 196), "b1": (30, 1), "w2": (10, 30), "b2": (10, 1)},
@@ -126,15 +126,20 @@ def _written(out: Path) -> int:
     return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
 
 
-def test_going_on_from_a_checkpoint_changes_no_bit(data, tmp_path):
+@pytest.mark.parametrize("backend", ["off", "numpy", "numba"])
+def test_going_on_from_a_checkpoint_changes_no_bit(data, tmp_path, monkeypatch, backend):
+    if backend == "numba":
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+        monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path / "native"))
     digits, settings = load_digits(data), settings_for("mlp", epochs=3)
-    whole = Run(settings, digits)
+    whole = Run(settings, digits, backend)
     while not whole.done:
         whole.train_epoch(lambda loss: None)
-    first = Run(settings, digits)
+    first = Run(settings, digits, backend)
     first.train_epoch(lambda loss: None)
     first.save(tmp_path / "checkpoint.npz")
-    second = Run(settings, digits)
+    second = Run(settings, digits, backend)
     second.resume(tmp_path / "checkpoint.npz")
     while not second.done:
         second.train_epoch(lambda loss: None)
@@ -234,6 +239,33 @@ def test_a_read_only_output_folder(data, tmp_path, capsys):
 def test_a_batch_larger_than_the_data_is_the_whole_data(data, tmp_path):
     arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--batch-size", "5000"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
+
+
+def test_compiled_trainings_agree_and_say_what_they_gained(data, tmp_path, capsys):
+    found = {}
+    for choice in ("off", "numpy", "auto"):
+        out = tmp_path / choice
+        arguments = ["train", "cnn", "--data", str(data), "--epochs", "2", "--compile", choice]
+        assert main([*arguments, "--out", str(out)]) == 0
+        found[choice] = weights(out, "cnn"), capsys.readouterr().out
+    assert same(found["numpy"][0], found["auto"][0])
+    for name, array in found["off"][0].items():
+        np.testing.assert_allclose(array, found["numpy"][0][name], rtol=1e-3, atol=1e-5)
+    assert "times faster" not in found["off"][1]
+    assert "us compiled with numpy" in found["auto"][1]
+    assert main([*arguments[:-1], "off", "--out", str(tmp_path / "numpy"), "--resume"]) == 2
+    assert "compile numpy there and off here" in capsys.readouterr().err
+
+
+def test_native_code_is_for_long_trainings_where_it_is_installed(monkeypatch):
+    installed = {"numba", "scipy"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    settings = settings_for("mlp")
+    assert backend_for("auto", settings, 12_000) == "numba"
+    assert backend_for("auto", settings, 1_500) == "numpy"
+    assert backend_for("off", settings, 12_000) == "off"
+    installed.clear()
+    assert backend_for("auto", settings, 12_000) == "numpy"
 
 
 def test_the_defaults_are_those_of_the_help(capsys):

@@ -69,6 +69,8 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
+        if (recording := recorder()) is not None:
+            recording.enter_parameters(self)
         for p in self.parameters:
             p._node.grad = None  # type: ignore[union-attr]
 

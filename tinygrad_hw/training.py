@@ -7,7 +7,10 @@ an epoch holds the weights, the optimiser's memory and the losses, and no state 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import models, ops, optim
+from .compile import compile_function
 from .data import Digits, augment
 from .graph import no_grad
 from .serialize import load, save
@@ -51,6 +55,9 @@ class Settings:
         return self
 
 
+# Steps from which on it pays to wait for native code.
+_LONG = 10_000
+_WARM_UP, _MEASURED = 5, 41
 SETTINGS = {
     "mlp": Settings("mlp", 40, 32, 0.1, 5e-4, 0.5, 8.0, 0.05),
     "cnn": Settings("cnn", 40, 32, 0.05, 5e-4, 0.5, 8.0, 0.05),
@@ -65,6 +72,8 @@ class Run:
     ----------
     settings : Settings
     digits : Digits
+    backend : str
+        "numpy" or "numba" to compile the training step for it, "off" to run it as it is.
 
     Attributes
     ----------
@@ -74,8 +83,8 @@ class Run:
         The metrics of each epoch.
     """
 
-    def __init__(self, settings: Settings, digits: Digits) -> None:
-        self.settings = settings.checked()
+    def __init__(self, settings: Settings, digits: Digits, backend: str = "off") -> None:
+        self.settings, self.backend = settings.checked(), backend
         self.images, self.labels = _floats(digits.image_train), digits.label_train.ravel()
         self.test = _floats(digits.image_test), digits.label_test.ravel()
         self.batches = -(-len(self.images) // settings.batch_size)
@@ -86,6 +95,8 @@ class Run:
             momentum=0.9,
             weight_decay=settings.weight_decay,
         )
+        learn = step_of(self.model, self.optimizer)
+        self.learn = learn if backend == "off" else compile_function(learn, backend=backend)
         self.schedule = optim.OneCycle(
             self.optimizer, total=settings.epochs * self.batches, rise=0.2
         )
@@ -114,10 +125,11 @@ class Run:
         losses, right = [], 0
         for start in range(0, len(order), settings.batch_size):
             batch = order[start : start + settings.batch_size]
-            loss, logits = self._step(images[batch], self.labels[batch])
-            losses.append(loss)
-            right += int(np.sum(logits.argmax(axis=1) == self.labels[batch]))
-            progress(loss)
+            loss, logits = self.learn(images[batch], self.labels[batch])
+            self.schedule.step()
+            losses.append(loss.item())
+            right += int(np.sum(logits.numpy().argmax(axis=1) == self.labels[batch]))
+            progress(losses[-1])
         self.losses += losses
         self.rows.append(
             {
@@ -128,15 +140,6 @@ class Run:
                 "lr": lr,
             }
         )
-
-    def _step(self, images: Array, labels: Array) -> tuple[float, Array]:
-        self.optimizer.zero_grad()
-        logits = self.model(Tensor(images))
-        loss = ops.softmax_cross_entropy(logits, labels)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.item(), logits.numpy()
 
     def predictions(self) -> Array:
         """Classes of the test images."""
@@ -200,7 +203,48 @@ class Run:
 
     def _identity(self) -> dict[str, Any]:
         data = hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
-        return {**asdict(self.settings), "data": data}
+        return {**asdict(self.settings), "compile": self.backend, "data": data}
+
+
+def step_of(model: Any, optimizer: optim.Optimizer) -> Callable[[Array, Array], Any]:
+    """Give the function of a batch that changes the weights by one step.
+
+    It returns the loss and the logits before the step.
+    """
+
+    def learn(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad()
+        logits = model(images)
+        loss = ops.softmax_cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        return loss, logits
+
+    return learn
+
+
+def backend_for(choice: str, settings: Settings, images: int) -> str:
+    """Give the back end for ``auto``: native code where numba is here and the training is long.
+
+    It depends on nothing but that, so that a seed gives the same weights again.
+    """
+    if choice != "auto":
+        return choice
+    steps = settings.epochs * -(-images // settings.batch_size)
+    here = all(importlib.util.find_spec(name) for name in ("numba", "scipy"))
+    return "numba" if steps >= _LONG and here else "numpy"
+
+
+def seconds_a_step(settings: Settings, digits: Digits, backend: str) -> float:
+    """Measure a training step, as the median of some of a run that is thrown away."""
+    run = Run(settings, digits, backend)
+    images, labels = (a[: settings.batch_size] for a in (run.images, run.labels))
+    seconds = []
+    for _ in range(_WARM_UP + _MEASURED):
+        start = time.perf_counter()
+        run.learn(images, labels)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[_WARM_UP:])
 
 
 def settings_for(model: str, **given: Any) -> Settings:

@@ -19,7 +19,7 @@ from tinygrad_hw.commands.draw import handout_loss
 from tinygrad_hw.data import Digits, load_digits
 from tinygrad_hw.drawing import draw, renderer
 from tinygrad_hw.kernels import hw5
-from tinygrad_hw.training import Run, settings_for
+from tinygrad_hw.training import Run, backend_for, seconds_a_step, settings_for
 
 COLUMNS = ("model", "epoch", "loss", "train_accuracy", "test_accuracy", "lr")
 
@@ -32,6 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="by default 32")
     parser.add_argument("--lr", type=float, help="highest learning rate, by default 0.1 and 0.05")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--compile",
+        choices=("auto", "numpy", "numba", "off"),
+        default="auto",
+        help="how a training step runs; auto is numba for long trainings where it is installed, "
+        "else numpy",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the results")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in the folder"
@@ -56,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
     print(f"data: {digits.source}")
     summaries = []
     for one in settings:
-        training = Run(one, digits)
+        backend = backend_for(options.compile, one, len(digits.label_train))
+        training = Run(one, digits, backend)
         checkpoint = options.out / f"{one.model}.checkpoint.npz"
         if options.resume and checkpoint.exists():
             training.resume(checkpoint)
@@ -78,9 +86,23 @@ def run(options: argparse.Namespace) -> int:
         summaries.append(
             f"{one.model.upper()}: accuracy {accuracy:.4f} on {count} test images ({seconds:.1f} s)"
         )
+        if backend != "off":
+            summaries.append(_gain(training, digits))
     print("\n".join(summaries))
     print(f"weights, metrics.csv and figures are in {options.out}")
     return 0
+
+
+def _gain(training: Run, digits: Digits) -> str:
+    """Say what compiling gained."""
+    eager, compiled = (
+        seconds_a_step(training.settings, digits, backend) * 1e6
+        for backend in ("off", training.backend)
+    )
+    return (
+        f"{training.settings.model.upper()}: a step took {compiled:.0f} us compiled with "
+        f"{training.backend}, {eager:.0f} us without: {eager / compiled:.1f} times faster"
+    )
 
 
 def _train(training: Run, checkpoint: Path, out: Path) -> None:

@@ -90,6 +90,7 @@ class Guards:
         self.tensors: list[Any] = []
         # Attributes of the user's objects matter once a function of the user's names them.
         self._names = {"training"}
+        self._root = function
         self._unnamed: dict[str, list[tuple[Any, str]]] = {}
         seen: set[int] = set()
         stack: list[tuple[Any, str]] = [(function, getattr(function, "__name__", "function"))]
@@ -100,6 +101,8 @@ class Guards:
                 stack.extend(reversed(self._visit(value, name)))
 
     def _visit(self, value: Any, name: str) -> list[tuple[Any, str]]:
+        from . import function
+
         if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
             return []
         if isinstance(value, Handle):
@@ -115,6 +118,8 @@ class Guards:
             return self._function(value)
         if isinstance(value, types.MethodType):
             return [(value.__self__, name), (value.__func__, name)]
+        if isinstance(value, function.Compiled):
+            return [(value.function, name)]
         if isinstance(value, functools.partial):
             return [(value.func, name), (value.args, name), (value.keywords, name)]
         if isinstance(value, dict):
@@ -159,7 +164,7 @@ class Guards:
 
     def _function(self, function: types.FunctionType) -> list[tuple[Any, str]]:
         code = function.__code__
-        if code.co_filename.startswith(_LIBRARIES):
+        if code.co_filename.startswith(_LIBRARIES) and function is not self._root:
             return []
         found = [
             self._place("cell", cell, None, name)

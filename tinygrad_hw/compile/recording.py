@@ -440,11 +440,15 @@ class Recorder:
         self.places["argument", number] = (source, None, array, traced)
         return traced
 
-    def enter_optimizer(self, optimizer: Any) -> None:
-        """Make a learning rate and a memory, which change from step to step, inputs."""
+    def enter_parameters(self, optimizer: Any) -> None:
+        """Meet what an optimiser changes."""
         for p in optimizer.parameters:
             if not isinstance(p._data, Traced):
                 self.meet(p)
+
+    def enter_optimizer(self, optimizer: Any) -> None:
+        """Make a learning rate and a memory, which change from step to step, inputs."""
+        self.enter_parameters(optimizer)
         if id(optimizer) in self.optimizers:
             return
         # Its count of steps is one ahead already.
