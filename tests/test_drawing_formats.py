@@ -329,6 +329,15 @@ def test_the_command_draws_what_a_function_returns(tmp_path, capsys):
         assert re.search(says, capsys.readouterr().err)
 
 
+def test_the_command_says_what_is_missing_without_a_traceback(no_renderer, tmp_path, capsys):
+    assert cli.main(["draw", "mlp", "--out", str(tmp_path / "mlp.svg")]) == 2
+    assert 'pip install "tinygrad_hw[draw]"' in capsys.readouterr().err
+    file = tmp_path / "users.py"
+    file.write_text("import tinygrad_hw as tg\ndef f():\n    return tg.Tensor(1.0)\n")
+    assert cli.main(["draw", f"{file}:f", "--order", "backward"]) == 2
+    assert "requires no gradient" in capsys.readouterr().err
+
+
 def test_the_doctor_says_what_draws_and_how_to_get_the_rest(no_renderer, capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out

@@ -14,9 +14,9 @@ import numpy as np
 from tinygrad_hw import models, ops
 from tinygrad_hw.commands import output_folder
 from tinygrad_hw.debugging import lines
-from tinygrad_hw.drawing import draw
+from tinygrad_hw.drawing import RendererError, draw
 from tinygrad_hw.drawing.build import ORDERS, SHOWABLE
-from tinygrad_hw.errors import Failed
+from tinygrad_hw.errors import Failed, GraphError
 from tinygrad_hw.graph import Handle
 from tinygrad_hw.tensor import Tensor
 
@@ -39,6 +39,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the picture, or print it as text."""
+    try:
+        return _draw(options)
+    except (GraphError, RendererError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _draw(options: argparse.Namespace) -> int:
     outputs, names = _outputs(options.what)
     graph = draw(
         *outputs,
