@@ -77,7 +77,7 @@ def test_wrong_functions_are_named_and_explained(check, mutants):
 @pytest.mark.parametrize("mutant", TRAINING, ids=lambda mutant: mutant.instead)
 def test_wrong_training_is_named_and_explained(check, mutant):
     name = "train_cnn" if "g" in mutant.instead else "train_mlp"
-    report = check(mutated(mutant), [name])
+    report = check(mutated(mutant), [name], Limits(train_seconds=6.0))
     assert report.failing == [name]
     assert mutant.likely in example_of(report, name).likely
 

@@ -45,7 +45,7 @@ class Limits:
 
     load_seconds: float = 5.0
     seconds: float = 8.0
-    train_seconds: float = 4.0
+    train_seconds: float = 3.0
     load_bytes: int = 8 * GIBIBYTE
     bytes: int = 2 * GIBIBYTE
 
@@ -77,6 +77,7 @@ class Outcome:
     changed : tuple of str
         Arguments that are no longer what they were.
     seconds : float
+        Of computing.
     first, last : tuple of float
         Losses at the two ends of a training.
     calls : int
