@@ -56,7 +56,7 @@ class Worker:
     def __init__(self, peer: str, workload: Workload, python: str, threads: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(_THREADS, str(threads))
-        command = [python, "-m", "benchmarks.worker", peer, workload.name]
+        command = [python, "-m", "benchmarks.worker", peer, workload.name, str(threads)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -46,8 +47,11 @@ def serve(step: Callable[[], Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a contender: its name and the workload's."""
+    """Run a contender: its name, the workload's, and how many cores it may use."""
     name, workload = arguments[0], WORKLOADS[arguments[1]]
+    if hasattr(os, "sched_setaffinity"):
+        # Not every library asks the environment how many threads it may start.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-int(arguments[2]) :])
     try:
         peer = load(name)
         step, found = prepared(peer, workload)

@@ -18,6 +18,7 @@ PEERS = {
     "tg-numpy": ("ours", "CompiledNumpy", "tinygrad_hw"),
     "tg-numba": ("ours", "CompiledNumba", "numba"),
     "torch": ("with_torch", "Torch", "torch"),
+    "torch-fewest": ("with_torch", "TorchFewest", "torch"),
     "torch-compile": ("with_torch", "TorchCompile", "torch"),
     "jax": ("with_jax", "Jax", "jax"),
     "autograd": ("with_autograd", "Autograd", "autograd"),
