@@ -862,6 +862,9 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 # view, which costs nothing, and elementwise functions keep the order.
 
 
+FEW_PRODUCTS = 64
+
+
 class Window:
     """Where the windows of a kernel lie on an image.
 
@@ -1132,7 +1135,7 @@ def max_unpool(
 def _products(a: Array, b: Array) -> Array:
     """Scalar products of all of ``a`` (m, rows, n) with all of ``b`` (k, rows, n): (m, k)."""
     # BLAS is slow at one long thin product. A few are faster one by one, others row by row.
-    if len(a) * len(b) <= 64 and a.dtype.kind == b.dtype.kind == "f":
+    if len(a) * len(b) <= FEW_PRODUCTS and a.dtype.kind == b.dtype.kind == "f":
         products: Array = np.vecdot(a.reshape(len(a), 1, -1), b.reshape(len(b), -1))
     else:
         products = (a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)).sum(axis=0)

@@ -20,8 +20,6 @@ from .program import Array, Instruction, Program, Spec
 
 # Larger patches than this would not stay in the cache; hw5's kernels know better then.
 _MOST = 16 * 2**20
-# Below so many entries the number of calls counts, and not what they do.
-_SMALL = 4096
 
 
 # --- The steps; each takes the buffers of its result last -----------------------------------------
@@ -42,10 +40,14 @@ def product(p: Array, w: Array, out: Array) -> Array:
 
 
 def product_dw(g: Array, p: Array, out: Array, rows: Array) -> Array:
-    """Gradient of filters, summed over rows of windows: BLAS is slow at one long thin product."""
+    """Gradient of filters: the few as scalar products, others summed over rows of windows."""
     h, c2 = p.shape[3], out.shape[3]
-    by_row = p.reshape(-1, h, p.shape[4] * p.shape[5]).transpose(1, 0, 2)
     images_last = g.transpose(3, 1, 2, 0).reshape(c2, h, -1)
+    if out.size <= hw5.FEW_PRODUCTS:
+        flat = p.reshape(-1, 1, h * p.shape[4] * p.shape[5])
+        np.vecdot(flat, images_last.reshape(c2, -1), out=out.reshape(-1, c2))
+        return out
+    by_row = p.reshape(-1, h, p.shape[4] * p.shape[5]).transpose(1, 0, 2)
     np.matmul(by_row, images_last.transpose(1, 2, 0), out=rows)
     np.add.reduce(rows, axis=0, out=out.reshape(-1, c2))
     return out
@@ -77,37 +79,34 @@ def winners(x: Array, y: Array, out: Array, mask: Array, *, taps: Any) -> Array:
     for _, _, rows, columns in reversed(taps[:-1]):
         np.not_equal(x[..., rows, columns, :], y, out=mask)
         np.add(out, 1, out=out)
-        np.multiply(out, mask, out=out)
+        np.multiply(out, mask.view(np.int8), out=out)
     return out
 
 
 def scattered(
-    g: Array, won: Array, out: Array, mask: Array, lying: Array, *, taps: Any, covered: bool
+    g: Array, won: Array, out: Array, masks: Array, parts: Array, *, taps: Any, covered: bool
 ) -> Array:
     """Each entry of ``g`` at its winner in windows that do not overlap."""
     if not covered:
         out[...] = 0
-    # In the layout of the winners, once, and not for each of the taps.
-    lying[...] = g
-    g = lying
-    for number, (_, _, rows, columns) in enumerate(taps):
-        np.equal(won, number, out=mask)
-        masked(g, mask, out[..., rows, columns, :])
+    numbers = np.arange(len(taps), dtype=won.dtype)
+    np.equal(won, numbers.reshape(-1, *[1] * won.ndim), out=masks)
+    masked(g, masks, parts)
+    for part, (_, _, rows, columns) in zip(parts, taps, strict=True):
+        out[..., rows, columns, :] = part
     return out
 
 
 def masked(x: Any, mask: Array, out: Array) -> Array:
-    """Write ``x`` where the mask holds, else 0; the mask is used up."""
-    if x.size < _SMALL:
-        out[...] = 0
-        np.copyto(out, x, where=mask)
-    elif x.dtype.kind == "f" and x.itemsize in (4, 8) and x.dtype == out.dtype:
-        # A product would make inf * 0 = nan; the bits of a float do not.
-        bits = np.int32 if x.itemsize == 4 else np.int64
-        np.negative(mask.view(np.int8), out=mask.view(np.int8))
-        np.bitwise_and(x.view(bits), mask.view(np.int8), out=out.view(bits))
-    else:
+    """Write ``x`` where the mask holds, else 0."""
+    if x.dtype.kind != "f" or x.itemsize not in (4, 8) or x.dtype != out.dtype:
         out[...] = np.where(mask, x, 0)
+        return out
+    # A product would make inf * 0 = nan; the bits of a float do not.
+    bits = out.view(np.int32 if x.itemsize == 4 else np.int64)
+    np.copyto(bits, mask)
+    np.negative(bits, out=bits)
+    np.bitwise_and(x.view(bits.dtype), bits, out=bits)
     return out
 
 
@@ -260,7 +259,9 @@ def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | No
         return [out._replace(dtype=np.dtype(bool))]
     if forward is scattered:
         won = specs[instruction.args[1].index]
-        return [won._replace(dtype=np.dtype(bool)), won._replace(dtype=out.dtype)]
+        order = (0, *(axis + 1 for axis in won.order or ()))
+        taps = Spec((len(instruction.params["taps"]), *won.shape), out.dtype, order)
+        return [taps._replace(dtype=np.dtype(bool)), taps]
     if forward is product_dw:
         rows = specs[instruction.args[1].index].shape[3]
         k = math.prod(out.shape[:3])
