@@ -84,14 +84,24 @@ def winners(x: Array, y: Array, out: Array, mask: Array, *, taps: Any) -> Array:
 
 
 def scattered(
-    g: Array, won: Array, out: Array, masks: Array, parts: Array, *, taps: Any, covered: bool
+    g: Array,
+    won: Array,
+    out: Array,
+    lying: Array,
+    masks: Array,
+    parts: Array,
+    *,
+    taps: Any,
+    covered: bool,
 ) -> Array:
     """Each entry of ``g`` at its winner in windows that do not overlap."""
     if not covered:
         out[...] = 0
+    # In the layout of the winners once, and not again for each of the taps.
+    lying[...] = g
     numbers = np.arange(len(taps), dtype=won.dtype)
     np.equal(won, numbers.reshape(-1, *[1] * won.ndim), out=masks)
-    masked(g, masks, parts)
+    masked(lying, masks, parts)
     for part, (_, _, rows, columns) in zip(parts, taps, strict=True):
         out[..., rows, columns, :] = part
     return out
@@ -261,7 +271,8 @@ def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | No
         won = specs[instruction.args[1].index]
         order = (0, *(axis + 1 for axis in won.order or ()))
         taps = Spec((len(instruction.params["taps"]), *won.shape), out.dtype, order)
-        return [taps._replace(dtype=np.dtype(bool)), taps]
+        lying = won._replace(dtype=out.dtype)
+        return [lying, taps._replace(dtype=np.dtype(bool)), taps]
     if forward is product_dw:
         rows = specs[instruction.args[1].index].shape[3]
         k = math.prod(out.shape[:3])
