@@ -444,7 +444,8 @@ def train_mlp(
     Raises
     ------
     ValueError
-        If there are no batches, their shapes do not fit or a setting is out of range.
+        If there are no batches, their shapes do not fit, a setting is out of range or the loss is
+        no longer finite.
 
     Examples
     --------
@@ -520,7 +521,8 @@ def train_cnn(
     Raises
     ------
     ValueError
-        If there are no batches, their shapes do not fit or a setting is out of range.
+        If there are no batches, their shapes do not fit, a setting is out of range or the loss is
+        no longer finite.
 
     Examples
     --------
@@ -605,6 +607,11 @@ def _sgd(
             g *= learning_rate / y.shape[1]
             w -= g
         losses[i] = loss / y.shape[1]
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"{op}: the loss of iteration {i + 1} is {loss}; use a learning_rate below "
+                f"{learning_rate:g}, or look for NaN among the images"
+            )
     return losses
 
 
@@ -617,6 +624,8 @@ def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> 
 def _one_class(op: str, logits: Array) -> int:
     if logits.shape[1] != 1:
         raise ValueError(f"{op}: got {logits.shape[1]} images; want one at a time")
+    if np.isnan(logits).any():
+        raise ValueError(f"{op}: the logits are NaN; look for NaN in the image and the weights")
     return int(np.argmax(logits))
 
 

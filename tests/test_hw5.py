@@ -661,6 +661,13 @@ BAD = [
     ("train_cnn", ([z((196, 2))], [z((1, 2))]), r"\(1, 2\).*want"),
     ("train_mlp", ([z((196, 2))], [z((10, 2))], -1), "learning_rate is -1"),
     ("train_mlp", ([z((196, 2))], [z((10, 2))], np.nan), "learning_rate is nan"),
+    ("train_mlp", ([z((196, 2)) + np.nan], [z((10, 2))]), "the loss of iteration 1 is nan"),
+    ("train_cnn", ([z((196, 2)) + np.nan], [z((10, 2))]), "the loss of iteration 1 is nan"),
+    (
+        "infer_mlp",
+        (z((196, 1)) + np.nan, z((30, 196)), z((30, 1)), z((10, 30)), z((10, 1))),
+        "the logits are NaN",
+    ),
     ("train_mlp", ([z((196, 2))], [z((10, 2))], 0.1, 1.5), r"decay_rate is 1.5; want in \(0, 1\]"),
     ("train_cnn", ([z((196, 2))], [z((10, 2))], 0.1, 0.5, 0), "num_iters is 0"),
     ("train_cnn", ([z((196, 2))], [z((10, 2))], 0.1, 0.5, 1e4), "num_iters is 10000.0"),

@@ -203,6 +203,7 @@ def test_resume_without_a_checkpoint_starts(data, tmp_path):
         ("--batch-size", "0", "batch_size is 0; want at least 1"),
         ("--lr", "-1", "lr is -1.0; want a positive number"),
         ("--lr", "nan", "lr is nan; want a positive number"),
+        ("--lr", "1e30", "the loss of epoch 1 is nan; use an lr below 1e+30"),
         ("--seed", "-1", "seed is -1; want at least 0"),
         ("--data", "nowhere", "nowhere: holds no data"),
     ],

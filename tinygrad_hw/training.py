@@ -109,7 +109,13 @@ class Run:
         return len(self.rows) == self.settings.epochs
 
     def train_epoch(self, progress: Callable[[float], None]) -> None:
-        """Train one more epoch, calling ``progress(loss)`` after each iteration."""
+        """Train one more epoch, calling ``progress(loss)`` after each iteration.
+
+        Raises
+        ------
+        ValueError
+            If the loss is no longer finite.
+        """
         settings = self.settings
         epoch = len(self.rows) + 1
         rng = np.random.default_rng([settings.seed, epoch])
@@ -125,7 +131,13 @@ class Run:
         losses, right = [], 0
         for start in range(0, len(order), settings.batch_size):
             batch = order[start : start + settings.batch_size]
-            loss, logits = self.learn(images[batch], self.labels[batch])
+            # A loss that overflows is an error of its own, which says what to do.
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss, logits = self.learn(images[batch], self.labels[batch])
+            if not np.isfinite(loss.item()):
+                raise ValueError(
+                    f"the loss of epoch {epoch} is {loss.item()}; use an lr below {settings.lr:g}"
+                )
             self.schedule.step()
             losses.append(loss.item())
             right += int(np.sum(logits.numpy().argmax(axis=1) == self.labels[batch]))
