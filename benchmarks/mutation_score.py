@@ -5,20 +5,24 @@
 A *mutant* is a rule, or a function that rules call, with one term left out: a cotangent of the
 tuple that it returns becomes None, a summand, a factor, a divisor or a sign is dropped. A mutant is
 *killed* if :func:`tinygrad_hw.testing.check_gradients` finds one of the primitives that use it
-wrong, on calls drawn from its domain. One that lives is printed with its line: either the domain
-never goes there, or the term does nothing.
+wrong, on calls drawn from its domain. Terms for ties and zeros are invisible there, where several
+gradients are right; such a mutant is killed by the tests of our conventions. One that lives is
+printed with its line: either nothing tests it, or the term does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
 import inspect
+import io
 import json
 import sys
 import time
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +37,7 @@ from tinygrad_hw.testing import check_gradients
 from tinygrad_hw.testing.calls import Call
 
 Function = types.FunctionType
+CONVENTIONS = Path(__file__).parents[1] / "tests" / "test_conventions.py"
 
 
 @dataclass(frozen=True)
@@ -228,33 +233,50 @@ def _with_helpers(function: Any, known: set[Any]) -> list[Any]:
 # --- Killing -----------------------------------------------------------------------------------
 
 
-def killed(mutant: Mutant, draws: int) -> bool:
-    """Tell whether the checker finds a user of the mutant wrong."""
-    original = mutant.function.__code__
-    if len(original.co_freevars) != len(mutant.code.co_freevars):
-        return _with_fewer_variables(mutant, draws)
-    mutant.function.__code__ = mutant.code
+@contextlib.contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Have the mutant in place of the function, in a ``with``."""
+    function, code = mutant.function, mutant.function.__code__
+    if len(code.co_freevars) == len(mutant.code.co_freevars):
+        function.__code__ = mutant.code
+    else:
+        # Code cannot be exchanged for some with other free variables: replace the rule itself.
+        for user in mutant.users:
+            user.gradient = _with_fewer_variables(mutant)
     try:
-        return any(not passes(user, draws) for user in mutant.users)
+        yield
     finally:
-        mutant.function.__code__ = original
+        function.__code__ = code
+        for user in mutant.users:
+            if len(code.co_freevars) != len(mutant.code.co_freevars):
+                user.gradient = function
 
 
-def _with_fewer_variables(mutant: Mutant, draws: int) -> bool:
-    """Replace the rule itself: code cannot be exchanged for some with other free variables."""
-    cells = dict(
-        zip(mutant.function.__code__.co_freevars, mutant.function.__closure__ or (), strict=True)
-    )
+def _with_fewer_variables(mutant: Mutant) -> Any:
+    function = mutant.function
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     closure = tuple(cells[name] for name in mutant.code.co_freevars)
-    changed = Function(mutant.code, mutant.function.__globals__, closure=closure)
-    changed.__kwdefaults__ = mutant.function.__kwdefaults__
-    try:
-        for user in mutant.users:
-            user.gradient = changed
-        return any(not passes(user, draws) for user in mutant.users)
-    finally:
-        for user in mutant.users:
-            user.gradient = mutant.function
+    changed = Function(mutant.code, function.__globals__, closure=closure)
+    changed.__kwdefaults__ = function.__kwdefaults__
+    return changed
+
+
+def killed(mutant: Mutant, draws: int) -> str:
+    """Tell what notices the mutant: ``checker``, ``conventions``, or nothing, which is empty."""
+    with applied(mutant), np.errstate(all="ignore"):
+        if any(not passes(user, draws) for user in mutant.users):
+            return "checker"
+    with applied(mutant):
+        return "" if conventions_hold() else "conventions"
+
+
+def conventions_hold() -> bool:
+    """Run the tests of what is right by convention, at ties, zeros and other kinks."""
+    import pytest
+
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", str(CONVENTIONS)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        return pytest.main(arguments) == pytest.ExitCode.OK
 
 
 def passes(primitive: Primitive, draws: int) -> bool:
@@ -294,18 +316,24 @@ def score(
     show : callable
         Gets a line per mutant that lives.
     """
-    total, survivors = 0, []
+    killers: Counter[str] = Counter()
+    survivors = []
     for function, users in rule_table().items():
         if only and not {p.name for p in users} & set(only):
             continue
         for mutant in mutants_of(function, users):
-            total += 1
-            with np.errstate(all="ignore"):
-                if not killed(mutant, draws):
-                    survivors.append(str(mutant))
-                    show(f"lives: {mutant}")
-    share = 1 - len(survivors) / max(total, 1)
-    return {"mutants": total, "killed": total - len(survivors), "score": share, "live": survivors}
+            killer = killed(mutant, draws)
+            killers[killer] += 1
+            if not killer:
+                survivors.append(str(mutant))
+                show(f"lives: {mutant}")
+    total = killers.total()
+    return {
+        "mutants": total,
+        "killed": {name: n for name, n in killers.items() if name},
+        "score": 1 - len(survivors) / max(total, 1),
+        "live": survivors,
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -318,9 +346,9 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     result = score(options.only, options.draws)
     seconds = time.perf_counter() - start
+    killers = " and ".join(f"{n} by the {name}" for name, n in result["killed"].items())
     print(
-        f"{result['killed']} of {result['mutants']} mutants killed: {result['score']:.1%}; "
-        f"{seconds:.0f} s"
+        f"killed {killers}, of {result['mutants']} mutants: {result['score']:.1%}; {seconds:.0f} s"
     )
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

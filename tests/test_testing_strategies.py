@@ -1,9 +1,14 @@
 """What the strategies draw, how it shrinks, and that its repr makes it again."""
 
+from random import Random
+
 import numpy as np
+import pytest
 from hypothesis import find, given, settings
+from hypothesis import strategies as st
 
 import tinygrad_hw as tg
+from tinygrad_hw import domains
 from tinygrad_hw.testing import strategies as ts
 
 
@@ -35,3 +40,65 @@ def test_a_program_is_its_repr(program):
 def _outputs(program):
     result = program(*program.args)
     return result if isinstance(result, tuple) else (result,)
+
+
+def test_programs_shrink_to_the_op_that_matters():
+    def ends_in_a_matrix_of_shares(program):
+        return "softmax" in program.source.splitlines()[-1] and _outputs(program)[-1].ndim == 2
+
+    pool = ["add", "tanh", "matmul", "softmax", "sum"]
+    for seed in range(3):
+        found = find(ts.programs(pool), ends_in_a_matrix_of_shares, random=Random(seed))
+        assert found.steps == 1, found
+
+
+def test_programs_share_values_and_return_what_is_left():
+    shared = find(
+        ts.programs(["multiply", "exp"]),
+        lambda p: p.source.endswith("(y0, y0)"),
+        settings=settings(max_examples=2000),
+    )
+    assert shared.steps == 2
+    several = find(ts.programs(["exp"]), lambda p: isinstance(p(*p.args), tuple))
+    assert len(several(*several.args)) == 2
+
+
+def test_programs_of_primitives_and_modules_of_ones_own():
+    @tg.primitive(domain=domains.elementwise(domains.REAL))
+    def thrice(x):
+        return x * 3
+
+    thrice.rule(lambda g, y, x: (g * 3,))
+    found = find(ts.programs([thrice, "sum"]), lambda p: "thrice" in p.source)
+    assert found.source == "y0 = thrice(x0)"
+    np.testing.assert_array_equal(found(np.ones(2)), [3, 3])
+    names = {p.name for p in ts.primitives_of(tg.ops.scan)}
+    assert names == {"cumsum", "shift", "recurrence", "cumprod", "prod"}
+    with pytest.raises(ValueError, match="no primitive 'nosuch'"):
+        find(ts.programs(["nosuch"]), lambda p: True)
+    with pytest.raises(TypeError, match="has no domain"):
+        find(ts.calls(tg.primitive(lambda x: x)), lambda call: True)
+
+
+@given(data=st.data(), shape=ts.shapes(min_dims=1))
+def test_axes_and_indices_fit_the_shape(data, shape):
+    x = np.zeros(shape)
+    x[data.draw(ts.indices(shape))]
+    x.sum(axis=data.draw(ts.axes(len(shape))))
+
+
+@given(tensors=ts.broadcastable(3))
+def test_broadcastable_tensors_broadcast(tensors):
+    full = np.broadcast_shapes(*(t.shape for t in tensors))
+    assert full == tensors[0].shape
+    assert all(t.requires_grad for t in tensors)
+
+
+@given(
+    call=st.sampled_from(["add", "matmul", "solve", "conv", "getitem"]).flatmap(
+        lambda name: ts.calls(tg.ops.primitives()[name])
+    )
+)
+def test_a_call_is_its_repr(call):
+    again = eval(repr(call), {"Call": ts.Call, "np": np, "tg": tg})
+    np.testing.assert_array_equal(call(), again())

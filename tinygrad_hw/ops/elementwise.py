@@ -159,7 +159,7 @@ def _(g, y, a, b, *, needs):
 def _power_by_base(a, b):
     # The exponent 0 - 1 would divide by zero at the base 0, where the factor 0 must win.
     if isinstance(b, (int, float)):
-        return b * power(a, b - 1) if b != 0 else a * 0
+        return b * power(a, b - 1) if b != 0 else 0
     # Elsewhere b = 0 is no exception: the derivative by b is a**-1 there.
     origin = logical_and(isinf(1 / a), equal(b, 0))
     return b * power(where(origin, 1, a), b - 1)

@@ -299,9 +299,9 @@ def norm(x: Any, ord: float | None = None, axis: Axis = None, keepdims: bool = F
 # --- Extremes ---------------------------------------------------------------------------------
 
 
-def _is_extreme(extreme):
+def _first_of(arg):
     def piece(x, *, axis, keepdims):
-        return np.equal(x, extreme(x, axis=axis, keepdims=True))
+        return arg(_lanes(x, axis), axis=1)
 
     return piece
 
@@ -309,12 +309,12 @@ def _is_extreme(extreme):
 _TIES = "ties split equally"
 
 
-@primitive(name="max", domain=reduction(), piece=_is_extreme(np.max), conventions=_TIES)
+@primitive(name="max", domain=reduction(), piece=_first_of(np.argmax), conventions=_TIES)
 def _max(x, *, axis, keepdims):
     return np.max(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(name="min", domain=reduction(), piece=_is_extreme(np.min), conventions=_TIES)
+@primitive(name="min", domain=reduction(), piece=_first_of(np.argmin), conventions=_TIES)
 def _min(x, *, axis, keepdims):
     return np.min(x, axis=axis, keepdims=keepdims)
 

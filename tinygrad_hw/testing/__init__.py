@@ -10,6 +10,7 @@ from .pairs import check_pair
 from .report import Check, Culprit, Entry, GradientError, GradientReport
 
 if TYPE_CHECKING:
+    from .machine import GraphMachine
     from .suite import gradients_match, load_profile, op_suite
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Estimate",
     "GradientError",
     "GradientReport",
+    "GraphMachine",
     "blame",
     "check_gradients",
     "check_pair",
@@ -35,6 +37,8 @@ def __getattr__(name: str) -> Any:
 
     if name in ("gradients_match", "load_profile", "op_suite"):
         return getattr(importlib.import_module(".suite", __name__), name)
+    if name == "GraphMachine":
+        return importlib.import_module(".machine", __name__).GraphMachine
     if name in ("strategies", "machine"):
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,15 +107,17 @@ def _words(text: str) -> set[str]:
 
 
 class ProgramDraw(HypothesisDraw):
-    """Builds a program: an array that an op asks for may be one that an earlier op computed.
+    """Builds a program: an array that an op asks for may be an input or what an op computed.
 
-    Back-references count from the latest value, and 0 asks for a new input. So a program from which
-    Hypothesis takes a step still makes sense, and the simplest program is one op on new inputs.
+    Choices shrink towards the oldest values, and those towards inputs that were drawn before all
+    steps. So an op comes to use inputs instead of what other ops computed, and Hypothesis can take
+    those out: what is left still means the same.
     """
 
     def __init__(self, draw: Any) -> None:
         super().__init__(draw)
-        self.values: dict[str, Array] = {}
+        self.values: list[Array] = []
+        self.names: dict[int, str] = {}
         self.inputs: dict[str, Array] = {}
         self.lines: list[str] = []
         self.ops: dict[str, Primitive] = {}
@@ -124,22 +127,26 @@ class ProgramDraw(HypothesisDraw):
         """Choose a shape that a value has already, so that ops meet; None for a new one."""
         known = {
             value.shape: None
-            for value in reversed(self.values.values())
+            for value in self.values
             if min_dims <= value.ndim <= max_dims and all(0 < n <= max_side for n in value.shape)
         }
         # Three times, lest programs be mere rows of ops that never meet.
         shapes = [*known] * 3
         chosen = self.integer(0, len(shapes)) if shapes else 0
-        return shapes[chosen - 1] if chosen else None
+        return shapes[chosen] if chosen < len(shapes) else None
 
     def array(self, shape: Sequence[int], low: float = -math.inf, high: float = math.inf) -> Array:
         fitting = [
             value
-            for value in reversed(self.values.values())
+            for value in self.values
             if value.shape == tuple(shape) and _inside(value, low, high)
         ]
         chosen = self.integer(0, len(fitting)) if fitting else 0
-        return fitting[chosen - 1] if chosen else super().array(shape, low, high)
+        return fitting[chosen] if chosen < len(fitting) else super().array(shape, low, high)
+
+    def add_input(self, shape: Sequence[int]) -> None:
+        """Draw an input that steps may use, and that is no part of the program if none does."""
+        self.values.append(super().array(shape))
 
     def add(self, primitive: Primitive) -> None:
         """Draw a call of a primitive and append it, unless its result is of no use."""
@@ -151,21 +158,23 @@ class ProgramDraw(HypothesisDraw):
             return
         if y.size and np.abs(y).max() > _LARGEST:
             return
-        inputs = {id(x): name for name, x in self.values.items()}
-        spelled = [self._name_of(arg, inputs) for arg in args]
+        spelled = [self._name_of(arg) if _is_float(arg) else spell(arg) for arg in args]
         spelled += [f"{key}={spell(value)}" for key, value in params.items()]
         name = f"y{len(self.lines)}"
         self.lines.append(f"{name} = {self._spell_op(primitive)}({', '.join(spelled)})")
-        self.values[name] = y
+        self._keep(np.array(y), name)
 
-    def _name_of(self, arg: Any, known: dict[int, str]) -> str:
-        if not _is_float(arg):
-            return spell(arg)
-        if id(arg) not in known:
+    def _name_of(self, arg: Array) -> str:
+        if id(arg) not in self.names:
             name = f"x{len(self.inputs)}"
-            self.inputs[name] = self.values[name] = np.array(arg)
-            known[id(arg)] = name
-        return known[id(arg)]
+            self.inputs[name] = arg
+            self._keep(arg, name)
+        return self.names[id(arg)]
+
+    def _keep(self, value: Array, name: str) -> None:
+        self.names[id(value)] = name
+        if not any(value is known for known in self.values):
+            self.values.append(value)
 
     def _spell_op(self, primitive: Primitive) -> str:
         line, name = primitive_name(primitive)
@@ -175,10 +184,34 @@ class ProgramDraw(HypothesisDraw):
             self.imports.add(line)
         return name
 
-    def program(self) -> Program:
-        """Give what was built."""
-        source = "\n".join([*sorted(self.imports), *self.lines])
-        return Program(source, self.ops, **self.inputs)
+    def program(self, *, whole: bool) -> Program:
+        """Give what was built: the ``whole``, or what the last step needs."""
+        lines = self.lines if whole else _needed(self.lines)
+        used = {word for line in lines for word in _words(line)}
+        new = _renumbered(name for name in (*self.inputs, *self.names.values()) if name in used)
+        lines = [re.sub(r"\b[xy]\d+\b", lambda found: new[found[0]], line) for line in lines]
+        inputs = {new[name]: x for name, x in self.inputs.items() if name in used}
+        imports = sorted(line for line in self.imports if line.split()[1] in " ".join(lines))
+        return Program("\n".join([*imports, *lines]), self.ops, **inputs)
+
+
+def _needed(lines: Sequence[str]) -> list[str]:
+    """Give the lines that the last one depends on, and it."""
+    needed: set[str] = set()
+    kept: list[str] = []
+    for line in reversed(lines):
+        if not kept or line.split(" = ")[0] in needed:
+            kept.append(line)
+            needed |= _words(line)
+    return kept[::-1]
+
+
+def _renumbered(names: Iterable[str]) -> dict[str, str]:
+    """Count inputs and results from 0, in their order."""
+    new: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        new[name] = f"{name[0]}{sum(other[0] == name[0] for other in new)}"
+    return new
 
 
 def _is_float(arg: Any) -> bool:

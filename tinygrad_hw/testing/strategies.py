@@ -44,6 +44,9 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
+# Of a program, before those that ops ask for because none fits.
+_MOST_INPUTS = 3
+
 
 @st.composite
 def shapes(draw: Any, min_dims: int = 0, max_dims: int = 3, max_side: int = 4) -> tuple[int, ...]:
@@ -176,25 +179,38 @@ def programs(draw: Any, ops: Any = None, max_steps: int = 6) -> Program:
     ops : iterable of primitives or their names, or modules, optional
         What to build from; every primitive of the package by default.
     max_steps : int
+        The most ops.
 
     Returns
     -------
     strategy of Program
-        Call one as ``program(*program.args)``.
+        A program is a function of arrays or tensors, with arguments to call it on:
+        ``program(*program.args)``. It returns the values that none of its steps use: one, or a
+        tuple. Its repr is Python that makes it again, with ``np`` and ``tg`` for the modules.
 
     Examples
     --------
+    >>> from hypothesis import given, settings
+    >>> @settings(max_examples=5)
+    ... @given(program=programs())
+    ... def test_two_runs_agree(program):
+    ...     assert str(program(*program.args)) == str(program(*program.args))
+    >>> test_two_runs_agree()
     >>> from hypothesis import find
     >>> find(programs(["exp", "sum"]), lambda program: program.steps == 1)
     Program('y0 = tg.exp(x0)', x0=np.array(1.0))
     """
     pool = primitives_of(ops)
     builder = ProgramDraw(draw)
+    # Seldom 0, but that is simplest: so shrinking first leaves out what the last step can spare.
+    whole = builder.integer(0, 7) > 0
+    for shape in draw(st.lists(shapes(), max_size=_MOST_INPUTS)):
+        builder.add_input(shape)
     # A list, so that Hypothesis knows where a step starts and ends, and can take it out.
     draw(st.lists(_steps(builder, pool), min_size=1, max_size=max_steps))
     if not builder.lines:
         reject()
-    return builder.program()
+    return builder.program(whole=whole)
 
 
 @st.composite
