@@ -17,7 +17,7 @@ from .expand import expanded, total
 from .kernels import KERNELS, LIKE_ARGUMENT
 from .layout import Layout
 from .loops import Group, Node, Writer, spelled
-from .program import Array, Instruction, Program, Ref, Spec
+from .program import Array, Instruction, Program, Ref, Spec, renumbered
 from .recycle import maker
 from .scalars import DTYPES, literal
 
@@ -48,8 +48,9 @@ class Native:
 
     def __init__(self, program: Program) -> None:
         store.require()
-        self.plan = plan = Plan(expanded(program))
-        self.run = plan.function(list(program.inputs), program)
+        lowered, numbers = renumbered(expanded(program), program.inputs)
+        self.plan = plan = Plan(lowered)
+        self.run = plan.function([numbers[i] for i in program.inputs], program)
         self.results, self.owned = plan.results, plan.owned
         self.sources, self.source = plan.sources, plan.source
         self.writes_in_place = plan.commits

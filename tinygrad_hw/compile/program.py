@@ -5,7 +5,7 @@ A program is plain data. The passes here make a smaller one of it that computes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -302,6 +302,38 @@ def _merged(program: Program) -> Program:
         writes=[w._replace(value=renamed(w.value)) for w in program.writes],
         checks=[(renamed(ref), value) for ref, value in program.checks],
     )
+
+
+def renumbered(program: Program, inputs: Iterable[int]) -> tuple[Program, dict[int, int]]:
+    """Number the values in the order in which they are made, after those inputs.
+
+    Programs that compute the same are then the same, whatever was recorded beside. Also gives the
+    new number of each old one.
+    """
+    made = (i.out for i in program.instructions)
+    order = dict.fromkeys((*inputs, *program.inputs, *program.constants, *made))
+    numbers = {old: new for new, old in enumerate(order)}
+
+    def renamed(tree: Any) -> Any:
+        return map_refs(lambda ref: Ref(numbers[ref.index]), tree)
+
+    def moved(values: Mapping[int, Any]) -> dict[int, Any]:
+        return {numbers[i]: value for i, value in values.items() if i in numbers}
+
+    return replace(
+        program,
+        specs=moved(program.specs),
+        inputs=moved(program.inputs),
+        constants=moved(program.constants),
+        instructions=[
+            Instruction(op, renamed(args), renamed(params), numbers[out])
+            for op, args, params, out in program.instructions
+        ],
+        outputs=renamed(program.outputs),
+        writes=[w._replace(value=renamed(w.value)) for w in program.writes],
+        views={numbers[i] for i in program.views if i in numbers},
+        checks=[(renamed(ref), value) for ref, value in program.checks],
+    ), numbers
 
 
 def _key(tree: Any) -> Any:
