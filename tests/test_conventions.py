@@ -89,7 +89,15 @@ def test_power_at_zero():
     assert second(lambda x: x**2.0, [0.0, -3.0]).tolist() == [2, 2]
 
 
+def test_a_quotient_that_is_rounded_up_does_not_change_the_slope_of_its_remainder():
+    assert 1.0 // 0.1 == 9
+    assert slope(tg.remainder, 1.0, 0.1)[1] == -9
+    assert slope(lambda x: x // 2 + x, 5.0)[0] == 1
+
+
 def test_norm_and_std_at_their_corner():
+    for ord in (0.5, 1, 1.5, 3, np.inf, -np.inf):
+        assert np.isfinite(slope(lambda x, ord=ord: tg.norm(x, ord), [0.0, 0.0])[0]).all()
     assert slope(tg.norm, np.zeros((2, 2)))[0].tolist() == [[0, 0], [0, 0]]
     rows = slope(lambda x: tg.norm(x, axis=1), [[0.0, 0.0], [3.0, 4.0]])[0]
     assert rows[0].tolist() == [0, 0]

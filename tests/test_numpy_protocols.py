@@ -89,6 +89,8 @@ def test_no_function_drops_a_gradient(name):
         (lambda t: np.max(t, axis=1), lambda t: tg.max(t, axis=1)),
         (lambda t: np.cumsum(t, axis=0), lambda t: tg.cumsum(t, 0)),
         (lambda t: np.sort(t, axis=0), lambda t: tg.sort(t, 0)),
+        (lambda t: np.linalg.svd(t, compute_uv=False), lambda t: tg.svdvals(t)),
+        (lambda t: np.linalg.norm(t, 3, axis=1), lambda t: tg.norm(t, 3, axis=1)),
         (lambda t: np.add.reduce(t, axis=1), lambda t: tg.sum(t, axis=1)),
         (lambda t: np.multiply.outer(t, t), lambda t: tg.tensordot(t, t, axes=0)),
         (lambda t: np.ones(3) + t, lambda t: t + np.ones(3)),
@@ -125,6 +127,20 @@ def test_a_numpy_call_is_the_op_and_its_gradient(call, same):
 )
 def test_a_function_without_a_rule_says_what_to_use(call):
     with pytest.raises(TypeError, match=r"np\.[\w.]+: .*(tg\.|t\.numpy\(\))"):
+        call(leaf(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: np.linalg.svd(t), r"np\.linalg\.svd: .* use tg\.svdvals"),
+        (lambda t: np.vstack([t, t]), r"np\.vstack: .* use tg\.concatenate, or"),
+        (lambda t: np.diff(t), r"np\.diff: .* use t\[1:\] - t\[:-1\], or"),
+        (lambda t: np.linalg.cond(t), r"np\.linalg\.cond: .* use the ratio of tg\.svdvals"),
+    ],
+)
+def test_the_advice_is_what_one_would_write(call, message):
+    with pytest.raises(TypeError, match=message):
         call(leaf(3, 3))
 
 

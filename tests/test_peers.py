@@ -83,6 +83,7 @@ for op in """
     remainder round sign sin sinc sinh sqrt square subtract tan tanh where
 """.split():
     named(op)
+named("floor_divide", "-")
 named("power", "pow")
 named("cbrt", "-", "cbrt")
 named("erf", "erf", "scipy.special.erf")

@@ -20,6 +20,7 @@ _OTHER_NAMES = {
     "true_divide": "divide",
     "mod": "remainder",
     "pow": "power",
+    "rint": "round",
     "positive": "identity",
     "copy": "identity",
     "fmax": "maximum",
@@ -38,6 +39,46 @@ _OTHER_NAMES = {
     "bitwise_or": "logical_or",
     "bitwise_xor": "logical_xor",
     "invert": "logical_not",
+}
+# What to write in the place of well-known functions that have no op.
+_INSTEAD = {
+    "append": "tg.concatenate",
+    "array_split": "tg.split",
+    "average": "tg.mean(w * t) / tg.mean(w)",
+    "block": "tg.concatenate",
+    "column_stack": "tg.stack(ts, axis=1)",
+    "cond": "the ratio of tg.svdvals",
+    "convolve": "tg.conv2d",
+    "cross": "tg.stack of products of components",
+    "deg2rad": "t * (np.pi / 180)",
+    "diagonal": "tg.diag",
+    "diff": "t[1:] - t[:-1]",
+    "dstack": "tg.stack(ts, axis=2)",
+    "eig": "tg.eigh for symmetric matrices",
+    "eigvalsh": "tg.eigh(t)[0]",
+    "fliplr": "tg.flip(t, 1)",
+    "flipud": "tg.flip(t, 0)",
+    "float_power": "tg.power",
+    "heaviside": "t > 0",
+    "hstack": "tg.concatenate(ts, axis=1)",
+    "lstsq": "tg.solve(t.T @ t, t.T @ b)",
+    "matrix_power": "products by @",
+    "matvec": "tg.matmul",
+    "nan_to_num": "tg.where(tg.isnan(t), 0, t)",
+    "nanmean": "tg.where with tg.isnan",
+    "nansum": "tg.where(tg.isnan(t), 0, t).sum()",
+    "pinv": "tg.inv(t.T @ t) @ t.T",
+    "piecewise": "tg.where",
+    "ptp": "tg.max(t) - tg.min(t)",
+    "quantile": "tg.sort",
+    "percentile": "tg.sort",
+    "rad2deg": "t * (180 / np.pi)",
+    "rot90": "tg.flip(t, 0).T",
+    "select": "tg.where",
+    "svd": "tg.svdvals for the singular values",
+    "trapezoid": "((t[1:] + t[:-1]) / 2 * dx).sum()",
+    "vecdot": "tg.sum(a * b, axis=-1)",
+    "vstack": "tg.concatenate",
 }
 _ABOUT_ARRAYS = frozenset(
     {
@@ -125,9 +166,12 @@ def call_function(function: Any, args: Any, kwargs: Any) -> Any:
     given = {k: v for k, v in kwargs.items() if v is not None and v is not np._NoValue}
     if "out" in given:
         raise TypeError(f"np.{name}: cannot write a tensor's values into out=; assign the result")
-    if function.__module__ == "numpy.fft":
+    if name == "svd" and not given.pop("compute_uv", True):
+        name = "svdvals"
+    module = function.__module__.removeprefix("numpy")
+    if module == ".fft":
         raise MissingRuleError(f"np.fft.{name}: has no gradient here; {_advice(name)}")
-    op = _op(name)
+    op = _op(name, f"{module}.{name}".removeprefix("."))
     for old, new in (("a_min", "min"), ("a_max", "max"), ("ddof", "correction")):
         if old in given:
             given[new] = given.pop(old)
@@ -145,18 +189,22 @@ def call_function(function: Any, args: Any, kwargs: Any) -> Any:
 _RENAMED = {("clip", "a_min"): "min", ("clip", "a_max"): "max"}
 
 
-def _op(name: str) -> Any:
+def _op(name: str, path: str | None = None) -> Any:
     op = getattr(ops, _OTHER_NAMES.get(name, name), None)
     if not callable(op) or name.startswith("_") or name in ("primitives", "Any"):
-        raise MissingRuleError(f"np.{name}: has no rule for gradients on tensors; {_advice(name)}")
+        raise MissingRuleError(
+            f"np.{path or name}: has no rule for gradients on tensors; {_advice(name)}"
+        )
     return op
 
 
 def _advice(name: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, [n for n in dir(ops) if n.islower()], n=1, cutoff=0.8)
-    similar = f"use tg.{close[0]}, or " if close and not close[0].startswith("_") else ""
+    known = [n for n in ops.__all__ if n != "primitives"]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    instead = _INSTEAD.get(name) or (f"tg.{close[0]}" if close else "")
+    similar = f"use {instead}, or " if instead else ""
     return (
         f"{similar}call it on t.numpy() for a constant result, or declare a rule with tg.primitive"
     )

@@ -62,6 +62,7 @@ OPERATORS: dict[str, Any] = {
     "mul": elementwise.multiply,
     "truediv": elementwise.divide,
     "pow": elementwise.power,
+    "floordiv": elementwise.floor_divide,
     "mod": elementwise.remainder,
     "matmul": linalg.matmul,
     "eq": elementwise.equal,

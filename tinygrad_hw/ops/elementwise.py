@@ -41,6 +41,7 @@ __all__ = [
     "exp2",
     "expm1",
     "floor",
+    "floor_divide",
     "gelu",
     "greater",
     "greater_equal",
@@ -322,6 +323,18 @@ _round.name = "round"
 for _constant in (sign, floor, ceil, _round):
     _constant.rule(lambda g, y, x, **params: (None,))
 
+floor_divide = primitive(
+    np.floor_divide,
+    domain=elementwise(REAL, POSITIVE),
+    piece=np.floor_divide,
+    conventions="gradient 0",
+)
+
+
+@floor_divide.rule
+def _(g, y, a, b):
+    return None, None
+
 
 def round(x: Any, decimals: int = 0) -> Any:
     """Round to ``decimals`` places, half to even; the gradient is 0.
@@ -456,7 +469,8 @@ remainder = primitive(
 
 @remainder.rule(keeps="a b")
 def _(g, y, a, b):
-    return g, -g * floor(a / b)
+    # Not floor(a / b), which is one too large where the quotient is rounded up: 1 / 0.1.
+    return g, -g * floor_divide(a, b)
 
 
 # --- Activations ------------------------------------------------------------------------------

@@ -259,15 +259,15 @@ def _(g, y, x, *, axis, keepdims):
     return (_slope(g, y, equal(y, 0)) * x,)
 
 
-def norm(x: Any, ord: float | None = None, axis: Axis = None, keepdims: bool = False) -> Any:
+def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bool = False) -> Any:
     """Norm of the vectors along one or several axes; its gradient at 0 is 0.
 
     Parameters
     ----------
     x : array or Tensor
-    ord : None, 1, 2 or inf
-        None is the root of the sum of squares, over any axes. The others are for vectors: one
-        axis, or all of a 1-D tensor. NumPy's norms of matrices are not among them.
+    ord : None, "fro", inf, -inf or a number above 0
+        None and "fro" are the root of the sum of squares, over any axes. The others are for
+        vectors: one axis, or all of a 1-D tensor. NumPy's norms of matrices are not among them.
     axis : int, tuple of int or None
     keepdims : bool
 
@@ -282,18 +282,26 @@ def norm(x: Any, ord: float | None = None, axis: Axis = None, keepdims: bool = F
     >>> tg.norm(np.array([3.0, -4.0])), tg.norm(np.array([3.0, -4.0]), 1)
     (array(5.), array(7.))
     """
-    if ord is None:
+    if ord is None or ord == "fro":
         return _norm(x, axis=axis, keepdims=keepdims)
-    if ord not in (1, 2, math.inf):
-        raise with_graph(ValueError)(f"norm: got ord={ord!r}; want None, 1, 2 or inf")
+    if isinstance(ord, str) or not (ord > 0 or ord == -math.inf):
+        raise with_graph(ValueError)(
+            f"norm: got ord={ord!r}; want None, 'fro', inf, -inf or a number above 0"
+        )
     if (np.ndim(_value(x)) if axis is None else np.size(axis)) != 1:
         raise with_graph(ValueError)(
             f"norm: ord={ord} over axis {axis} of shape {np.shape(_value(x))} would be the norm of "
-            "a matrix; want one axis, or ravel(x)"
+            "a matrix; want one axis, or ravel(x); of a matrix, use svdvals(x)"
         )
     if ord == 2:
         return _norm(x, axis=axis, keepdims=keepdims)
-    return (sum if ord == 1 else max)(abs(x), axis=axis, keepdims=keepdims)
+    simple = {1: sum, math.inf: max, -math.inf: min}.get(ord)
+    if simple is not None:
+        return simple(abs(x), axis=axis, keepdims=keepdims)
+    total = sum(abs(x) ** ord, axis=axis, keepdims=keepdims)
+    # Of a vector of zeros, the root has an infinite slope.
+    zero = equal(total, 0)
+    return where(zero, 0, where(zero, 1, total) ** (1 / ord))
 
 
 # --- Extremes ---------------------------------------------------------------------------------
