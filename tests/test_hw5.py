@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -955,3 +956,20 @@ def test_docstring_examples():
     failed, tried = doctest.testmod(hw5)
     assert failed == 0
     assert tried > 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's setting")
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch):
+    calls = []
+    library = SimpleNamespace(mallopt=lambda *setting: calls.append(setting))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
+        monkeypatch.delenv(name)
+    hw5.keep_freed_memory()
+    assert len(calls) == 2
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "0")
+    hw5.keep_freed_memory()
+    assert len(calls) == 2
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace())
+    hw5.keep_freed_memory()  # Another C library does without.
