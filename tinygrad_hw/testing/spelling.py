@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -95,10 +94,10 @@ def function_name(fn: Callable[..., Any], unknown: str = "fn") -> tuple[str, str
 
 
 def _place(fn: Any) -> str:
-    try:
-        return f"{inspect.getsourcefile(fn)}:{inspect.getsourcelines(fn)[1]}"
-    except (TypeError, OSError):
+    code = getattr(fn, "__code__", None)
+    if code is None or code.co_filename.startswith("<"):
         return "an unknown place"
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def script(fn: Any, args: Any, check: str, options: str = "") -> str:

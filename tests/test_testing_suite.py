@@ -1,0 +1,127 @@
+"""Property tests of functions and ops in one line; and every primitive of the package."""
+
+import types
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import tinygrad_hw as tg
+from tinygrad_hw import domains
+from tinygrad_hw.testing import GradientError, gradients_match, load_profile, op_suite
+from tinygrad_hw.testing import strategies as ts
+from tinygrad_hw.testing.suite import PROFILES, check_primitive
+
+PRIMITIVES = tg.ops.primitives()
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_every_primitive_of_the_package(name):
+    check_primitive(PRIMITIVES[name], settings=settings(PROFILES["ci"], max_examples=5))
+
+
+test_some_in_one_line = op_suite(["exp", "matmul"], order=1)
+
+
+def test_the_suite_of_the_package_covers_the_registry():
+    marks = op_suite([*tg.ops.FAMILIES]).pytestmark
+    assert set(marks[0].args[1]) == set(PRIMITIVES.values())
+
+
+def module_of(**primitives):
+    module = types.ModuleType("mine")
+    vars(module).update(primitives)
+    return module
+
+
+def declare(forward, rule, keeps="", **options):
+    options = {"domain": domains.elementwise(domains.REAL), **options}
+    primitive = tg.primitive(name="mine", **options)(forward)
+    if rule:
+        primitive.rule(rule, keeps=keeps)
+    return primitive
+
+
+def test_a_primitive_without_domain_or_rule_is_refused():
+    for lacking in (
+        declare(np.sin, lambda g, y, x: (g,), domain=None),
+        declare(np.sin, None),
+    ):
+        with pytest.raises(ValueError, match="op_suite: mine: declare a domain and a rule"):
+            op_suite(module_of(mine=lacking))
+    with pytest.raises(ValueError, match="found no primitives"):
+        op_suite(module_of())
+
+
+@pytest.mark.parametrize(
+    ("primitive", "said"),
+    [
+        (declare(np.sin, lambda g, y, x: (-g * tg.cos(x),), "x"), "the wrong sign"),
+        (declare(lambda x: x * np.float64(2), lambda g, y, x: (g * 2,)), "float32 gave float64"),
+        (declare(lambda x: list(x.ravel()), lambda g, y, x: (g,)), "arrays gave a list"),
+        (declare(lambda x: x, lambda g, y, x: (g,)), "shares memory with its argument"),
+        (
+            declare(
+                lambda a, b: np.add(a, b),
+                lambda g, y, a, b: (g, g if a.shape == b.shape else g * 2),
+                domain=domains.elementwise(domains.REAL, domains.REAL),
+            ),
+            "off by a factor of 2",
+        ),
+    ],
+)
+def test_broken_ops_fail_and_say_why(primitive, said):
+    with pytest.raises((AssertionError, GradientError), match=said):
+        check_primitive(primitive)
+
+
+def test_gradients_match_finds_and_shrinks():
+    off = declare(lambda x: x * x, lambda g, y, x: (g * x,), "x")
+
+    @gradients_match(x=ts.tensors(), w=ts.tensors(like="x"))
+    def test_it(x, w):
+        return off(x) * w
+
+    with pytest.raises(GradientError, match="to blame: mine") as caught:
+        test_it()
+    assert "x=Tensor(1., requires_grad=True)" in "".join(caught.value.__notes__)
+    assert test_it.__name__ == "test_it"
+
+
+def test_gradients_match_counts_what_was_set_aside():
+    @gradients_match(x=ts.tensors())
+    def test_kinks(x):
+        return tg.relu(x - x)
+
+    with pytest.raises(AssertionError, match=r"examples were set aside \(.* kink"):
+        test_kinks()
+
+
+def test_gradients_match_wants_a_strategy_for_every_argument():
+    with pytest.raises(TypeError, match="takes x, w, but the strategies are for x"):
+
+        @gradients_match(x=ts.tensors())
+        def test_it(x, w):
+            return x
+
+
+def test_settings_and_profiles_count():
+    runs = []
+
+    @gradients_match(x=ts.tensors(()))
+    @settings(max_examples=3)
+    def test_it(x):
+        runs.append(x)
+        return tg.exp(x)
+
+    test_it()
+    assert 3 <= len({str(x) for x in runs}) <= 60
+    before = settings.get_current_profile_name()
+    try:
+        for name, most in (("quick", 8), ("ci", 25), ("thorough", 500)):
+            load_profile(name)
+            assert settings().max_examples == most
+    finally:
+        settings.load_profile(before)
+    with pytest.raises(ValueError, match="no profile 'slow'; want quick, ci, thorough"):
+        load_profile("slow")
