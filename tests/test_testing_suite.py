@@ -4,7 +4,8 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
 
 import tinygrad_hw as tg
 from tinygrad_hw import domains
@@ -58,7 +59,6 @@ def test_a_primitive_without_domain_or_rule_is_refused():
     [
         (declare(np.sin, lambda g, y, x: (-g * tg.cos(x),), "x"), "the wrong sign"),
         (declare(lambda x: x * np.float64(2), lambda g, y, x: (g * 2,)), "float32 gave float64"),
-        (declare(lambda x: list(x.ravel()), lambda g, y, x: (g,)), "arrays gave a list"),
         (declare(lambda x: x, lambda g, y, x: (g,)), "shares memory with its argument"),
         (
             declare(
@@ -72,13 +72,14 @@ def test_a_primitive_without_domain_or_rule_is_refused():
 )
 def test_broken_ops_fail_and_say_why(primitive, said):
     with pytest.raises((AssertionError, GradientError), match=said):
-        check_primitive(primitive)
+        check_primitive(primitive, settings=settings(PROFILES["ci"], phases=[Phase.generate]))
 
 
 def test_gradients_match_finds_and_shrinks():
     off = declare(lambda x: x * x, lambda g, y, x: (g * x,), "x")
 
     @gradients_match(x=ts.tensors(), w=ts.tensors(like="x"))
+    @settings(max_examples=10, phases=[Phase.generate, Phase.shrink])
     def test_it(x, w):
         return off(x) * w
 
@@ -89,9 +90,9 @@ def test_gradients_match_finds_and_shrinks():
 
 
 def test_gradients_match_counts_what_was_set_aside():
-    @gradients_match(x=ts.tensors())
+    @gradients_match(x=st.just(tg.Tensor([0.0, 0.0], requires_grad=True)))
     def test_kinks(x):
-        return tg.relu(x - x)
+        return tg.relu(x)
 
     with pytest.raises(AssertionError, match=r"examples were set aside \(.* kink"):
         test_kinks()
@@ -106,16 +107,15 @@ def test_gradients_match_wants_a_strategy_for_every_argument():
 
 
 def test_settings_and_profiles_count():
-    runs = []
+    drawn = []
 
-    @gradients_match(x=ts.tensors(()))
+    @gradients_match(x=ts.tensors(()).map(lambda x: drawn.append(x) or x))
     @settings(max_examples=3)
     def test_it(x):
-        runs.append(x)
         return tg.exp(x)
 
     test_it()
-    assert 3 <= len({str(x) for x in runs}) <= 60
+    assert len(drawn) == 3
     before = settings.get_current_profile_name()
     try:
         for name, most in (("quick", 8), ("ci", 25), ("thorough", 500)):

@@ -323,9 +323,20 @@ _round.name = "round"
 for _constant in (sign, floor, ceil, _round):
     _constant.rule(lambda g, y, x, **params: (None,))
 
+
+def _division_call(draw):
+    of_dividend, of_divisor = domains.broadcastable(draw, 2)
+    divisor = draw.array(of_divisor, 0.5, 4.5)
+    # Between the multiples of the divisor, where the quotient jumps.
+    quotient = np.floor(draw.array(of_dividend)) + draw.array(of_dividend, 1 / 16, 15 / 16)
+    return (np.asarray(quotient * divisor), divisor), {}
+
+
+_DIVISION = domains.Domain("all reals and (0, inf)", _division_call)
+
 floor_divide = primitive(
     np.floor_divide,
-    domain=elementwise(REAL, POSITIVE),
+    domain=_DIVISION,
     piece=np.floor_divide,
     conventions="gradient 0",
 )
@@ -461,7 +472,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
 
 remainder = primitive(
     np.remainder,
-    domain=elementwise(REAL, POSITIVE),
+    domain=_DIVISION,
     piece=lambda a, b: np.floor_divide(a, b),
     conventions="the quotient's floor is constant",
 )

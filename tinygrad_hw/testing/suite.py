@@ -269,6 +269,10 @@ def _check_values(call: Call) -> None:
     assert first.tobytes() == second.tobytes(), f"{call}: two runs differ"
     for arg, copy in zip(call.args, before, strict=True):
         assert np.array_equal(arg, copy, equal_nan=True), f"{call}: an argument was written to"
+        shared = isinstance(arg, np.ndarray) and np.may_share_memory(first, arg)
+        assert call.primitive.view or not shared, (
+            f"{call}: the result shares memory with its argument; declare view=True, or copy"
+        )
 
 
 def _check_low_precision(call: Call) -> None:
