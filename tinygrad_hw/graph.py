@@ -154,7 +154,7 @@ class Handle:
 
 
 FREED: tuple[Any, ...] = ("freed",)
-_new, _asarray, _ndarray = object.__new__, np.asarray, np.ndarray
+_new, _asarray, _ndarray, _float64 = object.__new__, np.asarray, np.ndarray, np.float64
 _NO_PARAMS: dict[str, Any] = {}
 
 
@@ -374,6 +374,8 @@ class Unary(Primitive):
 
     def __call__(self, x: Any) -> Any:
         if not isinstance(x, Handle):
+            if type(x) is _float64 and _state.recorder is None:
+                return self.forward(x)  # As rules do at every node of 0-d tensors.
             return self.call((x,), {})
         value, parent = x._data, x._node
         recording, observers = _state.mode
