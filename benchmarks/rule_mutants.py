@@ -143,7 +143,7 @@ def _(rule: Rule) -> Rule:
     return wrong
 
 
-@mutant("wrong axis", "cumsum", "shift")
+@mutant("wrong axis", "sum", "cumsum", "shift")
 def _(rule: Rule) -> Rule:
     def wrong(g: Any, y: Any, x: Any, *, axis: Any, **params: Any) -> Any:
         return rule(g, y, x, axis=_other(axis, x.shape), **params)
@@ -155,15 +155,6 @@ def _other(axis: Any, shape: tuple[int, ...]) -> Any:
     if not isinstance(axis, int) or len(shape) < 2:
         return axis
     return -1 if axis % len(shape) == 0 else 0
-
-
-@mutant("wrong axis", "sum")
-def _(rule: Rule) -> Rule:
-    def wrong(g: Any, y: Any, x: Any, *, axis: Any, keepdims: bool) -> Any:
-        square = len(x.shape) == 2 and x.shape[0] == x.shape[1] and axis in (0, 1, -1, -2)
-        return rule(g, y, x, axis=1 - axis % 2 if square else axis, keepdims=keepdims)
-
-    return wrong
 
 
 @mutant("wrong axis", "transpose")

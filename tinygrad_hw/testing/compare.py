@@ -77,7 +77,8 @@ def _at_kink(
     if not math.isfinite(left):
         return check("kink", "a jump, or an infinite slope")
     if not math.isfinite(engine):
-        return check("wrong", "the gradient is not finite though the slopes of the kink are")
+        note = "the gradient is not finite though the slopes of the kink are"
+        return check("wrong" if found.kinks == 1 else "nonfinite", note)
     low, high = sorted(found.sides)
     slack = 1e-5 * (magnitude + abs(low) + abs(high)) + floor
     if found.kinks == 1 and not low - slack <= engine <= high + slack:

@@ -11,8 +11,9 @@ import numpy as np
 from .. import tree
 from ..autodiff import backward, jvp
 from ..graph import no_grad
-from .functions import Flat, float_leaves, precision_of
+from .functions import Flat, float_leaves, precision_of, weigh
 from .levels import array_of, pulled
+from .oracle import scale_of
 
 Array = np.ndarray[Any, Any]
 
@@ -225,19 +226,26 @@ def _within(a: Sequence[Array], b: Sequence[Array], tolerance: float) -> bool:
 def _rounding(fn: Callable[..., Any], flat: Flat, several: Sequence[Sequence[Array]]) -> float:
     """Measure how far gradients jump when the last digits of the arguments change.
 
-    Where large terms cancel, as in ``x / x``, they jump by more than a unit of the result.
+    Where large terms cancel, as in ``x / x``, they jump by more than a unit of the result. It is at
+    least what the last digit of the function's value amounts to, over the size of the arguments.
     """
-    jumps = [0.0]
+    size = max(map(scale_of, flat.values))
+    found = []
     for weights in several:
-        found = []
+        near = []
         for k in range(-4, 5):
-            units = [1 + k * float(np.finfo(dtype).eps) for dtype in flat.dtypes]
-            near = [x * unit for x, unit in zip(flat.values, units, strict=True)]
-            variables = flat.variables(near)
-            found.append(pulled(float_leaves(flat.call(fn, variables)), weights, variables))
-        for gradients in zip(*found, strict=True):
-            jumps.append(float(np.ptp(np.array(gradients), axis=0).max(initial=0.0)))
-    return max(jumps)
+            moved = [
+                x * (1 + k * float(np.finfo(dtype).eps))
+                for x, dtype in zip(flat.values, flat.dtypes, strict=True)
+            ]
+            variables = flat.variables(moved)
+            outputs = float_leaves(flat.call(fn, variables))
+            near.append(pulled(outputs, weights, variables))
+        _, magnitude, precision = weigh([array_of(y) for y in outputs], weights)
+        found.append(precision * magnitude / size)
+        for gradients in zip(*near, strict=True):
+            found.append(float(np.ptp(np.array(gradients), axis=0).max(initial=0.0)))
+    return max(found)
 
 
 def _same(a: Sequence[Array], b: Sequence[Array]) -> bool:

@@ -191,9 +191,20 @@ class GradientReport:
         return (
             f"<div>{head}{table}"
             + (f"<ul>{items}</ul>" if items else "")
+            + (self._picture() if self.verdict == "wrong" else "")
             + (f"<pre>{html.escape(rerun)}</pre>" if rerun else "")
             + "</div>"
         )
+
+    def _picture(self) -> str:
+        """Draw the graph as SVG, if there is one and something to draw it with."""
+        from ..drawing import RendererError
+
+        try:
+            svg = "" if self.graph is None else str(self.graph.svg())
+        except RendererError:
+            return ""
+        return svg[svg.find("<svg") :]
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything but the picture as plain data."""
