@@ -846,8 +846,10 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
             keys = sorted(archive.files)
             found = {key: archive[key] for key in ("img", "label") if key in keys}
         except Exception as error:  # Damaged bytes raise whatever they happen to spell.
+            # NumPy takes all that is no archive for a pickle, and says how to load one.
+            reason = "no archive" if "contains pickled" in str(error) else error
             raise ValueError(
-                f"{path}: damaged or not an .npz file ({error}); fetch it again"
+                f"{path}: damaged or not an .npz file ({reason}); fetch it again"
             ) from error
     if len(found) < 2:
         raise ValueError(f"{path}: has the keys {keys}; want 'img' and 'label'")

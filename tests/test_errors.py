@@ -532,6 +532,21 @@ MISTAKES = {
         TypeError,
         "SGD: got one Tensor; want a list: SGD([tensor], ...)",
     ),
+    "module for its parameters": (
+        lambda: tg.optim.SGD(tg.nn.Linear(2, 3), lr=0.1),
+        TypeError,
+        "SGD: got a Linear; want SGD(module.parameters(), ...)",
+    ),
+    "channels first": (
+        lambda: tg.conv2d(leaf(2, 3, 8, 8), leaf(3, 3, 3, 4)),
+        tg.ShapeError,
+        "(h, w, C1 / groups, C2); use tg.moveaxis(x, -3, -1)",
+    ),
+    "hook that is none": (
+        lambda: leaf(2).register_hook(3),
+        TypeError,
+        "register_hook: got 3; want a function of the gradient",
+    ),
     "constant parameter": (
         lambda: tg.optim.SGD([tg.Tensor([1.0])], lr=0.1),
         TypeError,

@@ -44,6 +44,13 @@ def test_nothing_half_written(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["w.npz"]
 
 
+def test_what_is_no_archive_is_not_taken_for_a_pickle(tmp_path):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"damaged.* \(no archive\); save it again"):
+        tg.load(path)
+
+
 def test_never_pickle(tmp_path):
     with pytest.raises(ValueError, match="'w' has dtype object"):
         tg.save(tmp_path / "w.npz", {"w": np.array([object()])})

@@ -54,6 +54,10 @@ class Optimizer:
         name = type(self).__name__
         if isinstance(parameters, Tensor):
             raise TypeError(f"{name}: got one Tensor; want a list: {name}([tensor], ...)")
+        if hasattr(parameters, "parameters"):
+            raise TypeError(
+                f"{name}: got a {type(parameters).__name__}; want {name}(module.parameters(), ...)"
+            )
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{name}: got no parameters; pass module.parameters() or a list")

@@ -85,9 +85,11 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
     except ImportError:
         raise
     except Exception as error:
-        # The readers raise whatever a damaged header leads them to.
+        # The readers raise whatever a damaged header leads them to. NumPy takes all that is no
+        # archive for a pickle, and says how to load one: no advice for a damaged file.
+        reason = "no archive" if "contains pickled" in str(error) else error
         raise ValueError(
-            f"load: {path}: damaged, or no {path.suffix} file of plain arrays ({error}); "
+            f"load: {path}: damaged, or no {path.suffix} file of plain arrays ({reason}); "
             "save it again with tinygrad_hw.save"
         ) from error
 

@@ -311,6 +311,8 @@ class Tensor(Handle):
         """
         if self._node is None:
             raise GraphError("register_hook: the tensor does not require a gradient")
+        if not callable(hook):
+            raise TypeError(f"register_hook: got {hook!r}; want a function of the gradient")
         hooks = self._node.extra().setdefault("hooks", {})
         key = tick()
         hooks[key] = hook

@@ -165,6 +165,7 @@ def conv2d(
             f"conv2d: x {x.shape} has {x.shape[-1]} channels, w {w.shape} takes {c1}"
             + (f" in each of {groups} groups" if groups > 1 else "")
             + "; want (..., H, W, C1) and (h, w, C1 / groups, C2)"
+            + ("; use tg.moveaxis(x, -3, -1)" if x.shape[-3] == c1 * groups else "")
         )
     window = _window("conv2d", stride, padding, dilation)
     if groups == 1:
