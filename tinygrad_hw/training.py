@@ -60,7 +60,8 @@ _LONG = 10_000
 _WARM_UP, _MEASURED = 5, 41
 SETTINGS = {
     "mlp": Settings("mlp", 40, 32, 0.1, 5e-4, 0.5, 8.0, 0.05),
-    "cnn": Settings("cnn", 40, 32, 0.05, 5e-4, 0.5, 8.0, 0.05),
+    # Its 1,510 weights do not overfit: moved images cost it a third of a point.
+    "cnn": Settings("cnn", 40, 32, 0.05, 1e-4, 0.0, 0.0, 0.0),
 }
 MODELS: dict[str, type[models.MLP] | type[models.CNN]] = {"mlp": models.MLP, "cnn": models.CNN}
 
