@@ -1,5 +1,6 @@
 """The checker on wrong ops of many kinds, and on right ones that are hard to check."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -354,6 +355,45 @@ def test_a_report_names_the_worst_entries_the_op_and_the_cause():
     assert 0 < w.error < 1e-6
     for words in ("w[", "(wrong)", "(right)", "to blame: twice (call 1", "run it again:"):
         assert words in str(report)
+
+
+first_row = lambda g, y, x, b: (g, g[0])  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("forward", "rule", "args", "cause"),
+    [
+        (np.sin, lambda g, y, x: (-g * tg.cos(x),), [M], "has the wrong sign"),
+        (np.sin, lambda g, y, x: (3 * g * tg.cos(x),), [M], "is off by a factor of 3"),
+        (np.sin, lambda g, y, x: (g * tg.cos(x) + 1,), [M], "off by the same amount everywhere"),
+        (np.sin, lambda g, y, x: (None,), [M], "nothing arrives at argument 0"),
+        (lambda a: a.T * 1.0, lambda g, y, x: (g,), [S], "argument 0 is transposed"),
+        (
+            np.hypot,
+            lambda g, y, x, b: (g * b / y, g * x / y),
+            [V, V + 4],
+            "argument 0 and argument 1 are swapped",
+        ),
+        (np.add, first_row, [M, M[0]], "argument 1 lacks the sum over axis 0 of the result"),
+        (
+            np.add,
+            lambda g, y, x, b: (g, g[:1, :1]),
+            [M, M[:1, :1]],
+            "argument 1 lacks the sum over axes 0, 1 of",
+        ),
+        (
+            lambda x: x[[0, 0, 1]],
+            lambda g, y, x: (tg.concatenate([g[1:], 0 * x[2:]]),),
+            [V],
+            "4 of 5 entries of the gradient of argument 0 are right: see whether the others are "
+            "used more than once (`=` for `+=`)",
+        ),
+    ],
+)
+def test_a_report_says_what_the_numbers_look_like(forward, rule, args, cause):
+    keeps = " ".join(["y", *list(inspect.signature(rule).parameters)[2:]])
+    report = check_gradients(op(forward, rule, keeps), *args, raises=False)
+    assert cause in report.culprits[0].cause
 
 
 def test_a_report_draws_the_graph_with_the_op_marked():

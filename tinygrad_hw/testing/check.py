@@ -12,7 +12,15 @@ import numpy as np
 from ..graph import Handle, Primitive
 from .calls import Call
 from .compare import compare, worst_entries
-from .culprits import Recorded, calls_of_graph, culprits_among, likely_cause, record_calls
+from .culprits import (
+    Recorded,
+    alike,
+    calls_of_graph,
+    culprits_among,
+    likely_cause,
+    parts_of_broadcast,
+    record_calls,
+)
 from .functions import Flat, float_leaves, precision_of
 from .laws import Nondeterministic, broken_laws, forward_mode
 from .levels import (
@@ -250,10 +258,10 @@ class _Examination:
             # A slope that looks wrong though no entry is: two errors of the differences were alike.
             return GradientReport("inconclusive", self.name, "no entry is wrong", tuple(checks))
         culprits = () if alone else self._culprits(failed, base)
-        cause = likely_cause(gradient, numeric, entries, labels, precision)
-        if culprits:
-            cause = ""
-        elif not alone and not cause and failed is not None:
+        cause = "" if culprits else self._missing_sum(level, gradient, entries)
+        if not culprits and not cause:
+            cause = likely_cause(gradient, numeric, entries, labels, precision)
+        if not culprits and not cause and not alone and failed is not None:
             cause = (
                 "every op is right at its own inputs: look for a value that left the graph "
                 "(.data, .numpy(), detach)"
@@ -270,6 +278,23 @@ class _Examination:
             cause,
             complex_step(self.fn, self.flat, self.weights, self.direction) if first else None,
         )
+
+    def _missing_sum(
+        self, level: Level, gradient: Sequence[Array], entries: Sequence[Entry]
+    ) -> str:
+        """Say along which axes of its result an argument was broadcast, if no sum was taken."""
+        wrong = {entry.argument for entry in entries if entry.wrong}
+        values = self.flat.values
+        for i, label in enumerate(self.flat.labels):
+            if label not in wrong or len(level.weights) > 1 or values[i].size > _MOST_ENTRIES:
+                continue
+            mine = [np.full(x.shape, k == i) for k, x in enumerate(values)]
+            for axes, part in parts_of_broadcast(values[i].shape, level.weights[0]):
+                along = replace(level, weights=[part]).along(values)
+                numeric = entrywise(along, values, step=self.settings.step, only=mine)
+                if alike(gradient[i], numeric[i].value):
+                    return f"the gradient of {label} lacks the sum over {axes} of the result"
+        return ""
 
     def _culprits(self, failed: Level | None, base: Level) -> tuple[Culprit, ...]:
         """Blame ops of the level that failed; without one, of the backward, where laws broke."""

@@ -131,6 +131,24 @@ def _value_of(parent: Any, values: dict[Any, Array], rng: np.random.Generator) -
 # --- What a wrong gradient looks like -----------------------------------------------------------
 
 
+def parts_of_broadcast(shape: tuple[int, ...], weights: Array) -> Iterator[tuple[str, Array]]:
+    """Give the weights of the first and the last results that a shape was broadcast to.
+
+    Each comes with the axes in words.
+    """
+    lead = weights.ndim - len(shape)
+    axes = [i for i, n in enumerate(weights.shape) if n > 1 and (i < lead or shape[i - lead] == 1)]
+    groups = [axes, *([axis] for axis in axes)] if len(axes) > 1 else [axes]
+    for group in groups if axes else []:
+        for end in (0, -1):
+            part: list[Any] = [slice(None)] * weights.ndim
+            for axis in group:
+                part[axis] = end
+            left = np.zeros_like(weights)
+            left[tuple(part)] = weights[tuple(part)]
+            yield f"ax{'e' if len(group) > 1 else 'i'}s {', '.join(map(str, group))}", left
+
+
 def likely_cause(
     engine: Sequence[Array],
     numeric: Sequence[Estimate],
@@ -144,7 +162,7 @@ def likely_cause(
     truth = [e.value for e in numeric]
     if len(engine) > 1 and all(known) and len(wrong) > 1:
         for j, i in itertools.combinations(range(len(engine)), 2):
-            if _alike(engine[i], truth[j]) and _alike(engine[j], truth[i]):
+            if alike(engine[i], truth[j]) and alike(engine[j], truth[i]):
                 return f"the gradients of {labels[j]} and {labels[i]} are swapped"
     for label, g, estimate, whole in zip(labels, engine, numeric, known, strict=True):
         if label in wrong:
@@ -163,13 +181,13 @@ def _cause_of_one(label: str, g: Array, estimate: Estimate, whole: bool, precisi
             f"nothing arrives at {label}: its term is missing, or a value left the graph "
             "(.data, .numpy(), detach)"
         )
-    if _alike(a, -n):
+    if alike(a, -n):
         return f"the gradient of {label} has the wrong sign"
     square = whole and g.ndim >= 2 and g.shape[-1] == g.shape[-2] > 1
-    if square and _alike(np.swapaxes(g, -1, -2), estimate.value):
+    if square and alike(np.swapaxes(g, -1, -2), estimate.value):
         return f"the gradient of {label} is transposed"
     factor = float(np.vdot(a, n) / np.vdot(n, n)) if n.any() else np.nan
-    if np.isfinite(factor) and _alike(a, factor * n):
+    if np.isfinite(factor) and alike(a, factor * n):
         return f"the gradient of {label} is off by a factor of {factor:.6g}"
     if n.size > 1 and _constant(a - n):
         return (
@@ -184,7 +202,8 @@ def _cause_of_one(label: str, g: Array, estimate: Estimate, whole: bool, precisi
     return ""
 
 
-def _alike(a: Array, b: Array) -> bool:
+def alike(a: Array, b: Array) -> bool:
+    """Tell whether two arrays are equal up to the error of differences."""
     if np.shape(a) != np.shape(b):
         return False
     size = float(np.abs(b).max()) if np.size(b) else 0.0
