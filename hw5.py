@@ -815,7 +815,8 @@ def _figure(path: str | Path | None, figsize: tuple[float, float]) -> Iterator[A
 def save_weights(path: str | Path, **weights: Array) -> None:
     """Write named arrays as ``.npz``, whole or not at all."""
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **weights)
+        # Without allow_pickle=False, which NumPy 2.0 would write as one more array.
+        np.savez(file, **weights)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -847,7 +848,7 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
             found = {key: archive[key] for key in ("img", "label") if key in keys}
         except Exception as error:  # Damaged bytes raise whatever they happen to spell.
             # NumPy takes all that is no archive for a pickle, and says how to load one.
-            reason = "no archive" if "contains pickled" in str(error) else error
+            reason = "no archive" if "pickled" in str(error) else error
             raise ValueError(
                 f"{path}: damaged or not an .npz file ({reason}); fetch it again"
             ) from error

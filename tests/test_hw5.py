@@ -774,6 +774,13 @@ def test_data_of_another_form_are_named(tmp_path, replaced, message):
     assert str(tmp_path / "mnist_test.npz") in str(caught.value)
 
 
+def test_a_file_of_weights_holds_the_weights_alone(tmp_path):
+    # NumPy 2.0 takes an unknown option for one more array.
+    hw5.save_weights(tmp_path / "w.npz", w1=np.eye(2), b1=np.zeros(2))
+    with np.load(tmp_path / "w.npz") as file:
+        assert sorted(file.files) == ["b1", "w1"]
+
+
 def test_missing_and_damaged_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mnist_train\.npz: no such file"):
         hw5.get_MNIST_data(tmp_path)

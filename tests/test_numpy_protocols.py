@@ -16,7 +16,7 @@ ON_VALUES = {
     "iterable", "isscalar", "save", "savez", "savez_compressed", "savetxt", "fromfunction",
     "format_float_positional", "format_float_scientific", "frompyfunc", "vectorize", "printoptions",
     "from_dlpack", "block", "put", "place", "copyto", "putmask", "fill_diagonal", "put_along_axis",
-    "array2string", "bmat", "frombuffer", "fromfile", "genfromtxt", "real_if_close",
+    "array2string", "bmat", "frombuffer", "fromfile", "fromstring", "genfromtxt", "real_if_close",
     "histogram", "apply_along_axis", "apply_over_axes", "piecewise",
 }  # fmt: skip
 

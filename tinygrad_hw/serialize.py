@@ -87,7 +87,7 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
     except Exception as error:
         # The readers raise whatever a damaged header leads them to. NumPy takes all that is no
         # archive for a pickle, and says how to load one: no advice for a damaged file.
-        reason = "no archive" if "contains pickled" in str(error) else error
+        reason = "no archive" if "pickled" in str(error) else error
         raise ValueError(
             f"load: {path}: damaged, or no {path.suffix} file of plain arrays ({reason}); "
             "save it again with tinygrad_hw.save"
@@ -111,7 +111,7 @@ def _numeric(name: str, value: Any) -> np.ndarray[Any, Any]:
 def _write_npz(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     import zipfile  # Not at the top: it would be a third of the time to import the package.
 
-    # np.savez stamps its members with the time; the same state should give the same bytes.
+    # np.savez would pickle, and takes no array of the name "file".
     with zipfile.ZipFile(path, "w") as file:
         for name, array in arrays.items():
             with file.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
