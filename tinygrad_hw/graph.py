@@ -372,6 +372,10 @@ class Primitive:
 class Unary(Primitive):
     """A primitive of one array without parameters; the same, without the loops."""
 
+    def __init__(self, forward: Callable[..., Any], *args: Any) -> None:
+        super().__init__(forward, *args)
+        self.is_ufunc = isinstance(forward, np.ufunc)
+
     def __call__(self, x: Any) -> Any:
         if not isinstance(x, Handle):
             if type(x) is _float64 and _state.recorder is None:
@@ -381,6 +385,8 @@ class Unary(Primitive):
         recording, observers = _state.mode
         if parent is None or not recording or observers:
             return self.call((x,), {})
+        if self.is_ufunc and value.ndim == 0:
+            value = value[()]  # Ufuncs take a scalar in half the time of a 0-d array.
         try:
             y = self.forward(value)
         except Exception as error:
@@ -396,7 +402,8 @@ class Unary(Primitive):
             if type(y) is tuple:
                 raise _several(self, y)
             y = _asarray(y)
-            value = value[()]
+            if type(value) is _ndarray:
+                value = value[()]
         node.inputs = (value,) if self.keeps_all else None
         node.index = tick()
         node.shape = y.shape
