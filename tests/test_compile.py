@@ -570,3 +570,31 @@ def test_the_first_call_gives_the_numbers_of_the_back_end(backend):
     assert compiled(*batch()).item() == warm(*batch()).item()
     for name, array in model.state_dict().items():
         assert np.array_equal(array, other.state_dict()[name]), name
+
+
+def test_what_is_written_in_place_is_read_before(backend):
+    class Odd(tg.optim.Optimizer):
+        """Its memory is overwritten by one long operation, and its old value goes into another."""
+
+        def update(self, p, g, memory):
+            old = memory.setdefault("m", np.linspace(-1, 1, p.size, dtype=p.dtype))
+            before = old.copy()
+            np.tanh(old, out=old)
+            p -= self.lr * np.exp(before)
+
+    def run(compiled):
+        w = tg.Tensor(np.linspace(-1, 1, 5000, dtype=np.float32), requires_grad=True)
+        optimizer = Odd([w], lr=0.5)
+
+        def step():
+            optimizer.zero_grad()
+            (w * w).sum().backward()
+            optimizer.step()
+
+        step = tg.compile(step, backend=backend) if compiled else step
+        for _ in range(4):
+            step()
+        return w.numpy(), optimizer.memory[0]["m"]
+
+    for one, other in zip(run(True), run(False), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -34,7 +34,7 @@ class Writer:
 
     Attributes
     ----------
-    memories : dict
+    roots : dict
         Root value to the number of its memory; values that share memory share a number.
     scratch : dict
         Value to the number of the memory that holds a block of it, inside a loop.
@@ -319,9 +319,7 @@ class _GroupWriter:
     def _emit(self, nest: Nest) -> None:
         w = self.w
         inner = nest.sides[-1] if nest.sides else None
-        long = sum(1 for line in self.body if _LONG.search(line))
-        blocked = inner is not None and inner >= 2 * BLOCK and long > 1
-        parts = self._parts() if blocked else [Part(self.body, self.folds, self.stores)]
+        parts = self._parts(inner)
         for part in parts:
             for i in part.handed_on:
                 w.block(i)
@@ -344,34 +342,44 @@ class _GroupWriter:
         for k, out, _ in self.folds:
             if k in inside:
                 w.line(depth, f"s{k} = {literal(0, w.dtype(out))}")
-        if blocked:
-            # Each part has a loop of its own over a block of the entries.
-            w.line(depth, f"for q in range(0, {inner}, {BLOCK}):")
-            w.line(depth + 1, f"o = min(q + {BLOCK}, {inner})")
-            depth += 1
-        for part in parts:
-            if inner is not None:
-                w.line(depth, "for j in range(q, o):" if blocked else f"for j in range({inner}):")
-            self._entry(depth + (inner is not None), steps, inside, part)
-        depth -= blocked
+        self._innermost(depth, inner, steps, inside, parts)
         for k, out, _ in self.folds:
             if k in inside:
                 before = w.load(out, f"p{k}")
                 w.line(depth, w.store(out, f"p{k}", f"plus({before}, s{k})"))
 
-    def _parts(self) -> list[Part]:
-        """Split the body behind each long operation."""
+    def _innermost(
+        self, depth: int, inner: int | None, steps: list[int], inside: set[int], parts: list[Part]
+    ) -> None:
+        """The innermost loop; of several parts each has its own, over a block of the entries."""
+        if inner is None:
+            self._entry(depth, steps, inside, parts[0])
+            return
+        span = str(inner)
+        if len(parts) > 1:
+            self.w.line(depth, f"for q in range(0, {inner}, {BLOCK}):")
+            self.w.line(depth + 1, f"o = min(q + {BLOCK}, {inner})")
+            depth, span = depth + 1, "q, o"
+        for part in parts:
+            self.w.line(depth, f"for j in range({span}):")
+            self._entry(depth + 1, steps, inside, part)
+
+    def _parts(self, inner: int | None) -> list[Part]:
+        """Split the body behind each long operation, if there are several and a long way to go."""
+        long = [line for line in self.body if _LONG.search(line)]
+        if inner is None or inner < 2 * BLOCK or len(long) < 2:
+            return [Part(self.body, self.folds, self.stores)]
         parts = [Part([], [], [])]
         home: dict[int, Part] = {}
         for line in self.body:
             if parts[-1].body and _LONG.search(parts[-1].body[-1]):
                 parts.append(Part([], [], []))
             parts[-1].body.append(line)
-            home[int(_VALUE.findall(line)[0])] = parts[-1]
-        for sinks in ("folds", "stores"):
-            for sink in getattr(self, sinks):
-                needs = [home[int(i)] for i in _VALUE.findall(sink[2])]
-                getattr(needs[0] if needs else parts[0], sinks).append(sink)
+            home[_value_in(line)] = parts[-1]
+        for fold in self.folds:
+            home.get(_value_in(fold[2]), parts[0]).folds.append(fold)
+        # Stores come last: one may be into memory that another part still reads.
+        parts[-1].stores += self.stores
         for part in parts:
             for i in sorted({int(i) for i in _VALUE.findall(part.text())}):
                 if home[i] is not part:
@@ -404,6 +412,12 @@ class _GroupWriter:
                 w.line(depth, w.store(out, at(k), f"plus({w.load(out, at(k))}, {text})"))
         for k, _, text in part.stores:
             w.line(depth, w.store(self.operands[k].root, at(k), text))
+
+
+def _value_in(text: str) -> int:
+    """Number of the first value that a text names, -1 for none."""
+    found = _VALUE.search(text)
+    return int(found[1]) if found else -1
 
 
 def spelled(instruction: Instruction, specs: dict[int, Spec]) -> Any:
