@@ -187,7 +187,7 @@ def lasting(program: Program) -> set[int]:
 def _into_relu(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> str:
     zero = "0"
     if spec.nbytes <= _MOST_ZEROS:
-        # NumPy's maximum with a scalar is four times as slow as with an array.
+        # NumPy's maximum with a scalar takes up to three times as long as with an array.
         zero = maker._known(np.zeros_like(spec.empty()))
     return f"np.maximum({args[0]}, {zero}, out={buffer(spec)})"
 

@@ -87,15 +87,16 @@ def _sum_to_call(draw):
 def sum_to(x, *, shape):
     """Sum over the axes along which ``shape`` was broadcast to the shape of ``x``."""
     lead = x.ndim - len(shape)
-    if lead > 0 and x.shape[lead:] == shape:
-        return np.add.reduce(x, axis=tuple(range(lead)))
-    stretched = [lead + i for i, side in enumerate(shape) if side == 1 != x.shape[lead + i]]
-    if lead < 0 or any(side not in (1, x.shape[lead + i]) for i, side in enumerate(shape)):
-        raise ShapeError(
-            f"a cotangent of shape {x.shape} does not belong to an input of shape {shape}; "
-            "the rule must return one of the input's shape, or of one it broadcasts to"
-        )
-    return x.sum(axis=(*range(lead), *stretched), keepdims=True).reshape(shape)
+    if x.shape[lead:] != shape:
+        if lead < 0 or any(side not in (1, x.shape[lead + i]) for i, side in enumerate(shape)):
+            raise ShapeError(
+                f"a cotangent of shape {x.shape} does not belong to an input of shape {shape}; "
+                "the rule must return one of the input's shape, or of one it broadcasts to"
+            )
+        stretched = (lead + i for i, side in enumerate(shape) if side == 1 != x.shape[lead + i])
+        x = np.add.reduce(x, axis=tuple(stretched), keepdims=True)
+    # Without a reshape, so that the result is no view and can serve as a gradient as it is.
+    return np.add.reduce(x, axis=tuple(range(lead)))
 
 
 @sum_to.rule
