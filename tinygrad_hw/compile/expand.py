@@ -13,7 +13,7 @@ from ..kernels import hw5
 from ..ops import conv as convolution
 from ..ops import reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
-from .recording import as_type
+from .traced import as_type
 
 # Beyond so many products for each entry of the result, a convolution is left to BLAS.
 DIRECT = 3000

@@ -19,7 +19,8 @@ from .call import MISS, Effects, caller
 from .errors import CompileError
 from .guards import Guards, Test
 from .program import Program, Ref, Source
-from .recording import Recorder, Traced
+from .recording import Recorder
+from .traced import Traced
 
 Backend = Callable[[Program], Any]
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic)

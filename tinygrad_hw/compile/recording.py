@@ -1,6 +1,6 @@
 """Record one call: run it on the real values, and note every operation on them.
 
-While a recorder is active, arrays that may differ at the next call are replaced by :class:`Traced`
+While a recorder is active, arrays that may differ at the next call are replaced by ``Traced``
 values: in the arguments, in every tensor that the function meets, in the gradients of leaves and
 in an optimiser's memory. Operations on them compute as always and leave an instruction. Nothing
 that the function writes reaches the real arrays before the call is over, so a recording that
@@ -9,7 +9,6 @@ fails changes nothing.
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,259 +18,18 @@ from typing import Any
 import numpy as np
 
 from .. import graph
-from ..graph import Handle, Leaf, Recorded
+from ..graph import Handle, Leaf
 from .errors import CompileError
 from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, map_refs, refs_in
+from .traced import Counter, Number, Traced, as_type, real
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # A value that is asked for here is asked for by the user; elsewhere in the package, by the engine.
 _FOR_USERS = tuple(str(_PACKAGE / part) for part in ("tensor.py", "training.py", "commands"))
 # Through these an index goes, whoever made it.
 _INDEXING = tuple(str(_PACKAGE / part) for part in ("tensor.py", "graph.py", "ops/index.py"))
-_NOT_FRAMES = (str(Path(np.__file__).parent), str(Path(__file__).resolve()))
-
-
-# What these say of an array is the same whenever the program fits.
-_ABOUT_ARRAYS = frozenset("shape ndim size result_type can_cast iscomplexobj isrealobj".split())
-
-
-class Traced(Recorded):
-    """An array that is not known before the program runs; its value is that of this call.
-
-    Writing to it in place gives it another value, as it does an array. It shares ``root`` with
-    those that are views of the same array, so that one is not read after another was written to.
-    """
-
-    __slots__ = ("_owner", "index", "recorder", "root", "seen", "value", "written")
-
-    def __init__(self, recorder: Recorder, index: int, value: Any, root: Traced | None) -> None:
-        self.recorder, self.index, self.value = recorder, index, value
-        self.root = self if root is None else root
-        self.written = 0
-        self.seen = self.root.written
-
-    # --- What it is ---------------------------------------------------------------------------
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.value.shape  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.value.dtype  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        return self.value.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        return self.value.size  # type: ignore[no-any-return]
-
-    @property
-    def nbytes(self) -> int:
-        return self.value.nbytes  # type: ignore[no-any-return]
-
-    @property
-    def T(self) -> Any:
-        return np.transpose(self)
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
-
-    __hash__ = object.__hash__
-
-    # --- What it computes ---------------------------------------------------------------------
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if any(isinstance(x, Handle) for x in inputs):
-            return NotImplemented
-        out = kwargs.pop("out", None)
-        function = ufunc if method == "__call__" else getattr(ufunc, method)
-        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
-        result = self.recorder.emit(Operation(name, function), inputs, kwargs)
-        return result if out is None else self.recorder.written_to(out[0], result, name)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        name = function.__name__
-        if name in ("array2string", "array_repr", "array_str"):
-            self.recorder.refuse("print", self)
-        if name in _ABOUT_ARRAYS:
-            return function(*_real(args), **_real(kwargs))
-        if name == "broadcast_to" and args[0] is self and tuple(args[1]) == self.shape:
-            return Traced(self.recorder, self.recorder.ref(self).index, self.value, self.root)
-        if "out" in kwargs and kwargs["out"] is not None:
-            out = kwargs.pop("out")
-            result = self.recorder.emit(Operation(name, function), args, kwargs)
-            return self.recorder.written_to(out, result, name)
-        return self.recorder.emit(Operation(name, function), args, kwargs)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.recorder.emit(Operation("getitem", operator.getitem), (self, index), {})
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        result = self.recorder.emit(Operation("setitem", _set_item), (self, index, value), {})
-        self.recorder.written_to(self, result, "setitem")
-
-    def astype(self, dtype: Any, **options: Any) -> Any:
-        if np.dtype(dtype) == self.dtype:
-            return self.copy()
-        return self.recorder.emit(Operation("astype", as_type), (self,), {"dtype": dtype})
-
-    def copy(self, order: str = "C") -> Any:
-        # A value never changes, so its copy is the same value, in an array of its own.
-        return Traced(self.recorder, self.recorder.ref(self).index, self.value, None)
-
-    def reshape(self, *shape: Any, **options: Any) -> Any:
-        shape = shape[0] if len(shape) == 1 else shape
-        return np.reshape(self, shape, **options)
-
-    def transpose(self, *axes: Any) -> Any:
-        axes = axes[0] if len(axes) == 1 else axes
-        return np.transpose(self, axes or None)
-
-    def view(self, kind: Any = None) -> Any:
-        # A view of another class is what `Tensor.data` gives: it notices writes, and so do we.
-        if isinstance(kind, type) and issubclass(kind, np.ndarray):
-            return self
-        self.recorder.refuse("view(dtype)", self)
-
-    def fill(self, value: Any) -> None:
-        self[...] = value
-
-    # --- What it refuses ----------------------------------------------------------------------
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return np.array(self.recorder.assumed("np.asarray()", self), dtype=dtype)
-
-    def __bool__(self) -> bool:
-        return bool(self.recorder.assumed("bool()", self))
-
-    def __float__(self) -> float:
-        return float(self.recorder.assumed("float()", self))
-
-    def __int__(self) -> int:
-        return int(self.recorder.assumed("int()", self))
-
-    def __index__(self) -> int:
-        return operator.index(self.recorder.assumed("a value as an index or a size", self))
-
-    def item(self, *args: Any) -> Any:
-        return self.recorder.assumed(".item()", self).item(*args)
-
-    def tolist(self) -> Any:
-        return self.recorder.assumed(".tolist()", self).tolist()
-
-    def __repr__(self) -> str:
-        return str(self.recorder.refuse("print", self))
-
-    def __format__(self, spec: str) -> str:
-        return repr(self)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"compile: .{name} of an array is not recorded; use the function of NumPy or of "
-            "tinygrad_hw of that name"
-        )
-
-
-class Number(Traced):
-    """A Python number that may differ at the next call, such as a learning rate."""
-
-    __slots__ = ()
-
-    def item(self, *args: Any) -> Any:
-        return self
-
-
-class Counter(Traced):
-    """A whole number in an optimiser's memory: its ``item()`` is a :class:`Number`."""
-
-    __slots__ = ()
-
-    def item(self, *args: Any) -> Any:
-        return self.recorder.emit_number(Operation("item", np.ndarray.item), (self,))
-
-
-def _binary(function: Any, ufunc: Any) -> tuple[Any, Any, Any]:
-    def forward(self: Traced, other: Any) -> Any:
-        if isinstance(other, Handle):
-            return NotImplemented
-        if isinstance(self, Number) and isinstance(other, (Number, int, float)):
-            return self.recorder.emit_number(_NUMBERS[function], (self, other))
-        return ufunc(self, other)
-
-    def reflected(self: Traced, other: Any) -> Any:
-        if isinstance(self, Number) and isinstance(other, (int, float)):
-            return self.recorder.emit_number(_NUMBERS[function], (other, self))
-        return ufunc(other, self)
-
-    def in_place(self: Traced, other: Any) -> Any:
-        if isinstance(self, Number):
-            return forward(self, other)
-        return ufunc(self, other, out=self)
-
-    return forward, reflected, in_place
-
-
-_OPERATORS: dict[str, tuple[Any, Any]] = {
-    "add": (operator.add, np.add),
-    "sub": (operator.sub, np.subtract),
-    "mul": (operator.mul, np.multiply),
-    "truediv": (operator.truediv, np.divide),
-    "floordiv": (operator.floordiv, np.floor_divide),
-    "mod": (operator.mod, np.remainder),
-    "pow": (operator.pow, np.power),
-    "matmul": (operator.matmul, np.matmul),
-    "and": (operator.and_, np.bitwise_and),
-    "or": (operator.or_, np.bitwise_or),
-    "xor": (operator.xor, np.bitwise_xor),
-}
-_NUMBERS = {function: Operation(name, function) for name, (function, _) in _OPERATORS.items()}
-_COMPARISONS = {
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-}
-_UNARIES = {"neg": np.negative, "pos": np.positive, "abs": np.abs, "invert": np.invert}
-_METHODS = (
-    "sum mean var std prod max min argmax argmin argsort any all cumsum cumprod ravel squeeze "
-    "swapaxes repeat take clip round dot nonzero"
-).split()
-
-
-def _method(function: Any) -> Any:
-    return lambda self, *args, **kwargs: function(self, *args, **kwargs)
-
-
-for _name, (_function, _ufunc) in _OPERATORS.items():
-    _forward, _reflected, _in_place = _binary(_function, _ufunc)
-    setattr(Traced, f"__{_name}__", _forward)
-    setattr(Traced, f"__r{_name}__", _reflected)
-    setattr(Traced, f"__i{_name}__", _in_place)
-for _name, _ufunc in {**_COMPARISONS, **_UNARIES}.items():
-    setattr(Traced, f"__{_name}__", _method(_ufunc))
-for _name in _METHODS:
-    setattr(Traced, _name, _method(getattr(np, _name)))
-
-
-def as_type(x: Any, *, dtype: Any) -> Any:
-    return np.asarray(x).astype(dtype)
-
-
-def _set_item(x: Any, index: Any, value: Any) -> Any:
-    out = np.array(x)
-    out[index] = value
-    return out
-
-
-# --- The recorder -----------------------------------------------------------------------------
+_HERE = Path(__file__).resolve()
+_NOT_FRAMES = (str(Path(np.__file__).parent), str(_HERE), str(_HERE.with_name("traced.py")))
 
 
 class Recorder:
@@ -335,7 +93,7 @@ class Recorder:
 
     def emit(self, op: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Compute, and note it unless all is known: then the result is an ordinary array."""
-        y = op.forward(*_real(args), **_real(params))
+        y = op.forward(*real(args), **real(params))
         involved = refs_in((args, params), Traced)
         if not involved and args:
             return y
@@ -357,7 +115,7 @@ class Recorder:
 
     def emit_number(self, op: Any, args: tuple[Any, ...]) -> Number:
         """The same for Python numbers."""
-        y = op.forward(*_real(args))
+        y = op.forward(*real(args))
         out = Number(self, self._new(y), y, None)
         self.program.instructions.append(
             Instruction(op, self._refs(args, arrays=True), {}, out.index)
@@ -383,15 +141,15 @@ class Recorder:
         values = tuple(self._value(arg) for arg in args)
         try:
             y = self.emit(primitive, values, params)
-        except (ValueError, TypeError, IndexError) as error:
-            if isinstance(error, CompileError):
-                raise
-            raise graph._explained(error, primitive, _real(values), _real(params)) from error
+        except CompileError:
+            raise
+        except Exception as error:
+            raise graph._explained(error, primitive, real(values), real(params)) from error
         if not handles:
             return np.asarray(y) if isinstance(y, np.generic) else y
         if graph.is_recording() and any(handle._node is not None for handle in handles):
             parents = tuple(graph._parent(arg) for arg in args)
-            out = primitive.record(parents, values, params, np.asarray(_real(y)))
+            out = primitive.record(parents, values, params, np.asarray(real(y)))
             if out._node.output is not None:
                 out._node.output = y
             out._data = y
@@ -473,12 +231,12 @@ class Recorder:
             raise CompileError(
                 f"compile: {name} writes in place to a view of an array; write to the array itself"
             )
-        value = _real(result)
+        value = real(result)
         if not np.can_cast(value.dtype, target.dtype, "same_kind"):
             raise TypeError(f"{name}: cannot write {value.dtype} into {target.dtype}")
         if value.dtype != target.dtype:
             result = self.emit(Operation("astype", as_type), (result,), {"dtype": target.dtype})
-        if _real(result).shape != target.shape:
+        if real(result).shape != target.shape:
             result = self.emit(
                 Operation("broadcast_to", np.broadcast_to), (result, target.shape), {}
             )
@@ -486,7 +244,7 @@ class Recorder:
             target.index = self.constant(np.asarray(result)).index
         else:
             target.index = result.index
-        target.value = _real(result)
+        target.value = real(result)
         target.written += 1
         target.seen = target.written
         return target
@@ -595,12 +353,8 @@ def _nothing(*args: Any) -> None:
     """Observe a call and do nothing."""
 
 
-def _real(tree_of_values: Any) -> Any:
-    return map_refs(lambda traced: traced.value, tree_of_values, Traced)
-
-
 def _caller(through: tuple[str, ...] = ()) -> Any:
-    """The frame that asks: the first outside NumPy, this file and those passed through."""
+    """The frame that asks: the first outside NumPy, the recorder and what is passed through."""
     skipped = (*_NOT_FRAMES, *through)
     frame: Any = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):

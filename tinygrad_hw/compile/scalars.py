@@ -10,7 +10,7 @@ import numpy as np
 
 from ..ops import elementwise
 from .program import Ref
-from .recording import as_type
+from .traced import as_type
 
 Dtype = np.dtype[Any]
 FLOAT32 = np.dtype(np.float32)
