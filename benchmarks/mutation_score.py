@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 
 import tinygrad_hw as tg
+from tinygrad_hw.dispatch import Primitive
 from tinygrad_hw.domains import RandomDraw
-from tinygrad_hw.graph import Primitive
 from tinygrad_hw.testing import check_gradients
 from tinygrad_hw.testing.calls import Call
 

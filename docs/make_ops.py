@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tinygrad_hw import ops
-from tinygrad_hw.graph import Primitive
+from tinygrad_hw.dispatch import Primitive
 
 PAGE = Path(__file__).with_name("ops.md")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numerical import check_call
 
 import tinygrad_hw as tg
+from tinygrad_hw.dispatch import Primitive
 from tinygrad_hw.domains import RandomDraw
-from tinygrad_hw.graph import Primitive
 from tinygrad_hw.kernels import hw5
 from tinygrad_hw.ops import conv, losses, nn
 

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from numerical import check_call
 
 import tinygrad_hw as tg
+from tinygrad_hw.dispatch import Primitive
 from tinygrad_hw.domains import RandomDraw
-from tinygrad_hw.graph import Primitive
 from tinygrad_hw.ops import order, primitives, reduce, scan
 
 OWN = sorted(

@@ -58,7 +58,7 @@ def test_arguments_are_left_alone_and_arrays_give_arrays(name):
 
 
 def test_every_primitive_has_a_domain_a_rule_and_a_name_of_its_own():
-    from tinygrad_hw.graph import Primitive
+    from tinygrad_hw.dispatch import Primitive
 
     everything = [
         p for family in tg.ops.FAMILIES for p in vars(family).values() if isinstance(p, Primitive)

@@ -13,8 +13,9 @@ from typing import Any
 from . import autodiff, nn, ops, optim
 from .autodiff import *
 from .debugging import debug
+from .dispatch import Primitive, primitive
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import Primitive, is_recording, observe, primitive
+from .graph import is_recording, observe
 from .ops import *
 from .serialize import load, save
 from .tensor import Tensor

@@ -12,15 +12,7 @@ import numpy as np
 from . import tree
 from .checkpointing import checkpoint
 from .errors import GraphError, ShapeError
-from .graph import (
-    Handle,
-    Leaf,
-    Node,
-    as_array,
-    enable_grad,
-    is_recording,
-    no_grad,
-)
+from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording, no_grad
 from .ops.elementwise import cast, identity
 from .walk import array_of, free, owned_array, pull, reachable, wrap
 

@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from .dispatch import Primitive
 from .errors import GraphError
-from .graph import (
-    Handle,
-    Leaf,
-    Node,
-    Primitive,
-    enable_grad,
-    is_recording,
-    tick,
-)
+from .graph import Handle, Leaf, Node, enable_grad, is_recording, tick
 from .ops.elementwise import identity
 from .walk import VARIABLES, array_of, by_index, pull, reachable, wrap
 

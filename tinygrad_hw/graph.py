@@ -1,19 +1,13 @@
-"""The engine: primitives, the nodes they leave behind, and whether to leave them.
+"""What is recorded: the nodes of a graph, and whether calls leave any.
 
-A *primitive* is a function of arrays that knows its local gradient, its *rule*. Called with plain
-arrays it computes and returns an array. Called with tensors it also records a *node*: which
-primitive ran, on which parents, and the values that its rule will ask for. The rule is written in
-primitives, so it works on arrays (ordinary backward) and on tensors (backward of the backward).
-
-Nodes point only towards inputs and never to the tensors that users hold, so that a graph has no
-cycles and its memory goes when the last tensor does.
+A *node* is one call of a primitive: which one ran, on which parents, and the values that its rule
+will ask for. Nodes point only towards inputs and never to the tensors that users hold, so that a
+graph has no cycles and its memory goes when the last tensor does.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import operator
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,9 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .errors import about_call
-
-Rule = Callable[..., tuple[Any, ...]]
+if TYPE_CHECKING:
+    from .dispatch import Primitive
 
 # The clock of the graph: nodes are numbered by it, raw writes are stamped by it.
 tick = itertools.count(1).__next__
@@ -113,6 +106,16 @@ class Constant(Leaf):
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, value: Any) -> Constant:
+        """Make one of an array of real numbers."""
+        if value.dtype.kind == "c":
+            raise TypeError(
+                f"gradients are of real numbers; got a constant of dtype {value.dtype}: compute "
+                "with its .real and .imag"
+            )
+        return cls(value)
+
 
 _latest_write = 0
 
@@ -153,9 +156,14 @@ class Handle:
         Handle.result = cls
 
 
+def constant_of(handle: Handle) -> Constant:
+    """Give the node that stands for a constant tensor, always the same one."""
+    if handle._constant is None:
+        handle._constant = Constant.of(handle._data)
+    return handle._constant
+
+
 FREED: tuple[Any, ...] = ("freed",)
-_new, _asarray, _ndarray, _float64 = object.__new__, np.asarray, np.ndarray, np.float64
-_NO_PARAMS: dict[str, Any] = {}
 
 
 class Mode(NamedTuple):
@@ -187,19 +195,19 @@ class _State(threading.local):
 
 def recorder() -> Any:
     """Give what records calls to compile them in this thread, or None."""
-    return _state.recorder
+    return state.recorder
 
 
-_state = _State()
+state = _State()
 
 
 @contextmanager
 def _entered(mode: Mode) -> Iterator[None]:
-    before, _state.mode = _state.mode, mode
+    before, state.mode = state.mode, mode
     try:
         yield
     finally:
-        _state.mode = before
+        state.mode = before
 
 
 def no_grad() -> Any:
@@ -214,438 +222,19 @@ def no_grad() -> Any:
     >>> y.requires_grad
     False
     """
-    return _entered(_state.mode._replace(recording=False))
+    return _entered(state.mode._replace(recording=False))
 
 
 def enable_grad() -> Any:
     """Record again, inside :func:`no_grad`."""
-    return _entered(_state.mode._replace(recording=True))
+    return _entered(state.mode._replace(recording=True))
 
 
 def is_recording() -> bool:
     """Tell whether calls of primitives are recorded now, in this thread."""
-    return _state.mode.recording
+    return state.mode.recording
 
 
 def observe(observer: Callable[..., None]) -> Any:
     """Call ``observer(primitive, args, params, result)`` after every primitive, in a ``with``."""
-    return _entered(_state.mode._replace(observers=(*_state.mode.observers, observer)))
-
-
-class Primitive:
-    """A function of arrays with a rule for its gradient; made by :func:`primitive`."""
-
-    def __init__(
-        self,
-        forward: Callable[..., Any],
-        name: str,
-        domain: Any,
-        piece: Callable[..., Any] | None,
-        conventions: str,
-        view: bool,
-    ) -> None:
-        self.forward = forward
-        self.name = self.__name__ = name
-        self.domain = domain
-        self.piece = piece
-        self.conventions = conventions
-        self.view = view
-        self.gradient: Rule | None = None
-        self.keeps_inputs: tuple[int, ...] = ()
-        self.keeps_all = False
-        self.keeps_output = False
-        self.asks_needs = False
-        self.__doc__ = _ufunc_doc(self) if isinstance(forward, np.ufunc) else forward.__doc__
-        self.__module__ = getattr(forward, "__module__", __name__) or __name__
-        self.__wrapped__ = forward
-
-    def rule(self, function: Rule | None = None, *, keeps: str = "") -> Any:
-        """Declare the local gradient, as a decorator or a call.
-
-        Parameters
-        ----------
-        function : callable
-            ``function(g, y, *inputs, **params)`` takes the cotangent of the output, the output and
-            the inputs, and returns a tuple with the cotangent of each input, or None for zero. It
-            is written with primitives and operators. With a keyword ``needs`` it is told which
-            inputs want a gradient, as a tuple of bool.
-        keeps : str
-            Names of the parameters of ``function``, out of the output and the inputs, whose values
-            it uses. The others are nodes: they have a shape and a dtype, but no value.
-        """
-        if function is None:
-            return lambda function: self.rule(function, keeps=keeps)
-        parameters = inspect.signature(function).parameters
-        names = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
-        unknown = [name for name in keeps.split() if name not in names[1:] and name != "*"]
-        if unknown or len(names) < 2:
-            raise TypeError(
-                f"{self.name}.rule: keeps={keeps!r} names {unknown}; "
-                f"the rule is {inspect.signature(function)}, want names out of {names[1:]}"
-            )
-        kept = [names.index(name) - 1 for name in keeps.split() if name != "*"]
-        self.keeps_output = 0 in kept
-        self.keeps_inputs = tuple(i - 1 for i in kept if i > 0)
-        self.keeps_all = "*" in keeps or (
-            not variadic and len(self.keeps_inputs) == len(names) - 2 > 0
-        )
-        self.asks_needs = "needs" in parameters
-        self.gradient = function
-        return function
-
-    def __call__(self, *args: Any, **params: Any) -> Any:
-        return self.call(args, params)
-
-    def call(self, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        """Compute and, for tensors, record."""
-        if _state.recorder is not None:
-            return _state.recorder.apply(self, args, params)
-        values: Any = []
-        traced = tracked = False
-        for arg in args:
-            if isinstance(arg, Handle):
-                traced = True
-                if arg._node is not None:
-                    tracked = True
-                values.append(arg._data)
-            else:
-                values.append(np.asarray(arg) if type(arg) in _SEQUENCES else arg)
-        try:
-            y = self.forward(*values, **params)
-        except Exception as error:
-            raise _explained(error, self, args, params) from error
-        if type(y) is tuple:
-            raise _several(self, y)
-        if not traced:
-            # NumPy makes scalars of 0-d results. Arrays give arrays, as scalars give scalars.
-            return np.asarray(y) if type(y) is not _ndarray and _any_array(values) else y
-        recording, observers = _state.mode
-        if tracked and recording:
-            parents = tuple([_parent(arg) for arg in args])
-            out = self.record(parents, values, params, y)
-        else:
-            out = _constant_result(y)
-        if observers:
-            for observer in observers:
-                observer(self, args, params, out)
-        return out
-
-    def record(self, parents: Any, values: Any, params: dict[str, Any], y: Any) -> Any:
-        """Make the tensor of a result, with its node."""
-        out = _new(Handle.result)
-        out._constant = None
-        out._node = node = Node()
-        node.primitive = self
-        node.parents = parents
-        node.params = params
-        node.output = y if self.keeps_output else None
-        if type(y) is not _ndarray:
-            # Ufuncs turn 0-d arrays into scalars, and a scalar would be lifted as a constant. What
-            # is kept for the rule is made a scalar, though: NumPy is faster with them.
-            y = np.asarray(y)
-            values = [v[()] if type(v) is _ndarray else v for v in values]
-        if self.keeps_all:
-            node.inputs = tuple(values)
-        elif self.keeps_inputs:
-            kept = list(parents)
-            for i in self.keeps_inputs:
-                kept[i] = values[i]
-            node.inputs = tuple(kept)
-        else:
-            node.inputs = None
-        node.index = tick()
-        node.shape = y.shape
-        node.dtype = y.dtype
-        node.extras = None
-        out._data = y
-        return out
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        # As a class attribute a primitive is a method, as a function would be.
-        return self if instance is None else self.__call__.__get__(instance)
-
-    def __repr__(self) -> str:
-        return f"<primitive {self.name}>"
-
-
-class Unary(Primitive):
-    """A primitive of one array without parameters; the same, without the loops."""
-
-    def __init__(self, forward: Callable[..., Any], *args: Any) -> None:
-        super().__init__(forward, *args)
-        self.is_ufunc = isinstance(forward, np.ufunc)
-
-    def __call__(self, x: Any) -> Any:
-        if not isinstance(x, Handle):
-            if type(x) is _float64 and _state.recorder is None:
-                return self.forward(x)  # As rules do at every node of 0-d tensors.
-            return self.call((x,), {})
-        value, parent = x._data, x._node
-        recording, observers = _state.mode
-        if parent is None or not recording or observers:
-            return self.call((x,), {})
-        if self.is_ufunc and value.ndim == 0:
-            value = value[()]  # Ufuncs take a scalar in half the time of a 0-d array.
-        try:
-            y = self.forward(value)
-        except Exception as error:
-            raise _explained(error, self, (x,), {}) from error
-        out = _new(Handle.result)
-        out._constant = None
-        out._node = node = Node()
-        node.primitive = self
-        node.parents = (parent,)
-        node.params = _NO_PARAMS
-        node.output = y if self.keeps_output else None
-        if type(y) is not _ndarray:
-            if type(y) is tuple:
-                raise _several(self, y)
-            y = _asarray(y)
-            if type(value) is _ndarray:
-                value = value[()]
-        node.inputs = (value,) if self.keeps_all else None
-        node.index = tick()
-        node.shape = y.shape
-        node.dtype = y.dtype
-        node.extras = None
-        out._data = y
-        return out
-
-
-class Binary(Primitive):
-    """A primitive of two arrays without parameters; the same, without the loops."""
-
-    def __init__(self, forward: Callable[..., Any], *args: Any) -> None:
-        super().__init__(forward, *args)
-        self.operator = _OPERATORS.get(forward)
-
-    def __call__(self, a: Any, b: Any) -> Any:
-        left: Any
-        right: Any
-        if isinstance(a, Handle):
-            left, parent = a._data, a._node
-        elif type(a) in _VALUES:
-            left, parent = a, None
-        else:
-            return self.call((a, b), {})
-        if isinstance(b, Handle):
-            right, other = b._data, b._node
-        elif type(b) in _VALUES:
-            right, other = b, None
-        else:
-            return self.call((a, b), {})
-        recording, observers = _state.mode
-        if parent is other is None or not recording or observers:
-            return self.call((a, b), {})
-        compute = self.forward
-        if self.operator is not None:
-            # On scalars a Python operator takes a tenth of the time of a ufunc on 0-d arrays.
-            compute = self.operator
-            if type(left) is _ndarray and left.ndim == 0:
-                left = left[()]
-            if type(right) is _ndarray and right.ndim == 0:
-                right = right[()]
-        try:
-            y = compute(left, right)
-        except Exception as error:
-            raise _explained(error, self, (a, b), {}) from error
-        out = _new(Handle.result)
-        out._constant = None
-        out._node = node = Node()
-        node.primitive = self
-        node.parents = parents = (
-            _parent(a) if parent is None else parent,
-            _parent(b) if other is None else other,
-        )
-        node.params = _NO_PARAMS
-        node.output = y if self.keeps_output else None
-        if type(y) is not _ndarray:
-            if type(y) is tuple:
-                raise _several(self, y)
-            y = _asarray(y)
-            if type(left) is _ndarray:
-                left = left[()]
-            if type(right) is _ndarray:
-                right = right[()]
-        if self.keeps_all:
-            node.inputs = (left, right)
-        elif self.keeps_inputs:
-            node.inputs = (left, parents[1]) if self.keeps_inputs == (0,) else (parents[0], right)
-        else:
-            node.inputs = None
-        node.index = tick()
-        node.shape = y.shape
-        node.dtype = y.dtype
-        node.extras = None
-        out._data = y
-        return out
-
-
-def _constant_result(y: Any) -> Any:
-    out = _new(Handle.result)
-    out._data = y if type(y) is _ndarray else np.asarray(y)
-    out._node = out._constant = None
-    return out
-
-
-def primitive(
-    forward: Callable[..., Any] | None = None,
-    *,
-    name: str | None = None,
-    domain: Any = None,
-    piece: Callable[..., Any] | None = None,
-    conventions: str = "",
-    view: bool = False,
-) -> Any:
-    """Make a function of arrays a primitive, as a decorator or a call.
-
-    Parameters
-    ----------
-    forward : callable
-        Takes arrays as positional and static parameters as keyword-only arguments; returns one
-        array and leaves its arguments alone. A ufunc will do.
-    name : str, optional
-        In pictures, errors and docs; by default the name of the function.
-    domain : optional
-        Where the function is defined and smooth, see :mod:`tinygrad_hw.domains`.
-    piece : callable, optional
-        Takes the arguments of ``forward`` and returns an array that names the smooth piece that
-        they lie on: two calls with equal pieces can be compared by finite differences.
-    conventions : str
-        What the gradient is where mathematics leaves it open; for the docs.
-    view : bool
-        The result may share memory with the first argument, so that a write to one reaches both.
-
-    Returns
-    -------
-    Primitive
-        Call it on arrays or tensors; declare its gradient with ``.rule``.
-
-    Examples
-    --------
-    >>> import numpy as np, tinygrad_hw as tg
-    >>> @tg.primitive
-    ... def cube(x):
-    ...     return x**3
-    >>> @cube.rule(keeps="x")
-    ... def _(g, y, x):
-    ...     return (g * 3 * x**2,)
-    >>> x = tg.Tensor(2.0, requires_grad=True)
-    >>> cube(x).backward()
-    >>> x.grad
-    array(12.)
-    """
-    if forward is None:
-        return lambda forward: primitive(
-            forward,
-            name=name,
-            domain=domain,
-            piece=piece,
-            conventions=conventions,
-            view=view,
-        )
-    kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
-    kind = kinds.get(_plain_arity(forward), Primitive)
-    return kind(forward, name or forward.__name__, domain, piece, conventions, view)
-
-
-def constant(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function of arrays without a gradient be one call in what is recorded to compile."""
-    op = Primitive(function, function.__name__.strip("_"), None, None, "", view=False)
-
-    def call(*args: Any, **params: Any) -> Any:
-        return op.call(args, params)
-
-    return call
-
-
-def _ufunc_doc(op: Primitive) -> str:
-    """Document a primitive that is one of NumPy's ufuncs; NumPy's own text would mislead."""
-    names = ("x",) if op.forward.nin == 1 else ("a", "b")  # type: ignore[attr-defined]
-    several = "" if len(names) == 1 else ", of shapes that broadcast"
-    convention = f"\n\n    Convention: {op.conventions}." if op.conventions else ""
-    ones = ", ".join(["np.full(3, 1.0)"] * len(names))
-    return f"""NumPy's ``{op.name}``, element by element, with its gradient.{convention}
-
-    Parameters
-    ----------
-    {", ".join(names)} : array, Tensor or number{several}
-
-    Returns
-    -------
-    array, or Tensor where an argument is one
-
-    Examples
-    --------
-    >>> import numpy as np, tinygrad_hw as tg
-    >>> tg.{op.name}({ones}).shape
-    (3,)
-    """
-
-
-def _plain_arity(forward: Callable[..., Any]) -> int | None:
-    """Number of arguments, if there are only positional ones."""
-    if isinstance(forward, np.ufunc):
-        return forward.nin
-    parameters = inspect.signature(forward).parameters.values()
-    return len(parameters) if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) else None
-
-
-def _parent(arg: Any) -> Any:
-    """Give what a node remembers of an argument: its node, or itself for a Python scalar."""
-    if isinstance(arg, Handle):
-        return arg._node or constant_of(arg)
-    if type(arg) is float or type(arg) is int:
-        return arg
-    return _constant(np.asarray(arg)) if isinstance(arg, _ARRAYS) else arg
-
-
-def constant_of(handle: Handle) -> Constant:
-    """Give the node that stands for a constant tensor, always the same one."""
-    if handle._constant is None:
-        handle._constant = _constant(handle._data)
-    return handle._constant
-
-
-def _constant(value: Any) -> Constant:
-    if value.dtype.kind == "c":
-        raise TypeError(
-            f"gradients are of real numbers; got a constant of dtype {value.dtype}: compute with "
-            "its .real and .imag"
-        )
-    return Constant(value)
-
-
-_VALUES = frozenset({np.ndarray, float, int})
-_OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
-    np.add: operator.add,
-    np.subtract: operator.sub,
-    np.multiply: operator.mul,
-    np.divide: operator.truediv,
-}
-_SEQUENCES = (list, tuple)
-_ARRAYS = (np.ndarray, np.generic, list, tuple, complex)
-
-
-def _any_array(values: Any) -> bool:
-    return any([not isinstance(value, (np.generic, float, int)) for value in values])
-
-
-def _explained(error: Exception, op: Primitive, args: Any, params: Any) -> Exception:
-    """Say which op failed on what, with the nodes it was called on."""
-    explained = about_call(error, op.name, [_value(arg) for arg in args], params)
-    explained.op = op.name
-    explained.parents = tuple(_parent(arg) for arg in args)
-    return explained
-
-
-def _several(op: Primitive, y: Any) -> Exception:
-    return TypeError(
-        f"{op.name}: the forward returned a tuple of {len(y)}; want one array: make one primitive "
-        "of each, or stack them"
-    )
-
-
-def _value(arg: Any) -> Any:
-    return arg._data if isinstance(arg, Handle) else arg
+    return _entered(state.mode._replace(observers=(*state.mode.observers, observer)))

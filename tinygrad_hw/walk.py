@@ -11,15 +11,7 @@ import numpy as np
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import (
-    FREED,
-    Constant,
-    Handle,
-    Leaf,
-    Node,
-    as_array,
-    written_since,
-)
+from .graph import FREED, Constant, Handle, Leaf, Node, as_array, written_since
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import graph, tree
+from ..dispatch import Primitive
 from ..errors import GraphError
-from ..graph import FREED, Handle, Leaf, Node, Primitive
+from ..graph import FREED, Handle, Leaf, Node
 from ..walk import pull
 from .call import MISS, Effects, caller
 from .errors import CompileError
@@ -61,7 +62,7 @@ class Compiled:
         update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._given_up or graph._state.recorder is not None or self._running:
+        if self._given_up or graph.state.recorder is not None or self._running:
             return self.function(*args, **kwargs)
         with self._lock:
             self._running = True

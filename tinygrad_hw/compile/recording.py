@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import graph
+from .. import dispatch, graph
 from ..graph import Handle, Leaf
 from .errors import CompileError
 from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, map_refs, refs_in
@@ -27,7 +27,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # A value that is asked for here is asked for by the user; elsewhere in the package, by the engine.
 _FOR_USERS = tuple(str(_PACKAGE / part) for part in ("tensor.py", "training.py", "commands"))
 # Through these an index goes, whoever made it.
-_INDEXING = tuple(str(_PACKAGE / part) for part in ("tensor.py", "graph.py", "ops/index.py"))
+_INDEXING = tuple(str(_PACKAGE / part) for part in ("tensor.py", "dispatch.py", "ops/index.py"))
 _HERE = Path(__file__).resolve()
 _NOT_FRAMES = (str(Path(np.__file__).parent), str(_HERE), str(_HERE.with_name("traced.py")))
 
@@ -144,11 +144,11 @@ class Recorder:
         except CompileError:
             raise
         except Exception as error:
-            raise graph._explained(error, primitive, real(values), real(params)) from error
+            raise dispatch.explained(error, primitive, real(values), real(params)) from error
         if not handles:
             return np.asarray(y) if isinstance(y, np.generic) else y
         if graph.is_recording() and any(handle._node is not None for handle in handles):
-            parents = tuple(graph._parent(arg) for arg in args)
+            parents = tuple(dispatch.parent_of(arg) for arg in args)
             out = primitive.record(parents, values, params, np.asarray(real(y)))
             if out._node.output is not None:
                 out._node.output = y
@@ -283,15 +283,15 @@ class Recorder:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Record what is called in this thread; leave all places as they were before."""
-        mode = graph._state.mode
+        mode = graph.state.mode
         # An observer sends the short cuts of primitives through `Primitive.call`, and so to us.
-        graph._state.mode = mode._replace(observers=(_nothing,))
-        graph._state.recorder = self
+        graph.state.mode = mode._replace(observers=(_nothing,))
+        graph.state.recorder = self
         try:
             yield
             self._finish()
         finally:
-            graph._state.recorder, graph._state.mode = None, mode
+            graph.state.recorder, graph.state.mode = None, mode
             self._restore()
 
     def _finish(self) -> None:

@@ -100,7 +100,7 @@ def primitives() -> dict[str, Any]:
 
 @functools.cache
 def _primitives() -> dict[str, Any]:
-    from ..graph import Primitive
+    from ..dispatch import Primitive
 
     found = [p for family in FAMILIES for p in vars(family).values() if isinstance(p, Primitive)]
     return {p.name: p for p in found}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import domains
+from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from ..graph import primitive
 from .elementwise import _as_tensor, _value, where
 from .index import getitem
 from .linalg import _mT

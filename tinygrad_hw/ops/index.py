@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from .. import domains
+from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, Recorded, primitive
+from ..graph import Handle, Recorded
 from .elementwise import _value
 from .shape import _reshape, axes_of
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import domains
+from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from ..graph import primitive
 from .elementwise import _value, multiply
 from .index import getitem
 from .shape import axes_of, expand, expand_dims, reshape, swapaxes, transpose

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import domains
+from ..dispatch import primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array, primitive
+from ..graph import Handle, as_array
 from . import reduce
 from .elementwise import (
     _array,

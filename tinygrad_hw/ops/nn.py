@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import domains
+from ..dispatch import constant, primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array, constant, primitive
+from ..graph import Handle, as_array
 from . import linalg, reduce
 from .elementwise import (
     _array,

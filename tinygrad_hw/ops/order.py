@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from ..dispatch import primitive
 from ..domains import reduction
 from ..errors import ShapeError
-from ..graph import primitive
 from .elementwise import _value
 from .index import _getitem, take_along_axis
 from .reduce import (

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import domains
+from ..dispatch import primitive
 from ..domains import Domain, reduction
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array, primitive
+from ..graph import Handle, as_array
 from .elementwise import _as_tensor, _value, abs, equal, exp, where
 from .shape import _reshape, _transpose, expand
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from .. import domains
+from ..dispatch import primitive
 from ..domains import Domain, reduction
-from ..graph import primitive
 from .reduce import Axis, _kept, _lanes, _unlaned
 from .shape import _reshape
 

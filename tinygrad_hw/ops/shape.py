@@ -17,8 +17,9 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from .. import domains
+from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, primitive
+from ..graph import Handle
 from .elementwise import where
 
 Shape = int | Sequence[int]

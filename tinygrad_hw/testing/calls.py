@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Primitive
+from ..dispatch import Primitive
 from .spelling import is_large, primitive_name, spell
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..debugging import caller
-from ..graph import FREED, Constant, Handle, Leaf, Node, Primitive, observe
+from ..dispatch import Primitive
+from ..graph import FREED, Constant, Handle, Leaf, Node, observe
 from ..walk import reachable
 from .compare import right_entries
 from .levels import array_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Primitive
+from ..dispatch import Primitive
 from .draws import HypothesisDraw
 from .spelling import primitive_name, spell
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Handle, Primitive
+from ..dispatch import Primitive
+from ..graph import Handle
 
 _LARGE = 64
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import domains
-from ..graph import Primitive
+from ..dispatch import Primitive
 from ..tensor import Tensor
 
 try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Primitive
+from ..dispatch import Primitive
 from ..ops.shape import broadcast_to
 from ..tensor import Tensor
 from .strategies import Call, Like, calls, primitives_of
