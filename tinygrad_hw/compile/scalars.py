@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import elementwise
+from ..ops import activations, elementwise
 from .program import Ref
 from .traced import as_type
 
@@ -195,14 +195,14 @@ def _clip(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 
 
 _SPECIAL: dict[Any, Any] = {
-    elementwise.relu.forward: _relu,
-    elementwise.relu_grad.forward: _relu_grad,
+    activations.relu.forward: _relu,
+    activations.relu_grad.forward: _relu_grad,
     elementwise.where.forward: _where,
     np.where: _where,
     elementwise.cast.forward: _cast,
     as_type: _cast,
     elementwise.sigmoid.forward: _sigmoid,
-    elementwise.softplus.forward: _softplus,
+    activations.softplus.forward: _softplus,
     elementwise.erf.forward: _erf,
     elementwise._clip.forward: _clip,
 }

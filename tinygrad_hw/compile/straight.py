@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ops import linalg, reduce, shape
-from ..ops.elementwise import relu, relu_grad
+from ..ops.activations import relu, relu_grad
 from .buffered import masked, scratch, with_buffers
 from .program import Instruction, Program, Ref, Spec, aliases, last_uses
 from .recycle import maker

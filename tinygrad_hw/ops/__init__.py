@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 from . import (
+    activations,
     conv,
     decompositions,
     elementwise,
@@ -16,6 +17,7 @@ from . import (
     scan,
     shape,
 )
+from .activations import *
 from .conv import *
 from .decompositions import *
 from .elementwise import *
@@ -29,6 +31,7 @@ from .scan import *
 from .shape import *
 
 __all__ = ["primitives"]
+__all__ += activations.__all__
 __all__ += conv.__all__
 __all__ += decompositions.__all__
 __all__ += elementwise.__all__
@@ -43,6 +46,7 @@ __all__ += shape.__all__
 
 FAMILIES = (
     elementwise,
+    activations,
     reduce,
     scan,
     order,

@@ -16,7 +16,6 @@ from ..dispatch import primitive
 from ..domains import POSITIVE, REAL, elementwise
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array
-from ..kernels import hw5
 
 __all__ = [
     "abs",
@@ -35,7 +34,6 @@ __all__ = [
     "cos",
     "cosh",
     "divide",
-    "elu",
     "equal",
     "erf",
     "exp",
@@ -43,7 +41,6 @@ __all__ = [
     "expm1",
     "floor",
     "floor_divide",
-    "gelu",
     "greater",
     "greater_equal",
     "hypot",
@@ -51,7 +48,6 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
-    "leaky_relu",
     "less",
     "less_equal",
     "log",
@@ -70,17 +66,13 @@ __all__ = [
     "not_equal",
     "power",
     "reciprocal",
-    "relu",
-    "relu_grad",
     "remainder",
     "round",
     "sigmoid",
     "sign",
-    "silu",
     "sin",
     "sinc",
     "sinh",
-    "softplus",
     "sqrt",
     "square",
     "subtract",
@@ -295,6 +287,41 @@ def _(g, y, x, *, order):
     return (g * _sinc_derivative(x, order=order + 1),)
 
 
+@primitive(domain=elementwise(REAL))
+def sigmoid(x):
+    """Logistic function ``1 / (1 + exp(-x))``, without overflow.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
+    """
+    return 0.5 * np.tanh(0.5 * np.asarray(x)) + 0.5
+
+
+sigmoid.rule(lambda g, y, x: (g * (y * (1 - y)),), keeps="y")
+
+
+@primitive(domain=elementwise(REAL))
+def erf(x):
+    """Error function, to the accuracy of the dtype.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> tg.erf(np.array([0.0, 0.5, -6.0])).round(6)
+    array([ 0.    ,  0.5205, -1.    ])
+    """
+    x = np.asarray(x)
+    return _erf(x).astype(x.dtype if x.dtype.kind == "f" else float, copy=False)
+
+
+erf.rule(lambda g, y, x: (g * (exp(-x * x) * (2 / math.sqrt(math.pi))),), keeps="x")
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
 # --- Pieces: constant or linear on each side of a kink ----------------------------------------
 
 
@@ -483,142 +510,6 @@ remainder = primitive(
 def _(g, y, a, b):
     # Not floor(a / b), which is one too large where the quotient is rounded up: 1 / 0.1.
     return g, -g * floor_divide(a, b)
-
-
-# --- Activations ------------------------------------------------------------------------------
-
-
-@primitive(domain=elementwise(REAL), piece=_sign_of, conventions="relu'(0) = 0")
-def relu(x):
-    """Rectified linear unit ``max(0, x)``; its gradient at 0 is 0.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.relu(np.array([-1.0, 2.0]))
-    array([0., 2.])
-    """
-    return hw5.relu(x)
-
-
-def _relu_grad_call(draw):
-    shape = domains.shape(draw)
-    return (draw.array(shape), draw.array(shape)), {}
-
-
-@primitive(domain=domains.Domain("all reals", _relu_grad_call), piece=lambda g, x: np.sign(x))
-def relu_grad(g, x):
-    """The handout's ``relu_backward``: the gradient of relu, itself a primitive."""
-    return hw5.relu_backward(g, x)
-
-
-@relu.rule(keeps="x")
-def _(g, y, x):
-    return (relu_grad(g, x),)
-
-
-@relu_grad.rule(keeps="x")
-def _(gg, y, g, x):
-    return relu_grad(gg, x), None
-
-
-@primitive(domain=elementwise(REAL))
-def sigmoid(x):
-    """Logistic function ``1 / (1 + exp(-x))``, without overflow.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
-    array([0. , 0.5, 1. ])
-    """
-    return 0.5 * np.tanh(0.5 * np.asarray(x)) + 0.5
-
-
-sigmoid.rule(lambda g, y, x: (g * (y * (1 - y)),), keeps="y")
-
-
-@primitive(domain=elementwise(REAL))
-def softplus(x):
-    """Smooth relu ``log(1 + exp(x))``, without overflow.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.softplus(np.array([-1000.0, 1000.0]))
-    array([   0., 1000.])
-    """
-    return np.logaddexp(x, 0)
-
-
-softplus.rule(lambda g, y, x: (g * sigmoid(x),), keeps="x")
-
-
-@primitive(domain=elementwise(REAL))
-def erf(x):
-    """Error function, to the accuracy of the dtype.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.erf(np.array([0.0, 0.5, -6.0])).round(6)
-    array([ 0.    ,  0.5205, -1.    ])
-    """
-    x = np.asarray(x)
-    return _erf(x).astype(x.dtype if x.dtype.kind == "f" else float, copy=False)
-
-
-erf.rule(lambda g, y, x: (g * (exp(-x * x) * (2 / math.sqrt(math.pi))),), keeps="x")
-
-_erf = np.vectorize(math.erf, otypes=[float])
-
-
-def leaky_relu(x: Any, slope: float = 0.01) -> Any:
-    """Compute ``x`` where positive, ``slope * x`` elsewhere; the gradient at 0 is ``slope``.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.leaky_relu(np.array([-1.0, 2.0]), 0.1)
-    array([-0.1,  2. ])
-    """
-    return where(greater(x, 0), x, multiply(x, slope))
-
-
-def elu(x: Any, alpha: float = 1.0) -> Any:
-    """Compute ``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al. 2016).
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.elu(np.array([0.0, 2.0]))
-    array([0., 2.])
-    """
-    return where(greater(x, 0), x, multiply(alpha, expm1(minimum(x, 0))))
-
-
-def silu(x: Any) -> Any:
-    """Compute ``x * sigmoid(x)``, also called swish (Ramachandran et al. 2017).
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.silu(np.array([0.0, 1000.0]))
-    array([   0., 1000.])
-    """
-    return multiply(x, sigmoid(x))
-
-
-def gelu(x: Any) -> Any:
-    """Gaussian error linear unit, exact: ``x (1 + erf(x / sqrt 2)) / 2`` (Hendrycks, Gimpel 2016).
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.gelu(np.array([0.0, 10.0]))
-    array([ 0., 10.])
-    """
-    return multiply(multiply(x, 0.5), add(erf(multiply(x, math.sqrt(0.5))), 1))
 
 
 # --- Constants: no gradient flows -------------------------------------------------------------

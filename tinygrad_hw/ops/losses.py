@@ -13,13 +13,13 @@ from ..domains import Domain
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array
 from . import reduce
+from .activations import softplus
 from .elementwise import (
     _array,
     _value,
     clip,
     log,
     negative,
-    softplus,
     square,
     subtract,
     where,
