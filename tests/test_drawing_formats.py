@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import html.parser
 import json
 import re
@@ -343,6 +344,18 @@ def test_the_doctor_says_what_draws_and_how_to_get_the_rest(no_renderer, capsys)
     out = capsys.readouterr().out
     assert re.search(r"draw +pygraphviz|draw +missing pygraphviz", out)
     assert 'pip install "tinygrad_hw[draw]", or install Graphviz' in out
+
+
+def test_the_doctor_names_every_package_of_the_extras(capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    declared = configparser.ConfigParser()
+    declared.read(ROOT / "setup.cfg")
+    for extra in ("data", "plot", "draw", "safetensors", "fast", "test"):
+        line = re.search(rf"^  {extra} .*$", out, re.M)
+        assert line is not None
+        for package in re.findall(r"^[\w-]+", declared["options.extras_require"][extra], re.M):
+            assert package in line[0]
 
 
 # --- The pictures of the docs -------------------------------------------------------------------

@@ -6,20 +6,15 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import re
 from pathlib import Path
 
 import tinygrad_hw
 from tinygrad_hw.data.digits import cache_folder
 from tinygrad_hw.drawing.render import ADVICE, renderer
 
-EXTRAS = {
-    "data": ("pooch", "requests", "tqdm", "scikit-learn"),
-    "plot": ("matplotlib", "tqdm"),
-    "draw": ("pygraphviz",),
-    "fast": ("numba",),
-    "safetensors": ("safetensors",),
-    "test": ("pytest", "hypothesis", "selenium"),
-}
+# "all" is the others together; these are for work on the package itself.
+_LEFT_OUT = frozenset({"all", "bench", "dev", "peers"})
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"tinygrad_hw {tinygrad_hw.__version__}, Python {platform.python_version()}, ", end="")
     print(f"NumPy {numpy}, {os.cpu_count()} cores")
     print("\nextras:")
-    for extra, packages in EXTRAS.items():
+    for extra, packages in _extras().items():
         found = {name: _version(name) for name in packages}
         missing = [name for name, version in found.items() if version is None]
         here = ", ".join(f"{name} {version}" for name, version in found.items() if version)
@@ -45,6 +40,16 @@ def run(options: argparse.Namespace) -> int:
         state = "not set" if place is None else f"{place} {_state(place)}"
         print(f"  {name:20}{state}")
     return 0
+
+
+def _extras() -> dict[str, list[str]]:
+    """Packages of each extra, as the installation declares them."""
+    extras: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires("tinygrad_hw") or ():
+        extra = re.search(r"extra == ['\"](\w+)", requirement)
+        if extra and extra[1] not in _LEFT_OUT:
+            extras.setdefault(extra[1], []).append(re.split(r"[^\w.-]", requirement)[0])
+    return extras
 
 
 def _version(package: str) -> str | None:
