@@ -15,10 +15,9 @@ rng = np.random.default_rng(0)
 
 def handout(name: str) -> dict[str, Graph]:
     """The handout's networks: forward, backward and both."""
-    from tinygrad_hw.commands.draw import handout_loss
-    from tinygrad_hw.models import CNN, MLP
+    from tinygrad_hw.models import CNN, MLP, example_loss
 
-    loss, names = handout_loss(MLP(rng=0) if name == "mlp" else CNN(rng=0))
+    loss, names = example_loss(MLP(rng=0) if name == "mlp" else CNN(rng=0))
     return {
         f"{name}_forward": tg.draw(loss, names=names, direction="TB"),
         f"{name}_backward": tg.draw(loss, names=names, direction="TB", order="backward"),

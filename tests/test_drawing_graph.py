@@ -479,9 +479,9 @@ def test_the_dot_of_a_small_model_is_that_of_the_snapshot():
 PROGRAM = """
 import numpy as np
 from tinygrad_hw import draw, models, ops
-from tinygrad_hw.commands.draw import handout_loss
+from tinygrad_hw.models import example_loss
 for model in (models.MLP(rng=0), models.CNN(rng=0)):
-    loss, names = handout_loss(model)
+    loss, names = example_loss(model)
     for order in ("forward", "backward", "both"):
         graph = draw(loss, names=names, order=order, show=("shape", "value", "stats", "saved"))
         print(graph.dot(), graph.fold(depth=1, repeats=True).dot(), graph.text())

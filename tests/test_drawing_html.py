@@ -10,7 +10,7 @@ import pytest
 
 import tinygrad_hw as tg
 from tinygrad_hw import drawing, models
-from tinygrad_hw.commands.draw import handout_loss
+from tinygrad_hw.models import example_loss
 
 pytest.importorskip("selenium")
 from selenium import webdriver
@@ -46,7 +46,7 @@ def browser():
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    loss, names = handout_loss(models.CNN(rng=0))
+    loss, names = example_loss(models.CNN(rng=0))
     x = tg.Tensor([0.0, 1.0], requires_grad=True, name="<b>x</b></script><script>alert(1)</script>")
     with np.errstate(all="ignore"):
         hunt = tg.log(x)

@@ -8,8 +8,9 @@ import numpy as np
 
 from . import ops
 from .nn import Conv2d, Linear, Module
+from .tensor import Tensor
 
-__all__ = ["CNN", "MLP"]
+__all__ = ["CNN", "MLP", "example_loss"]
 
 Weights = dict[str, np.ndarray[Any, Any]]
 
@@ -80,6 +81,21 @@ class CNN(Module):
             "w_fc": w_fc,
             "b_fc": b_fc,
         }
+
+
+def example_loss(model: Any) -> tuple[Any, dict[str, Any]]:
+    """Compute the loss of a network on noise, for a picture; give it and names for what is in it.
+
+    Examples
+    --------
+    >>> loss, names = example_loss(MLP(rng=0))
+    >>> sorted(names)
+    ['images', 'loss', 'model']
+    """
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.random((32, 14, 14), dtype=np.float32))
+    loss = ops.softmax_cross_entropy(model(images), rng.integers(0, 10, 32))
+    return loss, {"images": images, "loss": loss, "model": model}
 
 
 def _columns(layer: Linear) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -9,16 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tinygrad_hw import models, ops
+from tinygrad_hw import models
 from tinygrad_hw.commands import output_folder
 from tinygrad_hw.debugging import lines
 from tinygrad_hw.drawing import RendererError, draw
 from tinygrad_hw.drawing.build import ORDERS, SHOWABLE
 from tinygrad_hw.errors import Failed, GraphError
 from tinygrad_hw.graph import Handle
-from tinygrad_hw.tensor import Tensor
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -64,18 +61,10 @@ def _draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def handout_loss(model: Any) -> tuple[Any, dict[str, Any]]:
-    """Compute the loss of one of the handout's networks on noise; give it and names for draw."""
-    rng = np.random.default_rng(0)
-    images = Tensor(rng.random((32, 14, 14), dtype=np.float32))
-    loss = ops.softmax_cross_entropy(model(images), rng.integers(0, 10, 32))
-    return loss, {"images": images, "loss": loss, "model": model}
-
-
 def _outputs(what: str) -> tuple[tuple[Any, ...], Any]:
     if what in ("mlp", "cnn"):
         model = models.MLP(rng=0) if what == "mlp" else models.CNN(rng=0)
-        loss, names = handout_loss(model)
+        loss, names = models.example_loss(model)
         return (loss,), names
     path, _, function = what.rpartition(":")
     if not path.endswith(".py") or not function:

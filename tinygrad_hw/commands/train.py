@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from tinygrad_hw.commands import output_folder
-from tinygrad_hw.commands.draw import handout_loss
 from tinygrad_hw.data import Digits, load_digits
 from tinygrad_hw.drawing import draw, renderer
 from tinygrad_hw.kernels import hw5
+from tinygrad_hw.models import example_loss
 from tinygrad_hw.training import Run, backend_for, seconds_a_step, settings_for
 
 COLUMNS = ("model", "epoch", "loss", "train_accuracy", "test_accuracy", "lr")
@@ -172,7 +172,7 @@ def _write_results(training: Run, digits: Digits, out: Path) -> float:
 def _draw_graph(training: Run, out: Path) -> None:
     """Picture the model where a renderer is present; `tinygrad-hw doctor` tells how to get one."""
     if renderer() is not None:
-        loss, names = handout_loss(training.model)
+        loss, names = example_loss(training.model)
         draw(loss, names=names).save(out / f"{training.settings.model}_graph.png")
 
 
