@@ -598,3 +598,18 @@ def test_what_is_written_in_place_is_read_before(backend):
 
     for one, other in zip(run(True), run(False), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("filters", [7, 8, 9])
+def test_filters_in_blocks_and_what_is_left_over(filters, monkeypatch, tmp_path):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 5, 4, 2)).astype(np.float32)
+    w = tg.Tensor(rng.normal(size=(3, 3, 2, filters)).astype(np.float32))
+    compiled = tg.compile(lambda x: tg.conv2d(x, w, padding="same", stride=(1, 2)), backend="numba")
+    found = [compiled(tg.Tensor(x)).numpy() for _ in range(2)]
+    expected = tg.conv2d(x, w, padding="same", stride=(1, 2)).numpy()
+    for one in found:
+        np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5)

@@ -112,15 +112,23 @@ def _correlation(w: Writer, i: Instruction) -> bool:
     taps = a * b
     if taps > _UNROLLED:
         return False
-    block = max(1, min(c2, _UNROLLED // taps, 8))
-    for start in range(0, c2, block):
-        filters = range(start, min(start + block, c2))
-        w.line(0, f"for i in range({rows}):")
-        w.line(1, f"for c in range({c1}):")
-        for o in filters:
+    most = max(1, min(c2, _UNROLLED // taps, 8))
+    # Blocks that leave nothing over, if they need not be small for that.
+    block = next((k for k in range(most, 3, -1) if c2 % k == 0), most)
+    whole = c2 // block
+    # One text for all whole blocks, and one for what is left: a text for each of many blocks takes
+    # minutes to compile.
+    for first, count, size in ((0, whole, block), (whole * block, 1, c2 - whole * block)):
+        if not size:
+            continue
+        filters = [f"o * {block} + {first + k}" for k in range(size)]
+        w.line(0, f"for o in range({count}):")
+        w.line(1, f"for i in range({rows}):")
+        w.line(2, f"for c in range({c1}):")
+        for k, filter_ in enumerate(filters):
             for t in range(taps):
-                weight = w.load(f.root, _at(f, t // b, t % b, "c", o))
-                w.line(2, f"w{o - start}_{t} = {weight}")
+                weight = w.load(f.root, _at(f, t // b, t % b, "c", filter_))
+                w.line(3, f"w{k}_{t} = {weight}")
         _row(w, i, x, y, filters, (a, b), (columns, n, width), stride, dilation)
     return True
 
@@ -130,7 +138,7 @@ def _row(
     i: Instruction,
     x: Place,
     y: Place,
-    filters: range,
+    filters: list[str],
     size: tuple[int, int],
     sides: tuple[int, int, int],
     stride: Any,
@@ -139,13 +147,13 @@ def _row(
     columns, n, width = sides
     rows = x.shape[1]
     run = columns * n if stride[1] == 1 else n
-    depth = 2
+    depth = 3
     shift = "0"
     if stride[1] != 1:
-        w.line(2, f"for j in range({columns}):")
-        depth, shift = 3, f"j * {n}"
+        w.line(3, f"for j in range({columns}):")
+        depth, shift = 4, f"j * {n}"
     for o in range(len(filters)):
-        place = f"q{o} = ({filters[o]} * {y.shape[1]} + i) * {columns * n} + {shift}"
+        place = f"q{o} = (({filters[o]}) * {y.shape[1]} + i) * {columns * n} + {shift}"
         w.line(depth, place)
     for r in range(size[0]):
         row = f"(c * {rows} + i * {stride[0]} + {r * dilation[0]}) * {width * n}"
