@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,10 +120,15 @@ class Constant(Leaf):
 _latest_write = 0
 
 
-def stamp(node: Node) -> None:
-    """Note that the value of a node was written to."""
+def stamp(nodes: Iterable[Node]) -> None:
+    """Note that the values of some nodes were written to."""
     global _latest_write
-    node.extra()["written"] = _latest_write = tick()
+    _latest_write = now = tick()
+    for node in nodes:
+        if node.extras is None:
+            node.extras = {"written": now}
+        else:
+            node.extras["written"] = now
 
 
 def written_since(index: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Leaf, recorder
+from .graph import Leaf, recorder, stamp
 from .tensor import Tensor
 
 __all__ = [
@@ -83,11 +83,11 @@ class Optimizer:
         self.steps += 1
         if (recording := recorder()) is not None:
             recording.enter_optimizer(self)
-        for p, memory in zip(self.parameters, self.memory, strict=True):
-            g = p._node.grad  # type: ignore[union-attr]
-            if g is not None:
-                self.update(p._data, g, memory)
-                p._stamp()
+        leaves: Any = [p._node for p in self.parameters]
+        stamp([leaf for leaf in leaves if leaf.grad is not None])
+        for p, leaf, memory in zip(self.parameters, leaves, self.memory, strict=True):
+            if leaf.grad is not None:
+                self.update(p._data, leaf.grad, memory)
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
         """Change the array ``p`` in place; ``g`` is left alone."""

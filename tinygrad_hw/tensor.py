@@ -91,9 +91,9 @@ class Tensor(Handle):
     def _stamp(self) -> None:
         """Note that the array was written to."""
         if self._node is not None:
-            stamp(self._node)
+            stamp((self._node,))
         elif self._constant is not None:
-            stamp(self._constant)
+            stamp((self._constant,))
 
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..graph import Handle
+from ..graph import Handle, stamp
 from .program import Array, Program, Ref, Source, Write
 
 MISS = object()
@@ -50,6 +50,7 @@ class _Caller:
             "own": _own,
             "same": np.array_equal,
             "new": object.__new__,
+            "stamp": stamp,
             "Tensor": Handle.result,
             "MISS": MISS,
             "rebuild": effects.rebuild,
@@ -89,9 +90,7 @@ class _Caller:
         lines += [f"y{k} = {text}" for k, text in enumerate(outputs)]
         rebound = [(w, self.owned(w.value)) for w in self.program.writes if not w.in_place]
         lines += [f"w{k} = {text}" for k, (_, text) in enumerate(rebound)]
-        for write in self.program.writes:
-            if write.in_place:
-                lines += self.in_place(write)
+        lines += self.in_place([w for w in self.program.writes if w.in_place])
         lines += [self.rebind(w.target, f"w{k}") for k, (w, _) in enumerate(rebound)]
         for optimizer, steps in self.effects.steps:
             lines.append(f"{self.known(optimizer)}.steps += {steps}")
@@ -134,13 +133,17 @@ class _Caller:
             return f"v{i}"
         return f"own(v{i})" if first else f"own(v{i}, True)"
 
-    def in_place(self, write: Write) -> list[str]:
-        """Spell a write into an array, and tell the tensor."""
+    def in_place(self, writes: list[Write]) -> list[str]:
+        """Spell the writes into arrays, and tell the tensors."""
         lines = []
         if not self.executable.writes_in_place:
-            lines.append(f"{self.read(write.target)}[...] = v{write.value.index}")
-        if write.target.kind == "data":
-            lines.append(f"{self.known(write.target.owner)}._stamp()")
+            lines += [f"{self.read(w.target)}[...] = v{w.value.index}" for w in writes]
+        written = [w.target.owner for w in writes if w.target.kind == "data"]
+        # That a tensor has the node that it had is one of the conditions of the call.
+        nodes = tuple(tensor._node for tensor in written if tensor._node is not None)
+        if nodes:
+            lines.append(f"stamp({self.known(nodes)})")
+        lines += [f"{self.known(t)}._stamp()" for t in written if t._node is None]
         return lines
 
     def rebind(self, target: Source, text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..kernels import hw5
 from ..ops import conv as convolution
-from ..ops import reduce, shape
+from ..ops import losses, reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
 from .traced import as_type
 
@@ -25,6 +25,16 @@ DIRECT = 3000
 def total(x: Array, *, axis: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     """Sum over some axes, in the shape given."""
     return np.asarray(x.sum(axis=axis)).reshape(shape)
+
+
+def peak(x: Array, *, axis: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """Largest entry over some axes, in the shape given."""
+    return np.asarray(x.max(axis=axis)).reshape(shape)
+
+
+def dip(x: Array, *, axis: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """Smallest entry over some axes, in the shape given."""
+    return np.asarray(x.min(axis=axis)).reshape(shape)
 
 
 def border(x: Array, *, before: Any, after: Any) -> Array:
@@ -113,6 +123,19 @@ def _over(axis: Any, spec: Spec, out: Spec) -> dict[str, Any]:
     return {"axis": tuple(sorted(int(a) % ndim for a in axes)), "shape": out.shape}
 
 
+def _extreme(fold: Callable[..., Array]) -> Callable[[Rewriter, Instruction], bool]:
+    """The rewrite of a maximum or minimum."""
+
+    def rewrite(r: Rewriter, i: Instruction) -> bool:
+        spec = r.spec(i.args[0])
+        if spec is None or spec.dtype.kind != "f" or not spec.size:
+            return False
+        params = _over(i.params.get("axis"), spec, r.specs[i.out])
+        return r.end(fold.__name__, fold, i.args[:1], params, i.out)
+
+    return rewrite
+
+
 def _mean(r: Rewriter, i: Instruction) -> bool:
     spec, out = r.spec(i.args[0]), r.specs[i.out]
     if spec is None or spec.dtype != out.dtype or not spec.size:
@@ -154,6 +177,57 @@ def _count(r: Rewriter, i: Instruction) -> bool:
     whole = r.emit("cast", as_type, i.args, {"dtype": np.dtype(np.int64)}, _plain(spec.shape, "q"))
     axes = tuple(range(len(spec.shape)))
     return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
+
+
+def _exponentials(r: Rewriter, x: Any, spec: Spec, axis: int) -> tuple[Any, Any, Any, Spec]:
+    """Entries less the largest along an axis, their exponentials, and the sums of these."""
+    sides = list(spec.shape)
+    sides[axis] = 1
+    thin = _plain(sides, spec.dtype)
+    params = _over(axis, spec, thin)
+    top = r.emit("peak", peak, (x,), params, thin)
+    shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
+    powers = r.emit("exp", np.exp, (shifted,), {}, spec)
+    return shifted, powers, r.emit("sum", total, (powers,), params, thin), thin
+
+
+def _softmax(r: Rewriter, i: Instruction) -> bool:
+    spec = r.spec(i.args[0])
+    if spec is None or spec.dtype.kind != "f" or not spec.size or not spec.shape:
+        return False
+    _, powers, whole, _ = _exponentials(r, i.args[0], spec, i.params["axis"])
+    return r.end("divide", np.divide, (powers, whole), {}, i.out)
+
+
+def _log_softmax(r: Rewriter, i: Instruction) -> bool:
+    spec = r.spec(i.args[0])
+    if spec is None or spec.dtype.kind != "f" or not spec.size or not spec.shape:
+        return False
+    shifted, _, whole, thin = _exponentials(r, i.args[0], spec, i.params["axis"])
+    log_whole = r.emit("log", np.log, (whole,), {}, thin)
+    return r.end("subtract", np.subtract, (shifted, log_whole), {}, i.out)
+
+
+def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
+    """Of one-hot rows: the logarithm of the sum, less the entry that is wanted."""
+    (x, y), out = i.args, r.specs[i.out]
+    spec, hot = r.spec(x), r.spec(y)
+    if spec is None or hot is None or hot.dtype.kind != "b" or spec.dtype.kind != "f":
+        return False
+    if spec.dtype != out.dtype or not spec.size:
+        return False
+    shifted, _, whole, thin = _exponentials(r, x, spec, -1)
+    log_whole = r.emit("log", np.log, (whole,), {}, thin)
+    chosen = r.emit("where", np.where, (y, shifted, 0.0), {}, spec)
+    wanted = r.emit("sum", total, (chosen,), _over(-1, spec, thin), thin)
+    flat = r.emit("subtract", np.subtract, (log_whole, wanted), {}, thin)
+    if i.params["reduction"] == "none":
+        return r.end("sum", total, (flat,), _over(-1, thin, out), i.out)
+    everything = {"axis": tuple(range(len(thin.shape))), "shape": out.shape}
+    if i.params["reduction"] == "sum":
+        return r.end("sum", total, (flat,), everything, i.out)
+    whole = r.emit("sum", total, (flat,), everything, _plain(out.shape, out.dtype))
+    return r.end("divide", np.divide, (whole, float(thin.size)), {}, i.out)
 
 
 def images(spec: Spec | None) -> bool:
@@ -242,6 +316,13 @@ _REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     np.sum: _sum,
     reduce._mean.forward: _mean,
     np.mean: _mean,
+    reduce._max.forward: _extreme(peak),
+    np.max: _extreme(peak),
+    reduce._min.forward: _extreme(dip),
+    np.min: _extreme(dip),
+    reduce._softmax.forward: _softmax,
+    reduce._log_softmax.forward: _log_softmax,
+    losses._cross_entropy.forward: _cross_entropy,
     shape.sum_to.forward: _sum_to,
     np.vdot: _vdot,
     np.count_nonzero: _count,

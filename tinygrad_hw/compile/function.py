@@ -64,20 +64,22 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._given_up or graph.state.recorder is not None or self._running:
             return self.function(*args, **kwargs)
-        with self._lock:
-            self._running = True
-            try:
-                for variant in self._variants:
-                    leaves = variant.match(args, kwargs)
-                    if leaves is not None:
-                        result = variant.run(leaves)
-                        if result is not MISS:
-                            return result
-                        break
-                else:
-                    return self._recorded(args, kwargs)
-            finally:
-                self._running = False
+        # The statement `with` takes twice as long.
+        self._lock.acquire()
+        self._running = True
+        try:
+            for variant in self._variants:
+                leaves = variant.match(args, kwargs)
+                if leaves is not None:
+                    result = variant.run(leaves)
+                    if result is not MISS:
+                        return result
+                    break
+            else:
+                return self._recorded(args, kwargs)
+        finally:
+            self._running = False
+            self._lock.release()
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -178,7 +180,8 @@ class Variant:
                 test.term(f"{t}._node.grad is {'not ' if has_grad else ''}None")
         for optimizer, memory, lengths in self._memories:
             p, m, n = map(test.known, (optimizer, memory, lengths))
-            test.term(f"{p}.memory is {m} and [len(e) for e in {m}] == {n}")
+            test.term(f"{p}.memory is {m}")
+            test.term(f"[len(e) for e in {m}] == {n}" if any(lengths) else f"not any({m})")
 
     def match(self, args: Any, kwargs: Any) -> Sequence[Any] | None:
         """Give the leaves of arguments that the program is for, else None."""

@@ -1,4 +1,4 @@
-"""What native code is made of: loads and stores, sums that may be reordered, exp and tanh.
+"""What native code is made of: loads, stores, sums in any order, small products, exp and tanh.
 
 Only this module and the generated ones import numba.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -128,6 +129,103 @@ def _chosen(predicate):
 # One instruction of the processor each. Where one is NaN they give the second.
 _least, _most = _chosen("<"), _chosen(">")
 
+
+# --- Small matrix products ------------------------------------------------------------------------
+
+# The sums of a tile stay in registers: some rows of so many vectors.
+_TILE_VECTORS, _VECTOR_BYTES = 2, 32
+_SIZE = ir.IntType(64)
+
+
+class _Matrix:
+    """A matrix in flat memory, whose offset and steps of rows and columns are known."""
+
+    def __init__(self, context, builder, array_type, array, place):
+        self.builder = builder
+        self.data = context.make_array(array_type)(context, builder, array).data
+        self.offset, *self.steps = (t.literal_value for t in place)
+        self.itemsize = array_type.dtype.bitwidth // 8
+
+    def pointer(self, i, j):
+        """Point to an entry."""
+        index = _SIZE(self.offset)
+        for place, step in zip((i, j), self.steps, strict=True):
+            index = self.builder.add(index, self.builder.mul(place, _SIZE(step)))
+        return self.builder.gep(self.data, [index], inbounds=True)
+
+    def vector(self, i, j, kind):
+        """Point to entries side by side."""
+        return self.builder.bitcast(self.pointer(i, j), kind.as_pointer())
+
+
+def _repeated(builder, number, kind):
+    """A vector of one number."""
+    first = builder.insert_element(kind(ir.Undefined), number, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), kind.count)(None))
+
+
+def _tile(builder, a, b, y, terms, top, left, rows, columns, kind):
+    """Compute the entries of ``y`` in some rows, in vectors that begin at some columns."""
+    sums = [[cgutils.alloca_once(builder, kind) for _ in columns] for _ in range(rows)]
+    for row in sums:
+        for place in row:
+            builder.store(kind(None), place)
+    at = [builder.add(top, _SIZE(r)) for r in range(rows)]
+    starts = [builder.add(left, _SIZE(c)) for c in columns]
+    with cgutils.for_range(builder, _SIZE(terms)) as loop:
+        across = [
+            builder.load(b.vector(loop.index, start, kind), align=b.itemsize) for start in starts
+        ]
+        for r in range(rows):
+            entry = _repeated(builder, builder.load(a.pointer(at[r], loop.index)), kind)
+            for place, vector in zip(sums[r], across, strict=True):
+                term = builder.fmul(entry, vector, flags=["contract"])
+                total = builder.fadd(builder.load(place), term, flags=["contract"])
+                builder.store(total, place)
+    for r in range(rows):
+        for start, place in zip(starts, sums[r], strict=True):
+            builder.store(builder.load(place), y.vector(at[r], start, kind), align=y.itemsize)
+
+
+def _least_of(builder, number, most):
+    smaller = builder.icmp_signed("<", number, _SIZE(most))
+    return builder.select(smaller, number, _SIZE(most))
+
+
+@intrinsic(prefer_literal=True)
+def product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y):
+    """``y = a @ b``, in tiles of rows number ``first`` to ``last``.
+
+    ``sizes`` are rows in a tile, rows and columns of ``y``, and terms of its sums; the places are
+    ``(offset, step of rows, step of columns)``, where columns of ``b`` and ``y`` lie side by side.
+    The last tile begins earlier instead of being smaller: it computes some entries once more.
+    """
+    signature = types.void(a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y)
+
+    def codegen(context, builder, signature, args):
+        height, rows, columns, terms = (t.literal_value for t in signature.args[5])
+        scalar = context.get_value_type(signature.args[0].dtype)
+        matrices = [
+            _Matrix(context, builder, signature.args[i], args[i], signature.args[i + 6])
+            for i in range(3)
+        ]
+        lanes = _VECTOR_BYTES // matrices[0].itemsize
+        while lanes > columns:
+            lanes //= 2
+        kind = ir.VectorType(scalar, lanes)
+        width = min(_TILE_VECTORS * lanes, columns)
+        inside = [min(c, width - lanes) for c in range(0, width, lanes)]
+        with cgutils.for_range(builder, _SIZE(-(-columns // width))) as across:
+            left = _least_of(builder, builder.mul(across.index, _SIZE(width)), columns - width)
+            with cgutils.for_range_slice(builder, args[3], args[4], _SIZE(1)) as (down, _):
+                top = _least_of(builder, builder.mul(down, _SIZE(height)), rows - height)
+                _tile(builder, *matrices, terms, top, left, height, inside, kind)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+# --- Functions of one number ----------------------------------------------------------------------
 
 F = np.float32
 _TOP, _BOTTOM = F(89.0), F(-104.0)

@@ -1,4 +1,4 @@
-"""Native loops for what is not elementwise: products, convolution, pooling, softmax.
+"""Native loops for what is not elementwise: products, convolution, pooling.
 
 A rule takes a :class:`Writer` and the instruction, writes the code and returns True; or it returns
 False before it writes anything, and the call is left to NumPy.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import hw5
-from ..ops import conv, linalg, losses, reduce
+from ..ops import conv, linalg
 from .expand import border, correlation, correlation_dw, turned
 from .layout import Place
 from .loops import Writer
@@ -21,6 +21,10 @@ from .program import Instruction
 from .scalars import literal
 
 Rule = Callable[[Writer, Instruction], bool]
+# Bytes of a second factor that stays in the cache while the rows of the first pass by.
+_SMALL = 200_000
+# Rows of a product that are computed at once, as many as there are registers for.
+_TILE_ROWS = 4
 # Products in one statement list: more would not fit the registers.
 _UNROLLED = 64
 
@@ -50,11 +54,29 @@ def _matmul(w: Writer, i: Instruction) -> bool:
     if places[2].strides[1] != 1 and places[2].shape[1] != 1:
         # Columns side by side: the transposed product has rows.
         a, b, y = (p._replace(strides=p.strides[::-1], shape=p.shape[::-1]) for p in (b, a, y))
+    if _is_small(a, b, y, w.dtype(i.out).itemsize):
+        _small_product(w, a, b, y)
+        return True
     texts = [w.matrix(p) for p in (a, b, y)]
     if None in texts:
         return False
     w.line(0, f"np.dot({texts[0]}, {texts[1]}, {texts[2]})")
     return True
+
+
+def _is_small(a: Place, b: Place, y: Place, itemsize: int) -> bool:
+    """Tell whether a product in tiles beats BLAS, which first copies the matrices."""
+    side_by_side = b.strides[1] == 1 and y.strides[1] == 1 and y.shape[1] > 1
+    return side_by_side and math.prod(b.shape) * itemsize <= _SMALL
+
+
+def _small_product(w: Writer, a: Place, b: Place, y: Place) -> None:
+    memories = ", ".join(w.memory(p.root) for p in (a, b, y))
+    height = min(_TILE_ROWS, y.shape[0])
+    sizes = (height, *y.shape, a.shape[1])
+    places = ", ".join(str((p.offset, *p.strides)) for p in (a, b, y))
+    tiles = -(-y.shape[0] // height)
+    w.line(0, f"product({memories}, 0, {tiles}, {sizes}, {places})")
 
 
 # --- Convolution ----------------------------------------------------------------------------------
@@ -292,76 +314,6 @@ def _unpool(w: Writer, i: Instruction) -> bool:
     return True
 
 
-# --- Softmax --------------------------------------------------------------------------------------
-
-
-def _rows(place: Place) -> tuple[int, int] | None:
-    """Rows and columns of a value that lies in C order, seen as a matrix."""
-    size, expected = 1, []
-    for side in reversed(place.shape):
-        expected.append(size)
-        size *= side
-    if place.strides != tuple(reversed(expected)) or place.offset or not place.shape:
-        return None
-    return size // place.shape[-1], place.shape[-1]
-
-
-def _shifted_rows(w: Writer, x: Place, rows: int, columns: int) -> str:
-    """Open a loop over rows: their largest entry and the sum of the exponentials."""
-    name = "exp32" if w.dtype(x.root) == np.float32 else "np.exp"
-    w.line(0, f"for i in range({rows}):")
-    w.line(1, f"top = {w.load(x.root, f'i * {columns}')}")
-    w.line(1, f"for j in range(1, {columns}):")
-    w.line(2, f"top = larger(top, {w.load(x.root, f'i * {columns} + j')})")
-    w.line(1, f"total = {literal(0, w.dtype(x.root))}")
-    w.line(1, f"for j in range({columns}):")
-    w.line(2, f"total = plus(total, {name}({w.load(x.root, f'i * {columns} + j')} - top))")
-    return name
-
-
-def _softmax(w: Writer, i: Instruction) -> bool:
-    (x,), axis = _places(w, i), i.params["axis"]
-    sides = _rows(x)
-    dtype = w.dtype(i.out)
-    if sides is None or axis not in (-1, len(x.shape) - 1) or w.dtype(x.root) != dtype:
-        return False
-    rows, columns = sides
-    name = _shifted_rows(w, x, rows, columns)
-    entry = f"{name}({w.load(x.root, f'i * {columns} + j')} - top) / total"
-    w.line(1, f"for j in range({columns}):")
-    w.line(2, w.store(i.out, f"i * {columns} + j", f"np.{dtype.name}({entry})"))
-    return True
-
-
-def _cross_entropy(w: Writer, i: Instruction) -> bool:
-    x, y = _places(w, i)
-    sides, reduction = _rows(x), i.params["reduction"]
-    dtype = w.dtype(i.out)
-    if (
-        sides is None
-        or _rows(y) != sides
-        or w.dtype(x.root) != dtype
-        or w.dtype(y.root).kind != "b"
-    ):
-        return False
-    rows, columns = sides
-    whole = reduction != "none"
-    if whole:
-        w.line(0, f"loss = {literal(0, dtype)}")
-    _shifted_rows(w, x, rows, columns)
-    w.line(1, f"wanted = {literal(0, dtype)}")
-    w.line(1, f"for j in range({columns}):")
-    chosen = w.load(x.root, f"i * {columns} + j")
-    w.line(2, f"if {w.load(y.root, f'i * {columns} + j')}:")
-    w.line(3, f"wanted = {chosen} - top")
-    w.line(1, f"cost = np.{dtype.name}(np.log(total)) - wanted")
-    w.line(1, "loss = plus(loss, cost)" if whole else w.store(i.out, "i", "cost"))
-    if whole:
-        mean = f"loss / {literal(rows, dtype)}" if reduction == "mean" else "loss"
-        w.line(0, w.store(i.out, "0", f"np.{dtype.name}({mean})"))
-    return True
-
-
 KERNELS: dict[Any, Rule] = {
     linalg.matmul.forward: _matmul,
     np.matmul: _matmul,
@@ -372,8 +324,6 @@ KERNELS: dict[Any, Rule] = {
     conv.max_pool.forward: _pool,
     hw5.pool_winners: _winners,
     conv.unpool.forward: _unpool,
-    reduce._softmax.forward: _softmax,
-    losses._cross_entropy.forward: _cross_entropy,
 }
 # Results that lie in memory as one of their arguments does, by its number.
 LIKE_ARGUMENT = {conv.max_pool.forward: 0, hw5.pool_winners: 0, conv.unpool.forward: 1}

@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .expand import dip, peak, total
 from .layout import Layout, Place
 from .program import Instruction, Ref, Spec
 from .scalars import cast, literal, spell
@@ -27,6 +28,20 @@ _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
 # Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
 _LOCAL = re.compile(r"\b(?:[cgijknoqy]|top|total|loss|wanted|cost|[ilpqrswxy]\d+(?:_\d+)?)\b")
+
+
+class Fold(NamedTuple):
+    """How entries are taken together: what to start with, and the function of two."""
+
+    start: float
+    join: str
+
+
+FOLDS = {
+    total: Fold(0, "plus"),
+    peak: Fold(-math.inf, "larger"),
+    dip: Fold(math.inf, "smaller"),
+}
 
 
 class Writer:
@@ -234,6 +249,7 @@ class _GroupWriter:
         self.texts: dict[int, str] = {}
         self.stores: list[tuple[int, int, str]] = []
         self.folds: list[tuple[int, int, str]] = []
+        self.fold_of: dict[int, Fold] = {}
         self.reads: dict[int, str] = {}
 
     def operand(self, root: int, offset: int, strides: Shape) -> int:
@@ -302,7 +318,7 @@ class _GroupWriter:
         )
 
     def _fold(self, instruction: Instruction) -> None:
-        """Sum over the axes along which the result has stride 0."""
+        """Take together what lies along the axes where the result has stride 0."""
         out, axis = instruction.out, instruction.params["axis"]
         dtype = self.w.dtype(out)
         text = self.argument(instruction.args[0], dtype)
@@ -313,6 +329,15 @@ class _GroupWriter:
             strides[a] = size
             size *= self.group.shape[a]
         self.folds.append((self.operand(out, 0, tuple(strides)), out, text))
+        self.fold_of[out] = FOLDS[instruction.op.forward]
+
+    def start(self, out: int) -> str:
+        """Spell what a fold starts with."""
+        return literal(self.fold_of[out].start, self.w.dtype(out))
+
+    def join(self, out: int, before: str, text: str) -> str:
+        """Spell a fold with one entry more."""
+        return f"{self.fold_of[out].join}({before}, {text})"
 
     # --- The loops ------------------------------------------------------------------------------
 
@@ -324,10 +349,9 @@ class _GroupWriter:
             for i in part.handed_on:
                 w.block(i)
         for _, out, _ in self.folds:
-            zero = literal(0, w.dtype(out))
             size = w.layout.stand[out].size
             w.line(0, f"for i in range({size}):")
-            w.line(1, w.store(out, "i", zero))
+            w.line(1, w.store(out, "i", self.start(out)))
         names = [f"i{a}" for a in range(len(nest.sides) - 1)]
         for depth, (name, side) in enumerate(zip(names, nest.sides, strict=False)):
             w.line(depth, f"for {name} in range({side}):")
@@ -341,12 +365,12 @@ class _GroupWriter:
         inside = {k for k, out, _ in self.folds if steps[k] == 0}
         for k, out, _ in self.folds:
             if k in inside:
-                w.line(depth, f"s{k} = {literal(0, w.dtype(out))}")
+                w.line(depth, f"s{k} = {self.start(out)}")
         self._innermost(depth, inner, steps, inside, parts)
         for k, out, _ in self.folds:
             if k in inside:
                 before = w.load(out, f"p{k}")
-                w.line(depth, w.store(out, f"p{k}", f"plus({before}, s{k})"))
+                w.line(depth, w.store(out, f"p{k}", self.join(out, before, f"s{k}")))
 
     def _innermost(
         self, depth: int, inner: int | None, steps: list[int], inside: set[int], parts: list[Part]
@@ -407,9 +431,10 @@ class _GroupWriter:
             w.line(depth, w.store_block(i, "j - q", f"x{i}"))
         for k, out, text in part.folds:
             if k in inside:
-                w.line(depth, f"s{k} = plus(s{k}, {text})")
+                w.line(depth, f"s{k} = {self.join(out, f's{k}', text)}")
             else:
-                w.line(depth, w.store(out, at(k), f"plus({w.load(out, at(k))}, {text})"))
+                joined = self.join(out, w.load(out, at(k)), text)
+                w.line(depth, w.store(out, at(k), joined))
         for k, _, text in part.stores:
             w.line(depth, w.store(self.operands[k].root, at(k), text))
 

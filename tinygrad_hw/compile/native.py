@@ -1,8 +1,8 @@
 """The numba back end: the program as native functions, as a rule one.
 
-Elementwise operations of one shape become one loop, with the sums of what they compute; matrix
-products go to BLAS; convolution and pooling are loops of their own. What has no native rule is
-left to NumPy, between two native functions.
+Elementwise operations of one shape become one loop, with the sums and extremes of what they
+compute; large matrix products go to BLAS; small ones, convolution and pooling are loops of their
+own. What has no native rule is left to NumPy, between two native functions.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from . import store
-from .expand import expanded, total
+from .expand import expanded
 from .kernels import KERNELS, LIKE_ARGUMENT
 from .layout import Layout
-from .loops import Group, Node, Writer, spelled
+from .loops import FOLDS, Group, Node, Writer, spelled
 from .program import Array, Instruction, Program, Ref, Spec, renumbered
 from .recycle import maker
 from .scalars import DTYPES, literal
@@ -152,7 +152,7 @@ class Plan:
             return "python"
         if any(s.size == 0 or s.dtype.char not in DTYPES for s in involved):
             return "python"
-        if op.forward is total:
+        if op.forward in FOLDS:
             return "fold"
         refs = [a for a in instruction.args if isinstance(a, Ref)]
         if op.forward in KERNELS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def maker(spec: Spec) -> Callable[[], Array]:
     """Give the function that makes the arrays of a result, axes as they lie in memory."""
     shape, dtype = tuple(spec.shape[axis] for axis in spec.order or ()), spec.dtype
     if spec.nbytes < _LARGE:
-        return lambda: np.empty(shape, dtype)
+        return partial(np.empty, shape, dtype)
     pool: list[Array] = []
 
     def make() -> Array:

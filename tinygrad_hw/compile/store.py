@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit
 
 from tinygrad_hw.compile.intrinsics import (
-    exp32, larger, load, plus, sigmoid32, smaller, store, tanh32, times
+    exp32, larger, load, plus, product, sigmoid32, smaller, store, tanh32, times
 )
 
 
