@@ -1,5 +1,8 @@
 """What native code computes in its own way equals what NumPy computes."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 
@@ -103,3 +106,131 @@ def test_cross_entropy_and_its_gradient(reduction):
         loss = run(compiled)
     np.testing.assert_allclose(loss.numpy(), expected.numpy())
     np.testing.assert_allclose(compiled.grad, eager.grad, atol=1e-12)
+
+
+# --- Threads --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crew(monkeypatch):
+    """Have every program shared, however small; ``crew(n)`` sets the number of threads."""
+    from tinygrad_hw.compile import crew, native
+
+    monkeypatch.setattr(native, "WORTH_THREADS", 0)
+
+    def of_size(size):
+        monkeypatch.setattr(crew, "_crew", crew._Crew(size))
+
+    return of_size
+
+
+def convolve(seed=0):
+    rng = np.random.default_rng(seed)
+    model = tg.nn.Sequential(
+        tg.nn.Conv2d(1, 5, 3, padding="same", rng=rng),
+        tg.relu,
+        tg.nn.MaxPool2d(3, 2),
+        tg.nn.Conv2d(5, 3, 3, stride=2, rng=rng),
+        tg.nn.Flatten(),
+        tg.nn.Linear(12, 21, rng=rng),
+        tg.tanh,
+        tg.nn.Linear(21, 4, rng=rng),
+    )
+    optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x, labels):
+        optimizer.zero_grad()
+        loss = tg.softmax_cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, step
+
+
+def test_threads_give_the_bits_of_one_and_the_numbers_of_eager(crew):
+    x = RNG.normal(size=(7, 11, 11, 1)).astype(np.float32)
+    labels = RNG.integers(0, 4, 7)
+    weights = []
+    for size in (1, 2, 3):
+        crew(size)
+        model, step = convolve()
+        run = native(step)
+        for _ in range(3):
+            run(x, labels)
+        weights.append([p.numpy() for p in model.parameters()])
+    model, step = convolve()
+    for _ in range(3):
+        step(x, labels)
+    for one, two, three, p in zip(*weights, model.parameters(), strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
+        np.testing.assert_allclose(one, p.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_long_sum_does_not_depend_on_the_number_of_threads(crew):
+    x = RNG.normal(size=40_001)
+
+    def chain(x):
+        x.grad = None
+        y = (tg.exp(tg.tanh(x)) * tg.tanh(x)).sum()
+        y.backward()
+        return y
+
+    found = []
+    for size in (1, 2, 3):
+        crew(size)
+        t = tg.Tensor(x, requires_grad=True)
+        run = native(chain)
+        run(t)
+        found.append((run(t).item(), t.grad))
+    eager = tg.Tensor(x, requires_grad=True)
+    expected = chain(eager).item()
+    for sum_, grad in found:
+        assert sum_ == found[0][0]
+        np.testing.assert_allclose(sum_, expected)
+        np.testing.assert_array_equal(grad, found[0][1])
+        np.testing.assert_allclose(grad, eager.grad)
+
+
+def test_a_second_caller_works_alone_while_the_crew_is_busy(crew):
+    crew(2)
+    x = RNG.normal(size=(30, 40))
+    run = [native(lambda x: tg.exp(x) @ x.T) for _ in range(2)]
+    expected = np.exp(x) @ x.T
+    for f in run:
+        np.testing.assert_allclose(f(x), expected)
+    wrong = []
+
+    def many(f):
+        for _ in range(300):
+            if not np.allclose(f(x), expected):
+                wrong.append(f)
+
+    threads = [threading.Thread(target=many, args=(f,)) for f in run]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_arrays_that_lie_otherwise_are_refitted_for_all_threads(crew):
+    crew(2)
+    run = native(lambda x, y: tg.tanh(x) * y)
+    x, y = RNG.normal(size=(2, 50, 60))
+    np.testing.assert_allclose(run(x, y), np.tanh(x) * y)
+    np.testing.assert_allclose(run(x[:, ::-1], y), np.tanh(x[:, ::-1]) * y)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_a_crew_of_its_own(crew):
+    crew(2)
+    run = native(lambda x: tg.exp(x) * x)
+    x = RNG.normal(size=3000)
+    expected = run(x)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(run(x), expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -8,11 +8,15 @@ Only this module and the generated ones import numba.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+_SIZE = ir.IntType(64)
 
 
 def _scopes(builder, own, count):
@@ -130,11 +134,66 @@ def _chosen(predicate):
 _least, _most = _chosen("<"), _chosen(">")
 
 
+# --- Threads --------------------------------------------------------------------------------------
+
+# So long a thread waits before it lets others have its core.
+_PATIENCE = 2000
+
+
+@intrinsic
+def _arrive(typingctx, counter):
+    """Add one to the counter; give what it was."""
+    signature = types.int64(counter)
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, _SIZE(1), "seq_cst")
+
+    return signature, codegen
+
+
+@intrinsic
+def _arrived(typingctx, counter):
+    """Read the counter."""
+    signature = types.int64(counter)
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load_atomic(data, "acquire", align=8)
+
+    return signature, codegen
+
+
+@intrinsic
+def _let_pass(typingctx):
+    """Let another thread have the core."""
+
+    def codegen(context, builder, signature, args):
+        if os.name == "posix":
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@njit
+def meet(counter, crew):
+    """Wait until all threads of the crew are here."""
+    if crew == 1:
+        return
+    everybody = (_arrive(counter) // crew + 1) * crew
+    waited = 0
+    while _arrived(counter) < everybody:
+        waited += 1
+        if waited > _PATIENCE:
+            _let_pass()
+
+
 # --- Small matrix products ------------------------------------------------------------------------
 
 # The sums of a tile stay in registers: some rows of so many vectors.
 _TILE_VECTORS, _VECTOR_BYTES = 2, 32
-_SIZE = ir.IntType(64)
 
 
 class _Matrix:
@@ -165,14 +224,17 @@ def _repeated(builder, number, kind):
 
 
 def _tile(builder, a, b, y, terms, top, left, rows, columns, kind):
-    """Compute the entries of ``y`` in some rows, in vectors that begin at some columns."""
+    """Compute the entries of ``y`` in some rows, in vectors that begin at some columns.
+
+    ``left`` is the first column in ``b`` and that in ``y``.
+    """
     sums = [[cgutils.alloca_once(builder, kind) for _ in columns] for _ in range(rows)]
     for row in sums:
         for place in row:
             builder.store(kind(None), place)
     at = [builder.add(top, _SIZE(r)) for r in range(rows)]
-    starts = [builder.add(left, _SIZE(c)) for c in columns]
     with cgutils.for_range(builder, _SIZE(terms)) as loop:
+        starts = [builder.add(left[0], _SIZE(c)) for c in columns]
         across = [
             builder.load(b.vector(loop.index, start, kind), align=b.itemsize) for start in starts
         ]
@@ -183,13 +245,56 @@ def _tile(builder, a, b, y, terms, top, left, rows, columns, kind):
                 total = builder.fadd(builder.load(place), term, flags=["contract"])
                 builder.store(total, place)
     for r in range(rows):
-        for start, place in zip(starts, sums[r], strict=True):
+        for column, place in zip(columns, sums[r], strict=True):
+            start = builder.add(left[1], _SIZE(column))
             builder.store(builder.load(place), y.vector(at[r], start, kind), align=y.itemsize)
 
 
 def _least_of(builder, number, most):
     smaller = builder.icmp_signed("<", number, _SIZE(most))
     return builder.select(smaller, number, _SIZE(most))
+
+
+class _Product:
+    """Writes the code of a product in tiles, from the arguments of :func:`product`."""
+
+    def __init__(self, context, builder, signature, args):
+        self.builder = builder
+        kinds, values = signature.args, args
+        self.rows, *sizes = (t.literal_value for t in kinds[5])
+        self.height, self.width, self.terms = sizes
+        self.a, self.b, self.y = (
+            _Matrix(context, builder, kinds[i], values[i], kinds[i + 6]) for i in range(3)
+        )
+        self.first, self.last = values[3:5]
+        lanes = _VECTOR_BYTES // self.a.itemsize
+        while lanes > self.width:
+            lanes //= 2
+        self.kind = ir.VectorType(context.get_value_type(kinds[0].dtype), lanes)
+        self.block = min(_TILE_VECTORS * lanes, self.width)
+        self.columns = [min(c, self.block - lanes) for c in range(0, self.block, lanes)]
+
+    def down(self, b, left, first, last):
+        """Go through tiles of rows."""
+        builder = self.builder
+        with cgutils.for_range_slice(builder, first, last, _SIZE(1)) as (tile, _):
+            top = builder.mul(tile, _SIZE(self.rows))
+            top = _least_of(builder, top, self.height - self.rows)
+            matrices, shape = (self.a, b, self.y), (self.rows, self.columns, self.kind)
+            _tile(builder, *matrices, self.terms, top, left, *shape)
+
+    def left_of(self, block):
+        """The first column of a block of columns."""
+        start = self.builder.mul(block, _SIZE(self.block))
+        return _least_of(self.builder, start, self.width - self.block)
+
+    def pack(self, left, packed):
+        """Copy a block of columns of ``b`` to where it lies without gaps."""
+        builder = self.builder
+        with cgutils.for_range(builder, _SIZE(self.terms)) as loop:
+            for c in range(self.block):
+                entry = builder.load(self.b.pointer(loop.index, builder.add(left, _SIZE(c))))
+                builder.store(entry, packed.pointer(loop.index, _SIZE(c)))
 
 
 @intrinsic(prefer_literal=True)
@@ -203,23 +308,33 @@ def product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y):
     signature = types.void(a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y)
 
     def codegen(context, builder, signature, args):
-        height, rows, columns, terms = (t.literal_value for t in signature.args[5])
-        scalar = context.get_value_type(signature.args[0].dtype)
-        matrices = [
-            _Matrix(context, builder, signature.args[i], args[i], signature.args[i + 6])
-            for i in range(3)
-        ]
-        lanes = _VECTOR_BYTES // matrices[0].itemsize
-        while lanes > columns:
-            lanes //= 2
-        kind = ir.VectorType(scalar, lanes)
-        width = min(_TILE_VECTORS * lanes, columns)
-        inside = [min(c, width - lanes) for c in range(0, width, lanes)]
-        with cgutils.for_range(builder, _SIZE(-(-columns // width))) as across:
-            left = _least_of(builder, builder.mul(across.index, _SIZE(width)), columns - width)
-            with cgutils.for_range_slice(builder, args[3], args[4], _SIZE(1)) as (down, _):
-                top = _least_of(builder, builder.mul(down, _SIZE(height)), rows - height)
-                _tile(builder, *matrices, terms, top, left, height, inside, kind)
+        p = _Product(context, builder, signature, args)
+        with cgutils.for_range(builder, _SIZE(-(-p.width // p.block))) as across:
+            left = p.left_of(across.index)
+            p.down(p.b, (left, left), p.first, p.last)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def packed_product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y, memory):
+    """The same in blocks of columns number ``first`` to ``last``, each of which is packed first.
+
+    ``b`` may lie in any way; ``memory`` has room for a block of its columns.
+    """
+    signature = types.void(
+        a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y, memory
+    )
+
+    def codegen(context, builder, signature, args):
+        p = _Product(context, builder, signature, args)
+        place = [types.literal(n) for n in (0, p.block, 1)]
+        packed = _Matrix(context, builder, signature.args[9], args[9], place)
+        with cgutils.for_range_slice(builder, p.first, p.last, _SIZE(1)) as (block, _):
+            left = p.left_of(block)
+            p.pack(left, packed)
+            p.down(packed, (_SIZE(0), left), _SIZE(0), _SIZE(-(-p.height // p.rows)))
         return context.get_dummy_value()
 
     return signature, codegen

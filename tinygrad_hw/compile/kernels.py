@@ -17,7 +17,7 @@ from ..ops import conv, linalg
 from .expand import border, correlation, correlation_dw, turned
 from .layout import Place
 from .loops import Writer
-from .program import Instruction
+from .program import Instruction, Spec
 from .scalars import literal
 
 Rule = Callable[[Writer, Instruction], bool]
@@ -25,6 +25,8 @@ Rule = Callable[[Writer, Instruction], bool]
 _SMALL = 200_000
 # Rows of a product that are computed at once, as many as there are registers for.
 _TILE_ROWS = 4
+# What those rows have of a row of the second factor; intrinsics.py computes so much at once.
+_TILE_BYTES = 64
 # Products in one statement list: more would not fit the registers.
 _UNROLLED = 64
 
@@ -54,8 +56,7 @@ def _matmul(w: Writer, i: Instruction) -> bool:
     if places[2].strides[1] != 1 and places[2].shape[1] != 1:
         # Columns side by side: the transposed product has rows.
         a, b, y = (p._replace(strides=p.strides[::-1], shape=p.shape[::-1]) for p in (b, a, y))
-    if _is_small(a, b, y, w.dtype(i.out).itemsize):
-        _small_product(w, a, b, y)
+    if _in_tiles(w, a, b, y):
         return True
     texts = [w.matrix(p) for p in (a, b, y)]
     if None in texts:
@@ -64,19 +65,24 @@ def _matmul(w: Writer, i: Instruction) -> bool:
     return True
 
 
-def _is_small(a: Place, b: Place, y: Place, itemsize: int) -> bool:
-    """Tell whether a product in tiles beats BLAS, which first copies the matrices."""
-    side_by_side = b.strides[1] == 1 and y.strides[1] == 1 and y.shape[1] > 1
-    return side_by_side and math.prod(b.shape) * itemsize <= _SMALL
-
-
-def _small_product(w: Writer, a: Place, b: Place, y: Place) -> None:
+def _in_tiles(w: Writer, a: Place, b: Place, y: Place) -> bool:
+    """Write a product in tiles, where that beats BLAS, which first copies the matrices."""
+    (rows, columns), terms = y.shape, a.shape[1]
+    small = math.prod(b.shape) * w.dtype(b.root).itemsize <= _SMALL
+    # Threads of BLAS and those of the crew would take each other's cores.
+    if y.strides[1] != 1 or columns == 1 or not (small or w.crew):
+        return False
+    height = min(_TILE_ROWS, rows)
     memories = ", ".join(w.memory(p.root) for p in (a, b, y))
-    height = min(_TILE_ROWS, y.shape[0])
-    sizes = (height, *y.shape, a.shape[1])
     places = ", ".join(str((p.offset, *p.strides)) for p in (a, b, y))
-    tiles = -(-y.shape[0] // height)
-    w.line(0, f"product({memories}, 0, {tiles}, {sizes}, {places})")
+    given = f"{(height, rows, columns, terms)}, {places}"
+    if small and b.strides[1] == 1:
+        w.line(0, f"product({memories}, {w.share(-(-rows // height))}, {given})")
+        return True
+    block = min(_TILE_BYTES // w.dtype(b.root).itemsize, columns)
+    w.line(0, f"o = np.empty({terms * block}, np.{w.dtype(b.root).name})")
+    w.line(0, f"packed_product({memories}, {w.share(-(-columns // block))}, {given}, o)")
+    return True
 
 
 # --- Convolution ----------------------------------------------------------------------------------
@@ -89,7 +95,7 @@ def _border(w: Writer, i: Instruction) -> bool:
     zero = literal(0, w.dtype(i.out))
     rows, row = height + top + bottom, (width + left + right) * n
     w.line(0, f"for c in range({c}):")
-    w.line(1, f"for i in range({rows}):")
+    w.line(1, f"for i in range({w.share(rows)}):")
     w.line(2, f"o = (c * {rows} + i) * {row}")
     outside = [f"i < {top}"] * bool(top) + [f"i >= {top + height}"] * bool(bottom)
     if outside:
@@ -145,7 +151,7 @@ def _correlation(w: Writer, i: Instruction) -> bool:
             continue
         filters = [f"o * {block} + {first + k}" for k in range(size)]
         w.line(0, f"for o in range({count}):")
-        w.line(1, f"for i in range({rows}):")
+        w.line(1, f"for i in range({w.share(rows)}):")
         w.line(2, f"for c in range({c1}):")
         for k, filter_ in enumerate(filters):
             for t in range(taps):
@@ -209,7 +215,7 @@ def _correlation_dw(w: Writer, i: Instruction) -> bool:
     zero = literal(0, w.dtype(i.out))
     run = columns * n if stride[1] == 1 else n
     w.line(0, f"for c in range({c1}):")
-    w.line(1, f"for o in range({c2}):")
+    w.line(1, f"for o in range({w.share(c2)}):")
     for t in range(taps):
         w.line(2, f"s{t} = {zero}")
     w.line(2, f"for i in range({rows}):")
@@ -236,12 +242,12 @@ def _correlation_dw(w: Writer, i: Instruction) -> bool:
 # --- Pooling --------------------------------------------------------------------------------------
 
 
-def _pool_loops(w: Writer, x: Place, out: Any) -> list[str]:
-    """Loops over windows, in the order in which the images lie."""
-    names = ["n", "i", "j", "c"]
+def _pool_loops(w: Writer, x: Place, out: Any, *, apart: bool = True) -> None:
+    """Loops over windows, in the order in which the images lie; those apart may be shared."""
     for depth, axis in enumerate(sorted(range(4), key=lambda a: -x.strides[a])):
-        w.line(depth, f"for {names[axis]} in range({out[axis]}):")
-    return names
+        free = not w.shared and (apart or axis in (0, 3))
+        span = w.share(out[axis]) if free else f"0, {out[axis]}"
+        w.line(depth, f"for {'nijc'[axis]} in range({span}):")
 
 
 def _window_reads(w: Writer, x: Place, size: Any, stride: Any) -> None:
@@ -301,9 +307,10 @@ def _unpool(w: Writer, i: Instruction) -> bool:
         for n, m, k, s in zip(i.params["shape"], g.shape[1:3], size, stride, strict=True)
     )
     if not covered:
-        w.line(0, f"for k in range({math.prod(y.shape)}):")
+        w.line(0, f"for k in range({w.share(math.prod(y.shape))}):")
         w.line(1, w.store(i.out, "k", zero))
-    _pool_loops(w, winners, g.shape)
+        w.meet()
+    _pool_loops(w, winners, g.shape, apart=apart)
     w.line(4, f"g = {w.load(g.root, _at(g, 'n', 'i', 'j', 'c'))}")
     w.line(4, f"k = {w.load(winners.root, _at(winners, 'n', 'i', 'j', 'c'))}")
     for t in range(math.prod(size)):
@@ -327,3 +334,16 @@ KERNELS: dict[Any, Rule] = {
 }
 # Results that lie in memory as one of their arguments does, by its number.
 LIKE_ARGUMENT = {conv.max_pool.forward: 0, hw5.pool_winners: 0, conv.unpool.forward: 1}
+
+
+def multiplications(instruction: Instruction, specs: dict[int, Spec]) -> int:
+    """Count the products of numbers in a product of matrices or a convolution, else 0."""
+    forward, out = instruction.op.forward, specs[instruction.out]
+    if forward is correlation:
+        filters = specs[instruction.args[1].index]
+        return out.size * math.prod(filters.shape[:3])
+    if forward is correlation_dw:
+        return specs[instruction.args[0].index].size * math.prod(out.shape[:3])
+    if forward in (linalg.matmul.forward, np.matmul):
+        return out.size * specs[instruction.args[0].index].shape[-1]
+    return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,8 +21,11 @@ Shape = tuple[int, ...]
 
 # Entries in a block, which stays in the fastest cache.
 BLOCK = 1024
+# Sums over everything are taken in so many pieces where threads share the work: the result does not
+# depend on how many threads there are.
+PIECES = 16
 # Numbers of scratch memories begin here, beyond those of values.
-_SCRATCH = 1_000_000
+_SCRATCH, _PIECES = 1_000_000, 2_000_000
 # What takes many instructions; two in one loop keep the processor from overlapping its rounds.
 _LONG = re.compile(r"(exp|tanh|sigmoid)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
 _VALUE = re.compile(r"\bx(\d+)\b")
@@ -53,27 +57,52 @@ class Writer:
         Root value to the number of its memory; values that share memory share a number.
     scratch : dict
         Value to the number of the memory that holds a block of it, inside a loop.
+    pieces : dict
+        Sum to the number of the memory that holds those of its pieces.
     numbers : set of int
         Python numbers that are arguments.
     """
 
-    def __init__(self, layout: Layout, memory_of: Any) -> None:
+    def __init__(self, layout: Layout, memory_of: Any, *, crew: bool = False) -> None:
         self.layout, self._memory_of = layout, memory_of
         self.lines: list[str] = []
         self.roots: dict[int, int] = {}
         self.scratch: dict[int, int] = {}
+        self.pieces: dict[int, int] = {}
         self.numbers: set[int] = set()
         self.names = 0
+        # Whether threads share the work, and whether they share the lines since they met last.
+        self.crew, self.shared, self.met = crew, False, 0
 
     def line(self, depth: int, text: str) -> None:
         """Add a line."""
         self.lines.append("    " * (depth + 1) + text)
 
-    def end_node(self, start: int) -> None:
-        """Give the variables of the lines from ``start`` names that no other lines use.
+    def share(self, count: int) -> str:
+        """Spell from where to where this thread goes in a loop that the threads share."""
+        if not self.crew or count < 2:
+            return f"0, {count}"
+        self.shared = True
+        return f"me * {count} // crew, (me + 1) * {count} // crew"
 
-        Numba looks at every pair of assignments to one name.
-        """
+    def meet(self) -> None:
+        """Have the threads wait for each other; the lines since they met last, if not shared, are
+        for one of them."""
+        if not self.crew:
+            return
+        if not self.shared:
+            alone = [f"    {line}" for line in self.lines[self.met :]]
+            self.lines[self.met :] = ["    if me == 0:", *alone]
+        self.line(0, "meet(counter, crew)")
+        self.shared, self.met = False, len(self.lines)
+
+    @contextmanager
+    def node(self) -> Iterator[None]:
+        """Write the lines of a node."""
+        start = self.met = len(self.lines)
+        yield
+        self.meet()
+        # Names that no other lines use: Numba looks at every pair of assignments to one name.
         self.names += 1
         suffix = f"_{self.names}"
         for k in range(start, len(self.lines)):
@@ -107,9 +136,19 @@ class Writer:
         """Spell a write to a block."""
         return f"store(b{i}, {index}, {value}, {self.scratch[i]}, COUNT)"
 
+    def load_piece(self, out: int, index: str) -> str:
+        """Spell a read of the sum of a piece."""
+        self.pieces[out] = _PIECES + out
+        return f"load(t{out}, {index}, {self.pieces[out]}, COUNT)"
+
+    def store_piece(self, out: int, index: str, value: str) -> str:
+        """Spell a write of the sum of a piece."""
+        self.pieces[out] = _PIECES + out
+        return f"store(t{out}, {index}, {value}, {self.pieces[out]}, COUNT)"
+
     def memories(self) -> dict[int, int]:
         """Number the memories of the function from 0."""
-        named = sorted({*self.roots.values(), *self.scratch.values()})
+        named = sorted({*self.roots.values(), *self.scratch.values(), *self.pieces.values()})
         return {memory: k for k, memory in enumerate(named)}
 
     def dtype(self, i: int) -> np.dtype[Any]:
@@ -251,6 +290,9 @@ class _GroupWriter:
         self.folds: list[tuple[int, int, str]] = []
         self.fold_of: dict[int, Fold] = {}
         self.reads: dict[int, str] = {}
+        # Of each operand, its step in the innermost loop; which folds add up within that.
+        self.steps: list[int] = []
+        self.inside: set[int] = set()
 
     def operand(self, root: int, offset: int, strides: Shape) -> int:
         self.operands.append(Operand(root, offset, strides))
@@ -344,49 +386,84 @@ class _GroupWriter:
     def _emit(self, nest: Nest) -> None:
         w = self.w
         inner = nest.sides[-1] if nest.sides else None
-        parts = self._parts(inner)
+        self.steps = [steps[-1] if steps else 0 for steps in nest.steps]
+        self.inside = {k for k, *_ in self.folds if self.steps[k] == 0}
+        parts, way = self._parts(inner), self._way(nest)
+        self._start_folds(way)
         for part in parts:
             for i in part.handed_on:
                 w.block(i)
-        for _, out, _ in self.folds:
-            size = w.layout.stand[out].size
-            w.line(0, f"for i in range({size}):")
-            w.line(1, w.store(out, "i", self.start(out)))
         names = [f"i{a}" for a in range(len(nest.sides) - 1)]
-        for depth, (name, side) in enumerate(zip(names, nest.sides, strict=False)):
-            w.line(depth, f"for {name} in range({side}):")
+        spans = [f"0, {side}" for side in nest.sides]
+        if way == "shared":
+            spans[0] = w.share(nest.sides[0])
+        for depth, (name, span) in enumerate(zip(names, spans, strict=False)):
+            w.line(depth, f"for {name} in range({span}):")
         depth = len(names)
-        steps = [steps[-1] if steps else 0 for steps in nest.steps]
+        if way == "pieces":
+            w.line(0, f"for i in range({w.share(PIECES)}):")
+            depth, spans = 1, [f"i * {inner} // {PIECES}, (i + 1) * {inner} // {PIECES}"]
         for k, operand in enumerate(self.operands):
             w.line(depth, f"p{k} = {nest.index(k, operand.offset, names)}")
         for k, text in self.reads.items():
-            if steps[k] == 0:
+            if self.steps[k] == 0:
                 w.line(depth, f"{text} = {w.load(self.operands[k].root, f'p{k}')}")
-        inside = {k for k, out, _ in self.folds if steps[k] == 0}
         for k, out, _ in self.folds:
-            if k in inside:
+            if k in self.inside:
                 w.line(depth, f"s{k} = {self.start(out)}")
-        self._innermost(depth, inner, steps, inside, parts)
-        for k, out, _ in self.folds:
-            if k in inside:
-                before = w.load(out, f"p{k}")
-                w.line(depth, w.store(out, f"p{k}", self.join(out, before, f"s{k}")))
-
-    def _innermost(
-        self, depth: int, inner: int | None, steps: list[int], inside: set[int], parts: list[Part]
-    ) -> None:
-        """The innermost loop; of several parts each has its own, over a block of the entries."""
         if inner is None:
-            self._entry(depth, steps, inside, parts[0])
-            return
-        span = str(inner)
+            self._entry(depth, parts[0])
+        else:
+            self._innermost(depth, spans[-1], parts)
+        self._end_folds(depth, way)
+
+    def _way(self, nest: Nest) -> str:
+        """How threads go through the loops.
+
+        "shared" where none writes what another does; "pieces" where all sum into one entry: the
+        sums of so many pieces, whoever takes which, are then summed in order. Else "alone".
+        """
+        if not self.w.crew or not nest.sides:
+            return "alone"
+        if len(nest.sides) == 1 and self.inside and nest.sides[0] >= PIECES * BLOCK:
+            return "pieces" if len(self.inside) == len(self.folds) else "alone"
+        apart = all(nest.steps[k][0] for k, *_ in self.folds)
+        return "shared" if apart and math.prod(nest.sides) >= BLOCK else "alone"
+
+    def _start_folds(self, way: str) -> None:
+        w = self.w
+        for _, out, _ in self.folds:
+            w.line(0, f"for i in range({w.layout.stand[out].size}):")
+            w.line(1, w.store(out, "i", self.start(out)))
+        if way != "alone" and self.folds:
+            w.meet()
+
+    def _end_folds(self, depth: int, way: str) -> None:
+        """Add what the innermost loop took together to what there was."""
+        w, folds = self.w, [(k, out) for k, out, _ in self.folds if k in self.inside]
+        if way == "pieces":
+            for k, out in folds:
+                w.line(depth, w.store_piece(out, "i", f"s{k}"))
+            w.meet()
+            w.line(0, f"for i in range({PIECES}):")
+            depth = 1
+            for k, out in folds:
+                w.line(1, f"s{k} = {w.load_piece(out, 'i')}")
+                w.line(1, f"p{k} = 0")
+        for k, out in folds:
+            before = w.load(out, f"p{k}")
+            w.line(depth, w.store(out, f"p{k}", self.join(out, before, f"s{k}")))
+
+    def _innermost(self, depth: int, span: str, parts: list[Part]) -> None:
+        """The innermost loop; of several parts each has its own, over a block of the entries."""
         if len(parts) > 1:
-            self.w.line(depth, f"for q in range(0, {inner}, {BLOCK}):")
-            self.w.line(depth + 1, f"o = min(q + {BLOCK}, {inner})")
+            last = span.split(", ")[1]
+            self.w.line(depth, f"for q in range({span}, {BLOCK}):")
+            self.w.line(depth + 1, f"o = min(q + {BLOCK}, {last})")
             depth, span = depth + 1, "q, o"
         for part in parts:
             self.w.line(depth, f"for j in range({span}):")
-            self._entry(depth + 1, steps, inside, part)
+            self._entry(depth + 1, part)
 
     def _parts(self, inner: int | None) -> list[Part]:
         """Split the body behind each long operation, if there are several and a long way to go."""
@@ -412,9 +489,9 @@ class _GroupWriter:
                         home[i].handed_on.append(i)
         return parts
 
-    def _entry(self, depth: int, steps: list[int], inside: set[int], part: Part) -> None:
+    def _entry(self, depth: int, part: Part) -> None:
         """The body of the innermost loop."""
-        w = self.w
+        w, steps = self.w, self.steps
 
         def at(k: int) -> str:
             return f"p{k}" if steps[k] == 0 else f"p{k} + j" + f" * {steps[k]}" * (steps[k] != 1)
@@ -430,7 +507,7 @@ class _GroupWriter:
         for i in part.handed_on:
             w.line(depth, w.store_block(i, "j - q", f"x{i}"))
         for k, out, text in part.folds:
-            if k in inside:
+            if k in self.inside:
                 w.line(depth, f"s{k} = {self.join(out, f's{k}', text)}")
             else:
                 joined = self.join(out, w.load(out, at(k)), text)

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import store
+from .crew import together
 from .expand import expanded
-from .kernels import KERNELS, LIKE_ARGUMENT
+from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
-from .loops import FOLDS, Group, Node, Writer, spelled
+from .loops import FOLDS, PIECES, Group, Node, Writer, spelled
 from .program import Array, Instruction, Program, Ref, Spec, renumbered
 from .recycle import maker
 from .scalars import DTYPES, literal
@@ -25,6 +26,8 @@ _VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
 )
 _ALIGN = 64
+# Threads take some microseconds to begin and to meet.
+WORTH_THREADS = 1e6
 
 
 class Native:
@@ -95,6 +98,7 @@ class Plan:
             if phase.native:
                 phase.nodes = self._grouped(phase.instructions)
         self.commits = self._place_commit()
+        self.crew = self._nanoseconds() > WORTH_THREADS
         self._allocate()
         self.sources: list[str] = []
         self.checked: set[int] = set()
@@ -327,6 +331,10 @@ class Plan:
                     return False
         return True
 
+    def _nanoseconds(self) -> float:
+        """Estimate how long a run takes, from entries and from terms of sums."""
+        return sum(_nanoseconds(i, self.program.specs) for i in self.program.instructions)
+
     # --- Memory ---------------------------------------------------------------------------------
 
     def _allocate(self) -> None:
@@ -410,7 +418,8 @@ class Plan:
 
     def function(self, arguments: list[int], program: Program) -> Callable[..., Any]:
         """Write and compile everything; give the Python function that runs it."""
-        self.names: dict[str, Any] = {"np": np, "arena": self.memory, "refit": store.refit}
+        self.names: dict[str, Any] = {"np": np, "arena": self.memory}
+        self.names |= {"refit": store.refit, "together": together}
         for i, array in self.program.constants.items():
             self.names[f"v{i}"] = array
         body = []
@@ -501,7 +510,7 @@ class Plan:
         return name
 
     def _native_call(self, phase: Phase, number: int) -> list[str]:
-        w = Writer(self.layout, self._memory_of)
+        w = Writer(self.layout, self._memory_of, crew=self.crew)
         for node in phase.nodes:
             self._write_node(node, w)
         here = {i.out for i in phase.instructions}
@@ -523,13 +532,12 @@ class Plan:
         return w.load(place.root, str(place.offset))
 
     def _write_node(self, node: Node, w: Writer) -> None:
-        start = len(w.lines)
-        if isinstance(node, Group):
-            node.write(w)
-        else:
-            (instruction,) = node.instructions
-            assert KERNELS[instruction.op.forward](w, instruction)
-        w.end_node(start)
+        with w.node():
+            if isinstance(node, Group):
+                node.write(w)
+            else:
+                (instruction,) = node.instructions
+                assert KERNELS[instruction.op.forward](w, instruction)
 
     def _call_of(self, w: Writer, phase: Phase) -> list[str]:
         lines: list[str] = []
@@ -554,15 +562,19 @@ class Plan:
             signature.append(f"n{i}")
             types.append(store.number_type())
             arguments.append(f"v{i}")
+        if w.crew:
+            self._add_meeting_place(w, arguments, signature, types)
         text = store.numbered(
             "\n".join(f"    {x}" for x in head) + "\n" + "\n".join(w.lines), w.memories()
         )
         source = f"def native({', '.join(signature)}):\n{text}\n    return True\n"
         self.sources.append(source)
         name = self._known(store.compiled(source, types))
-        call = f"{name}({', '.join(arguments)})"
+        given = ", ".join(arguments)
+        call = f"together({name}, ({given},))" if w.crew else f"{name}({given})"
         writable = [k for k, s in enumerate(signature) if s in {f"m{t}" for t in targets}]
-        fit = f"refit({name}, ({', '.join(arguments)},), {writable})"
+        caller = f"lambda *given: together({name}, given)" if w.crew else name
+        fit = f"refit({caller}, ({given},), {writable})"
         return [
             *lines,
             "try:",
@@ -572,6 +584,18 @@ class Plan:
             "if not held:",
             "    return None",
         ]
+
+    def _add_meeting_place(
+        self, w: Writer, arguments: list[str], signature: list[str], types: list[Any]
+    ) -> None:
+        """Add what threads need to work together; :func:`together` gives the last two."""
+        shared = {"counter": np.zeros(1, np.int64)}
+        shared |= {f"t{out}": np.zeros(PIECES, w.dtype(out)) for out in sorted(w.pieces)}
+        for array in shared.values():
+            arguments.append(self._known(array))
+            types.append(store.array_type(array.dtype, 1, readonly=False))
+        signature += [*shared, "me", "crew"]
+        types += [store.whole_number_type()] * 2
 
     def _array_argument(self, root: int, lines: list[str]) -> str:
         """Spell an argument in C order; a result gets its array here."""
@@ -586,3 +610,9 @@ class Plan:
             lines.append(f"v{root} = f{root}" + ("" if plain else f".transpose({back})"))
             return f"f{root}"
         return f"v{root}" if plain else f"v{root}.transpose({order})"
+
+
+def _nanoseconds(instruction: Instruction, specs: dict[int, Spec]) -> float:
+    """Estimate how long an instruction takes, as measured on one core."""
+    largest = max(specs[i].size for i in (instruction.out, *instruction.refs()))
+    return 0.06 * multiplications(instruction, specs) + 0.15 * largest

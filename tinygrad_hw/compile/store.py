@@ -20,7 +20,8 @@ import numpy as np
 from numba import njit
 
 from tinygrad_hw.compile.intrinsics import (
-    exp32, larger, load, plus, product, sigmoid32, smaller, store, tanh32, times
+    exp32, larger, load, meet, packed_product, plus, product, sigmoid32, smaller, store, tanh32,
+    times,
 )
 
 
@@ -72,6 +73,13 @@ def number_type() -> Any:
     return types.float64
 
 
+def whole_number_type() -> Any:
+    """The type of a Python int as an argument."""
+    from numba import types
+
+    return types.int64
+
+
 def numbered(text: str, memories: dict[int, int]) -> str:
     """Number the memories of a function from 0, and tell each read and write how many there are."""
     pattern = re.compile(r", (\d+), COUNT\)")
@@ -79,7 +87,10 @@ def numbered(text: str, memories: dict[int, int]) -> str:
 
 
 def compiled(source: str, types: list[Any]) -> Callable[..., Any]:
-    """Give a native function of a source, from memory, from disk, or compiled now."""
+    """Give a native function of a source, from memory, from disk, or compiled now.
+
+    It lets other Python threads run meanwhile if it is one for a crew.
+    """
     key = _key(source, types)
     if key not in _loaded:
         _loaded[key] = _load(key, source, types)
@@ -106,9 +117,9 @@ def _load(key: str, source: str, types: list[Any]) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    function: Callable[..., Any] = njit(tuple(types), cache=True, error_model="numpy")(
-        module.native
-    )
+    function: Callable[..., Any] = njit(
+        tuple(types), cache=True, error_model="numpy", nogil="crew" in source
+    )(module.native)
     return function
 
 
