@@ -116,7 +116,7 @@ def _reshape_call(draw):
 @primitive(name="reshape", domain=domains.Domain("all reals", _reshape_call), view=True)
 def _reshape(x, *, shape):
     try:
-        return np.reshape(x, shape)
+        return x.reshape(shape) if type(x) is np.ndarray else np.reshape(x, shape)
     except ValueError:
         raise ShapeError(_reshape_trouble(np.shape(x), shape)) from None
 
@@ -163,11 +163,12 @@ def reshape(x: Any, *shape: Any) -> Any:
 
 
 def _sides(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
-    sides = given[0] if len(given) == 1 and np.ndim(given[0]) else given
+    if len(given) == 1 and (type(given[0]) is tuple or np.ndim(given[0])):
+        given = given[0]
     try:
-        return tuple(operator.index(side) for side in sides)
+        return tuple([operator.index(side) for side in given])
     except TypeError:
-        raise with_graph(TypeError)(f"{op}: got {sides!r}; want whole numbers") from None
+        raise with_graph(TypeError)(f"{op}: got {given!r}; want whole numbers") from None
 
 
 def ravel(x: Any) -> Any:
