@@ -85,6 +85,10 @@ class Rewriter:
         """What is known of an argument that is a value."""
         return self.specs[arg.index] if isinstance(arg, Ref) else None
 
+    def made_by(self, arg: Any) -> Instruction | None:
+        """The instruction of the given program that made an argument."""
+        return self.made.get(arg.index) if isinstance(arg, Ref) else None
+
     def emit(self, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
         """Add an instruction with a new result."""
         self.specs[self.next] = spec
@@ -158,7 +162,7 @@ def _sum_to(r: Rewriter, i: Instruction) -> bool:
 
 def _vdot(r: Rewriter, i: Instruction) -> bool:
     args = i.args
-    made = r.made.get(args[0].index) if args[0] == args[1] and isinstance(args[0], Ref) else None
+    made = r.made_by(args[0]) if args[0] == args[1] else None
     if made is not None and made.op.name == "ravel":
         # The order of the entries does not matter when each is multiplied by itself.
         args = (made.args[0], made.args[0])
