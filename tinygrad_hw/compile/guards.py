@@ -199,11 +199,12 @@ class Guards:
         for kind, owner, key, value, _ in self.places:
             o, v = test.known(owner), test.known(value)
             if kind == "length":
-                test.term(f"len({o}) == {v}")
+                test.term(f"len({o}) == {value}")
             elif kind == "cell":
                 test.term(f"{o}.cell_contents is {v}")
             else:
-                test.term(f"{o}[{test.known(key)}] is {v}")
+                place = repr(key) if type(key) in (int, str) else test.known(key)
+                test.term(f"{o}[{place}] is {v}")
         for array, copy in self.arrays:
             test.term(f"{test.known(_equal)}({test.known(array)}, {test.known(copy)})")
 
