@@ -1,11 +1,13 @@
 """Threads that run one native function together, each its share of every loop.
 
 The function itself keeps them together: they meet at the end of each of its loops. The crew is as
-large as the cores that the process may use, or ``OMP_NUM_THREADS``.
+large as the cores that the process may use, or ``OMP_NUM_THREADS``. Without Linux's calls to
+choose cores it is the caller alone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable
@@ -24,8 +26,9 @@ def together(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments, 0, 1)
     size = crew.size
     try:
+        core = -1 if size == 1 else _core()
         for number, queue in enumerate(crew.queues(), 1):
-            queue.put((function, arguments, number, size))
+            queue.put((function, arguments, number, size, core))
     finally:
         # Whatever happens, the others wait for the caller's share.
         try:
@@ -54,8 +57,12 @@ class _Crew:
 
 
 def _work(queue: SimpleQueue[Any]) -> None:
+    callers = -1
     while True:
-        function, arguments, number, size = queue.get()
+        function, arguments, number, size, core = queue.get()
+        if core != callers or core == _core():
+            _move(number, core)
+            callers = core
         # The caller has the same arguments and meets the same error.
         with suppress(TypeError):
             function(*arguments, number, size)
@@ -63,9 +70,22 @@ def _work(queue: SimpleQueue[Any]) -> None:
         del function, arguments
 
 
+def _move(number: int, callers: int) -> None:
+    """Go to another core than the caller's; the system may move the thread on from there.
+
+    Threads that wait for each other in turns look busy, so that the system leaves them for long on
+    the core on which they woke.
+    """
+    cores = os.sched_getaffinity(0)
+    others = sorted(cores - {callers})
+    if others:
+        os.sched_setaffinity(0, {others[(number - 1) % len(others)]})
+        os.sched_setaffinity(0, cores)
+
+
 def _size() -> int:
-    """How many threads there may be; where threads cannot let each other pass, one."""
-    if not hasattr(os, "sched_getaffinity"):
+    """How many threads there may be."""
+    if _core() < 0:
         return 1
     cores = len(os.sched_getaffinity(0))
     asked = os.environ.get("OMP_NUM_THREADS", "")
@@ -75,6 +95,14 @@ def _size() -> int:
 def _reset() -> None:
     global _crew
     _crew = _Crew(_crew.size)
+
+
+try:
+    _core: Callable[[], int] = ctypes.CDLL(None).sched_getcpu
+except (AttributeError, OSError, TypeError):
+
+    def _core() -> int:
+        return -1
 
 
 _crew = _Crew(_size())
