@@ -22,6 +22,8 @@ from benchmarks.workloads import Workload
 _ROOT = Path(__file__).resolve().parent.parent
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _TOLERANCE = 2e-3
+# So many seconds the idle threads of some libraries keep a core busy after their work.
+_REST = 0.2
 _SCALE = {"us": 1e6, "ns": 1e9, "s": 1.0, "MB": 1.0}
 
 
@@ -133,6 +135,8 @@ def measure(
     for _ in range(rounds):
         random.shuffle(order)
         for result in order:
+            if threads > 1:
+                time.sleep(_REST)
             scale = _SCALE[workload.unit] / per
             result.samples += [s * scale for s in workers[result.peer].time(workload.steps)]
     for worker in workers.values():
