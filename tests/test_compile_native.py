@@ -108,6 +108,26 @@ def test_cross_entropy_and_its_gradient(reduction):
     np.testing.assert_allclose(compiled.grad, eager.grad, atol=1e-12)
 
 
+def test_a_step_that_begins_an_optimisers_memory_is_not_compiled(monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path))
+    found = []
+    for wrap in (native, lambda step: step):
+        w = tg.Tensor(np.ones(3), requires_grad=True)
+        optimizer = tg.optim.SGD([w], lr=0.1, momentum=0.9)
+
+        def step(x, w=w, optimizer=optimizer):
+            optimizer.zero_grad()
+            (w * x).sum().backward()
+            optimizer.step()
+
+        run = wrap(step)
+        for _ in range(3):
+            run(np.arange(3.0))
+        found.append(w.numpy())
+    assert len(list(tmp_path.glob("*.py"))) == 1
+    np.testing.assert_allclose(*found)
+
+
 # --- Threads --------------------------------------------------------------------------------------
 
 

@@ -55,8 +55,8 @@ class Settings:
         return self
 
 
-# Steps from which on it pays to wait for native code.
-_LONG = 10_000
+# Steps from which on native code gains more than it takes to compile.
+_LONG = 40_000
 _WARM_UP, _MEASURED = 5, 41
 SETTINGS = {
     "mlp": Settings("mlp", 40, 32, 0.1, 5e-4, 0.5, 8.0, 0.05),
@@ -96,8 +96,11 @@ class Run:
             momentum=0.9,
             weight_decay=settings.weight_decay,
         )
-        learn = step_of(self.model, self.optimizer)
-        self.learn = learn if backend == "off" else compile_function(learn, backend=backend)
+        # What is left at the end of an epoch is too seldom to be compiled.
+        self.learn_rest = step_of(self.model, self.optimizer)
+        self.learn = self.learn_rest
+        if backend != "off":
+            self.learn = compile_function(self.learn_rest, backend=backend)
         self.schedule = optim.OneCycle(
             self.optimizer, total=settings.epochs * self.batches, rise=0.2
         )
@@ -132,9 +135,10 @@ class Run:
         losses, right = [], 0
         for start in range(0, len(order), settings.batch_size):
             batch = order[start : start + settings.batch_size]
+            learn = self.learn if len(batch) == settings.batch_size else self.learn_rest
             # A loss that overflows is an error of its own, which says what to do.
             with np.errstate(over="ignore", invalid="ignore"):
-                loss, logits = self.learn(images[batch], self.labels[batch])
+                loss, logits = learn(images[batch], self.labels[batch])
             if not np.isfinite(loss.item()):
                 raise ValueError(
                     f"the loss of epoch {epoch} is {loss.item()}; use an lr below {settings.lr:g}"

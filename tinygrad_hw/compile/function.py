@@ -153,7 +153,9 @@ class Variant:
         self._kept = [Ref(i) for p in pullbacks for i in p.residuals]
         recorder.program.outputs += self._kept
         self.program = recorder.program.optimized()
-        self._rebuild, self._kinds, self._backend = rebuild, kinds, backend
+        # What begins an optimiser's memory fits but once: native code would not pay.
+        self._backend = backend_of("numpy") if _begins_memory(self.program) else backend
+        self._rebuild, self._kinds = rebuild, kinds
         self._steps, self._optimizers = recorder.steps, list(recorder.optimizers.values())
         self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _, _ in self._optimizers]
         self._tensors = [t for t in recorder.tensors if id(t) not in arguments.tensors]
@@ -238,6 +240,12 @@ class Variant:
         if self.executable is not None:
             lines.append(self.executable.explain())
         return "\n".join(lines)
+
+
+def _begins_memory(program: Program) -> bool:
+    """Tell whether a program makes an entry of an optimiser's memory that is not there."""
+    targets = [write.target for write in program.writes]
+    return any(t.kind == "entry" and t.key not in t.owner for t in targets)
 
 
 class _Ready(NamedTuple):
