@@ -78,6 +78,8 @@ def test_extremes_and_shares_along_axes(dtype):
             *(f(x, axis=a, keepdims=k) for f in (tg.max, tg.min) for a in (0, -1) for k in (0, 1)),
             *(f(x) for f in (tg.max, tg.min)),
             *(f(x, axis=a) for f in (tg.softmax, tg.log_softmax) for a in (0, 1, 2)),
+            # The primitives take several axes too, or all.
+            *(tg.ops.primitives()["softmax"](x, axis=a) for a in (None, (0, 2))),
         ]
 
     compiled = native(shares)

@@ -183,12 +183,11 @@ def _count(r: Rewriter, i: Instruction) -> bool:
     return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
 
 
-def _exponentials(r: Rewriter, x: Any, spec: Spec, axis: int) -> tuple[Any, Any, Any, Spec]:
-    """Entries less the largest along an axis, their exponentials, and the sums of these."""
-    sides = list(spec.shape)
-    sides[axis] = 1
-    thin = _plain(sides, spec.dtype)
-    params = _over(axis, spec, thin)
+def _exponentials(r: Rewriter, x: Any, spec: Spec, axis: Any) -> tuple[Any, Any, Any, Spec]:
+    """Entries less the largest over some axes, their exponentials, and the sums of these."""
+    axes = _over(axis, spec, spec)["axis"]
+    thin = _plain([1 if a in axes else n for a, n in enumerate(spec.shape)], spec.dtype)
+    params = {"axis": axes, "shape": thin.shape}
     top = r.emit("peak", peak, (x,), params, thin)
     shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
     powers = r.emit("exp", np.exp, (shifted,), {}, spec)

@@ -31,7 +31,7 @@ _LONG = re.compile(r"(exp|tanh|sigmoid)32\(|(np|math)\.(?!float|u?int|bool|sqrt|
 _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
 # Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
-_LOCAL = re.compile(r"\b(?:[cgijknoqy]|top|total|loss|wanted|cost|[ilpqrswxy]\d+(?:_\d+)?)\b")
+_LOCAL = re.compile(r"\b(?:[cgijknoqy]|[ilpqrswxy]\d+(?:_\d+)?)\b")
 
 
 class Fold(NamedTuple):
