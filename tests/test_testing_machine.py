@@ -22,7 +22,7 @@ TestGraphs.settings = QUICK
 
 def assert_it_fails():
     # The failures of several kinds would be minimised and come in a group.
-    once = settings(QUICK, max_examples=300, phases=[Phase.generate], report_multiple_bugs=False)
+    once = settings(QUICK, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         run_state_machine_as_test(GraphMachine, settings=once)
 
