@@ -21,9 +21,10 @@ TestGraphs.settings = QUICK
 
 
 def assert_it_fails():
-    # The failures of several kinds would be minimised and come in a group.
+    # The failures of several kinds would be minimised and come in a group. Each is of an assertion
+    # of the machine: a gradient is another than the oracle's, or missing.
     once = settings(QUICK, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)
-    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+    with pytest.raises(AssertionError):
         run_state_machine_as_test(GraphMachine, settings=once)
 
 
