@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tinygrad_hw as tg
+from tinygrad_hw.training import step_of
 
 pytest.importorskip("numba")
 pytest.importorskip("scipy")
@@ -155,16 +156,7 @@ def convolve(seed=0):
         tg.nn.Flatten(),
         tg.nn.Linear(18, 4, rng=rng),
     )
-    optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(x, labels):
-        optimizer.zero_grad()
-        loss = tg.softmax_cross_entropy(model(x), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return model, step
+    return model, step_of(model, tg.optim.SGD(model.parameters(), lr=0.1))
 
 
 def test_threads_give_the_bits_of_one_and_the_numbers_of_eager(crew):
