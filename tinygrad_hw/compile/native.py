@@ -26,7 +26,7 @@ _VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
 )
 _ALIGN = 64
-# Threads take some microseconds to begin and to meet.
+# Nanoseconds of work from which on threads are worth the microseconds they take to begin and meet.
 WORTH_THREADS = 1e6
 
 
@@ -569,7 +569,7 @@ class Plan:
         )
         source = f"def native({', '.join(signature)}):\n{text}\n    return True\n"
         self.sources.append(source)
-        name = self._known(store.compiled(source, types))
+        name = self._known(store.compiled(source, types, nogil=w.crew))
         given = ", ".join(arguments)
         call = f"together({name}, ({given},))" if w.crew else f"{name}({given})"
         writable = [k for k, s in enumerate(signature) if s in {f"m{t}" for t in targets}]

@@ -86,14 +86,14 @@ def numbered(text: str, memories: dict[int, int]) -> str:
     return pattern.sub(lambda m: f", {memories[int(m[1])]}, {len(memories)})", text)
 
 
-def compiled(source: str, types: list[Any]) -> Callable[..., Any]:
+def compiled(source: str, types: list[Any], *, nogil: bool = False) -> Callable[..., Any]:
     """Give a native function of a source, from memory, from disk, or compiled now.
 
-    It lets other Python threads run meanwhile if it is one for a crew.
+    With ``nogil`` other Python threads run meanwhile.
     """
     key = _key(source, types)
     if key not in _loaded:
-        _loaded[key] = _load(key, source, types)
+        _loaded[key] = _load(key, source, types, nogil=nogil)
     return _loaded[key]
 
 
@@ -106,7 +106,7 @@ def _key(source: str, types: list[Any]) -> str:
     return hashlib.sha256("\n".join([*parts, sys.version]).encode() + intrinsics).hexdigest()[:32]
 
 
-def _load(key: str, source: str, types: list[Any]) -> Callable[..., Any]:
+def _load(key: str, source: str, types: list[Any], *, nogil: bool) -> Callable[..., Any]:
     from numba import njit
 
     path = _written(key, _HEAD + source)
@@ -117,9 +117,9 @@ def _load(key: str, source: str, types: list[Any]) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    function: Callable[..., Any] = njit(
-        tuple(types), cache=True, error_model="numpy", nogil="crew" in source
-    )(module.native)
+    function: Callable[..., Any] = njit(tuple(types), cache=True, error_model="numpy", nogil=nogil)(
+        module.native
+    )
     return function
 
 
