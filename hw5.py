@@ -2,7 +2,8 @@
 
 The ten functions of the handout come first, in the order in which a network uses them. Behind them
 stand the two training loops (Algorithm 1: mini-batch SGD), then the pipeline around them, then the
-convolution and pooling kernels that the ten functions share.
+convolution and pooling kernels that the ten functions share, the checks of arguments, and last the
+assignment itself, which trains both networks.
 
 Shapes follow the handout: one vector is a column (m, 1), one image is (H, W, C). Every function
 also takes more than one at a time: columns (m, R) side by side, or images (..., H, W, C) with batch
