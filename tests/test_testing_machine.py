@@ -25,7 +25,7 @@ TestGraphs.settings = QUICK
 def assert_it_fails():
     # The failures of several kinds would be minimised and come in a group.
     once = settings(QUICK, max_examples=3000, phases=[Phase.generate], report_multiple_bugs=False)
-    with pytest.raises(AssertionError, match="Not equal to tolerance|has a gradient of"):
+    with pytest.raises(AssertionError, match=r"Not equal to tolerance|has a gradient of"):
         run_state_machine_as_test(GraphMachine, settings=once)
 
 

@@ -158,6 +158,8 @@ def test_control_c_keeps_what_it_has(data, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell starts in the background ignores control-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not (out / "metrics.csv").exists():
         time.sleep(0.01)
