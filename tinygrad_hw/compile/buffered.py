@@ -15,7 +15,15 @@ import numpy as np
 from ..kernels import hw5
 from ..ops import conv as convolution
 from ..ops import losses, reduce
-from .expand import Rewriter, bordered, images, rewritten
+from .expand import (
+    Rewriter,
+    bordered,
+    exponentials,
+    images,
+    log_softmax,
+    rewritten,
+    softmax,
+)
 from .program import Array, Instruction, Program, Spec
 
 # Larger patches than this would not stay in the cache; hw5's kernels know better then.
@@ -120,18 +128,6 @@ def masked(x: Any, mask: Array, out: Array) -> Array:
     return out
 
 
-def row_largest(x: Array, out: Array) -> Array:
-    """Largest entry of each row, as a column."""
-    np.maximum.reduce(x, axis=-1, out=out, keepdims=True)
-    return out
-
-
-def row_sum(x: Array, out: Array) -> Array:
-    """Sum of each row, as a column."""
-    np.add.reduce(x, axis=-1, out=out, keepdims=True)
-    return out
-
-
 def cost(log_total: Array, shifted: Array, hot: Array, *, reduction: str) -> Any:
     """Cross-entropy of rows, from the logarithm of their sums and the entries at one-hot."""
     losses = log_total[..., 0] - shifted[hot].reshape(log_total.shape[:-1])
@@ -222,33 +218,15 @@ def _unpool(r: Rewriter, i: Instruction) -> bool:
     return r.end("unpool", scattered, i.args, params, i.out)
 
 
-def _exponentials(r: Rewriter, x: Any, spec: Spec) -> tuple[Any, Any, Any]:
-    """Rows less their largest entry, the exponentials, and their sums."""
-    column = Spec((*spec.shape[:-1], 1), spec.dtype, tuple(range(len(spec.shape))))
-    top = r.emit("max", row_largest, (x,), {}, column)
-    shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
-    powers = r.emit("exp", np.exp, (shifted,), {}, spec)
-    return shifted, powers, r.emit("sum", row_sum, (powers,), {}, column)
-
-
-def _softmax(r: Rewriter, i: Instruction) -> bool:
-    spec, axis = r.spec(i.args[0]), i.params["axis"]
-    if spec is None or spec.dtype.kind != "f" or axis not in (-1, len(spec.shape) - 1):
-        return False
-    if not spec.shape:
-        return False
-    _, powers, whole = _exponentials(r, i.args[0], spec)
-    return r.end("divide", np.divide, (powers, whole), {}, i.out)
-
-
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
-    (x, y), spec = i.args, r.spec(i.args[0])
-    hot = r.spec(y)
-    if spec is None or hot is None or hot.dtype.kind != "b" or spec.dtype.kind != "f":
+    (x, y), hot = i.args, r.spec(i.args[1])
+    if hot is None or hot.dtype.kind != "b":
         return False
-    shifted, _, whole = _exponentials(r, x, spec)
-    log_whole = r.emit("log", np.log, (whole,), {}, r.specs[whole.index])
-    return r.end("cross_entropy", cost, (log_whole, shifted, y), i.params, i.out)
+    e = exponentials(r, x, -1)
+    if e is None:
+        return False
+    log_sums = r.emit("log", np.log, (e.sums,), {}, e.thin)
+    return r.end("cross_entropy", cost, (log_sums, e.shifted, y), i.params, i.out)
 
 
 def _not_equal(r: Rewriter, i: Instruction) -> bool:
@@ -271,7 +249,8 @@ _REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     convolution.max_pool.forward: _max_pool,
     hw5.pool_winners: _pool_winners,
     convolution.unpool.forward: _unpool,
-    reduce._softmax.forward: _softmax,
+    reduce._softmax.forward: softmax,
+    reduce._log_softmax.forward: log_softmax,
     losses._cross_entropy.forward: _cross_entropy,
     np.not_equal: _not_equal,
 }
@@ -285,7 +264,7 @@ def with_buffers(program: Program) -> Program:
 def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | None:
     """What buffers a step takes besides that of its result; None if it is not one of them."""
     forward, out = instruction.op.forward, specs[instruction.out]
-    if forward in (patches, product, surround, largest, row_largest, row_sum):
+    if forward in (patches, product, surround, largest):
         return []
     if forward is winners:
         return [out._replace(dtype=np.dtype(bool))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -183,47 +183,59 @@ def _count(r: Rewriter, i: Instruction) -> bool:
     return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
 
 
-def _exponentials(r: Rewriter, x: Any, spec: Spec, axis: Any) -> tuple[Any, Any, Any, Spec]:
+class Exponentials(NamedTuple):
     """Entries less the largest over some axes, their exponentials, and the sums of these."""
+
+    shifted: Ref
+    powers: Ref
+    sums: Ref
+    thin: Spec
+
+
+def exponentials(r: Rewriter, x: Any, axis: Any) -> Exponentials | None:
+    """Add what softmax is made of, if the argument is one of floats with entries and axes."""
+    spec = r.spec(x)
+    if spec is None or spec.dtype.kind != "f" or not spec.size or not spec.shape:
+        return None
     axes = _over(axis, spec, spec)["axis"]
     thin = _plain([1 if a in axes else n for a, n in enumerate(spec.shape)], spec.dtype)
     params = {"axis": axes, "shape": thin.shape}
     top = r.emit("peak", peak, (x,), params, thin)
     shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
     powers = r.emit("exp", np.exp, (shifted,), {}, spec)
-    return shifted, powers, r.emit("sum", total, (powers,), params, thin), thin
+    sums = r.emit("sum", total, (powers,), params, thin)
+    return Exponentials(shifted, powers, sums, thin)
 
 
-def _softmax(r: Rewriter, i: Instruction) -> bool:
-    spec = r.spec(i.args[0])
-    if spec is None or spec.dtype.kind != "f" or not spec.size or not spec.shape:
+def softmax(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite softmax over any axes."""
+    e = exponentials(r, i.args[0], i.params["axis"])
+    return e is not None and r.end("divide", np.divide, (e.powers, e.sums), {}, i.out)
+
+
+def log_softmax(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite its logarithm."""
+    e = exponentials(r, i.args[0], i.params["axis"])
+    if e is None:
         return False
-    _, powers, whole, _ = _exponentials(r, i.args[0], spec, i.params["axis"])
-    return r.end("divide", np.divide, (powers, whole), {}, i.out)
-
-
-def _log_softmax(r: Rewriter, i: Instruction) -> bool:
-    spec = r.spec(i.args[0])
-    if spec is None or spec.dtype.kind != "f" or not spec.size or not spec.shape:
-        return False
-    shifted, _, whole, thin = _exponentials(r, i.args[0], spec, i.params["axis"])
-    log_whole = r.emit("log", np.log, (whole,), {}, thin)
-    return r.end("subtract", np.subtract, (shifted, log_whole), {}, i.out)
+    log_sums = r.emit("log", np.log, (e.sums,), {}, e.thin)
+    return r.end("subtract", np.subtract, (e.shifted, log_sums), {}, i.out)
 
 
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
     """Of one-hot rows: the logarithm of the sum, less the entry that is wanted."""
     (x, y), out = i.args, r.specs[i.out]
     spec, hot = r.spec(x), r.spec(y)
-    if spec is None or hot is None or hot.dtype.kind != "b" or spec.dtype.kind != "f":
+    if spec is None or hot is None or hot.dtype.kind != "b" or spec.dtype != out.dtype:
         return False
-    if spec.dtype != out.dtype or not spec.size:
+    e = exponentials(r, x, -1)
+    if e is None:
         return False
-    shifted, _, whole, thin = _exponentials(r, x, spec, -1)
-    log_whole = r.emit("log", np.log, (whole,), {}, thin)
-    chosen = r.emit("where", np.where, (y, shifted, 0.0), {}, spec)
+    thin = e.thin
+    log_sums = r.emit("log", np.log, (e.sums,), {}, thin)
+    chosen = r.emit("where", np.where, (y, e.shifted, 0.0), {}, spec)
     wanted = r.emit("sum", total, (chosen,), _over(-1, spec, thin), thin)
-    flat = r.emit("subtract", np.subtract, (log_whole, wanted), {}, thin)
+    flat = r.emit("subtract", np.subtract, (log_sums, wanted), {}, thin)
     if i.params["reduction"] == "none":
         return r.end("sum", total, (flat,), _over(-1, thin, out), i.out)
     everything = {"axis": tuple(range(len(thin.shape))), "shape": out.shape}
@@ -323,8 +335,8 @@ _REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     np.max: _extreme(peak),
     reduce._min.forward: _extreme(dip),
     np.min: _extreme(dip),
-    reduce._softmax.forward: _softmax,
-    reduce._log_softmax.forward: _log_softmax,
+    reduce._softmax.forward: softmax,
+    reduce._log_softmax.forward: log_softmax,
     losses._cross_entropy.forward: _cross_entropy,
     shape.sum_to.forward: _sum_to,
     np.vdot: _vdot,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..ops import linalg, reduce, shape
 from ..ops.activations import relu, relu_grad
 from .buffered import masked, scratch, with_buffers
+from .expand import peak, total
 from .program import Instruction, Program, Ref, Spec, aliases, last_uses
 from .recycle import maker
 
@@ -21,8 +23,10 @@ def _relu_grad(g: Array, x: Array, out: Array, mask: Array) -> Array:
     return masked(g, mask, out)
 
 
-def _sum_to(x: Array, out: Array, axes: tuple[int, ...], kept: tuple[int, ...]) -> Array:
-    np.add.reduce(x, axis=axes, out=out.reshape(kept), keepdims=True)
+def _folded(
+    ufunc: np.ufunc, x: Array, out: Array, axes: tuple[int, ...], kept: tuple[int, ...]
+) -> Array:
+    ufunc.reduce(x, axis=axes, out=out.reshape(kept), keepdims=True)
     return out
 
 
@@ -219,9 +223,27 @@ def _into_sum_to(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buf
     lead = len(given) - len(wanted)
     kept = (1,) * lead + wanted
     axes = tuple(i for i, side in enumerate(kept) if i < lead or side == 1 != given[i])
-    if spec.order != tuple(range(len(wanted))):
+    return _fold(maker, np.add, args[0], axes, kept, spec, buffer)
+
+
+def _into_fold(
+    ufunc: np.ufunc, maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any
+) -> Any:
+    axes = params["axis"]
+    kept = tuple(1 if i in axes else side for i, side in enumerate(specs[0].shape))
+    return _fold(maker, ufunc, args[0], axes, kept, spec, buffer)
+
+
+def _fold(
+    maker: Any, ufunc: np.ufunc, x: str, axes: Any, kept: Any, spec: Spec, buffer: Any
+) -> str | None:
+    """Spell a reduction; ``kept`` is the shape with the reduced axes as sides of 1."""
+    if spec.order != tuple(range(len(spec.shape))):
         return None
-    return f"{maker._known(_sum_to)}({args[0]}, {buffer(spec)}, {axes}, {kept})"
+    if kept == spec.shape:
+        return f"{maker._known(ufunc)}.reduce({x}, {axes}, None, {buffer(spec)}, True)"
+    given = f"{maker._known(ufunc)}, {x}, {buffer(spec)}, {axes}, {kept}"
+    return f"{maker._known(_folded)}({given})"
 
 
 _INTO: dict[Any, Any] = {
@@ -231,4 +253,6 @@ _INTO: dict[Any, Any] = {
     np.matmul: _into_matmul,
     reduce._sum.forward: _into_sum,
     shape.sum_to.forward: _into_sum_to,
+    total: partial(_into_fold, np.add),
+    peak: partial(_into_fold, np.maximum),
 }
