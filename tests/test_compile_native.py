@@ -137,9 +137,9 @@ def test_a_step_that_begins_an_optimisers_memory_is_not_compiled(monkeypatch, tm
 @pytest.fixture
 def crew(monkeypatch):
     """Have every program shared, however small; ``crew(n)`` sets the number of threads."""
-    from tinygrad_hw.compile import crew, native
+    from tinygrad_hw.compile import crew, schedule
 
-    monkeypatch.setattr(native, "WORTH_THREADS", 0)
+    monkeypatch.setattr(schedule, "WORTH_THREADS", 0)
 
     def of_size(size):
         monkeypatch.setattr(crew, "_crew", crew._Crew(size))
