@@ -29,7 +29,7 @@ class Net(tg.nn.Module):
 
     def __init__(self, seed=0, dtype=np.float32, p=0.0):
         rng = np.random.default_rng(seed)
-        self.conv = tg.nn.Conv2d(1, 2, 3, padding="same", rng=rng, dtype=dtype)
+        self.conv = tg.nn.Conv2d(1, 2, 2, padding="same", rng=rng, dtype=dtype)
         self.hidden = tg.nn.Linear(18, 5, rng=rng, dtype=dtype)
         self.out = tg.nn.Linear(5, 3, rng=rng, dtype=dtype)
         self.dropout = tg.nn.Dropout(p, rng=seed)
