@@ -48,7 +48,7 @@ def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> No
     root = y._node
     cotangents, visited = pull([(root, array_of(seed))])
     for node in visited:
-        if isinstance(node, Leaf):
+        if type(node) is Leaf:
             g = cotangents.pop(node, None)
             if g is None:
                 g = np.zeros(node.shape, node.dtype)
@@ -84,7 +84,7 @@ def _seed(y: Any, cotangent: Any, op: str) -> Any:
                 f"{op}: the output has shape {data.shape} and is no scalar; call .sum() or .mean() "
                 "first, or pass a cotangent of its shape"
             )
-        return np.ones(data.shape, data.dtype)
+        return np.array(1, data.dtype, ndmin=data.ndim)
     seed: Any = cotangent if isinstance(cotangent, Handle) else as_array(cotangent)
     if seed.shape != data.shape:
         raise ShapeError(

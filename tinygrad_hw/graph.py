@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -89,15 +90,17 @@ class Leaf(Node):
     """A node that no primitive made: a variable, which accumulates its gradient."""
 
     __slots__ = ("grad",)
+    primitive = None
+    parents = ()
+    params: Mapping[str, Any] = MappingProxyType({})
+    inputs = output = None
     grad: Any
 
     def __init__(self, value: Any, name: str | None = None) -> None:
-        self.primitive = None
-        self.parents = ()
-        self.params = {}
-        self.inputs = self.output = self.grad = None
+        self.grad = None
         self.index = tick()
-        self.shape, self.dtype = value.shape, value.dtype
+        self.shape = value.shape
+        self.dtype = value.dtype
         self.extras = None if name is None else {"name": name}
 
 
@@ -131,9 +134,9 @@ def stamp(nodes: Iterable[Node]) -> None:
             node.extras["written"] = now
 
 
-def written_since(index: int) -> bool:
-    """Tell whether any value was written to after a node was made."""
-    return _latest_write > index
+def latest_write() -> int:
+    """Time at which a value was written to last."""
+    return _latest_write
 
 
 class Handle:
@@ -192,8 +195,12 @@ def as_array(x: Any) -> Any:
     return x if isinstance(x, Recorded) else np.asarray(x)
 
 
+# What holds outside of all blocks: compare with ``is``.
+ORDINARY = Mode()
+
+
 class _State(threading.local):
-    mode = Mode()
+    mode = ORDINARY
     # While set, ``recorder.apply(primitive, args, params)`` takes the place of every call.
     recorder: Any = None
 
@@ -208,7 +215,7 @@ state = _State()
 
 @contextmanager
 def _entered(mode: Mode) -> Iterator[None]:
-    before, state.mode = state.mode, mode
+    before, state.mode = state.mode, ORDINARY if mode == ORDINARY else mode
     try:
         yield
     finally:

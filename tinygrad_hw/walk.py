@@ -11,16 +11,11 @@ import numpy as np
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import FREED, Constant, Handle, Leaf, Node, as_array, written_since
+from .graph import FREED, Constant, Handle, Leaf, Node, as_array, latest_write
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
 
 by_index = attrgetter("index")
-
-
-def _is_leaf(node: Node) -> bool:
-    return type(node) is Leaf
-
 
 # The kinds of a node's parents that have gradients; others are constants and Python scalars.
 VARIABLES = frozenset({Node, Leaf})
@@ -58,21 +53,27 @@ def pull(
     starts: dict[Node, Any] = {}
     for node, seed in seeds:
         starts[node] = starts[node] + seed if node in starts else seed
-    order, special = reachable(starts)
-    keep = set(filter(_is_leaf, order) if wanted is None else wanted)
-    useful = set(order) if wanted is None else _leading_to(keep, order)
-    path = order if wanted is None else [node for node in order if node in useful]
-    special = special and watched
-    hooked = special and any([node.extras and "hooks" in node.extras for node in path])
+    order, marked = reachable(starts)
+    hooked = watched and any([not _PULLED.isdisjoint(node.extras or ()) for node in marked])
+    keep = set(wanted or ())
+    if wanted is None:
+        path, useful = order, set(order)
+    else:
+        useful = _leading_to(keep, order)
+        path = [node for node in order if node in useful]
     with np.errstate(all="ignore"):
         # A slope may be infinite where a `where` or an index sends no cotangent: 0 * inf is then
         # NaN and not 0. That is rare, so only a result with NaN is computed again, with care.
         # Hooks may have effects, so a walk with hooks is careful the first time.
-        walk = (path, keep, useful, create_graph, beyond, special)
+        walk = (path, keep, useful, create_graph, beyond, hooked)
         result = _walk(dict(starts), *walk, careful=hooked)
-        if not hooked and any([_has_nan(g) for g in result.values()]):
+        if not hooked and _any_nan(result.values()):
             result = _walk(starts, *walk, careful=True)
     return result, order
+
+
+# Extras that have a part in a walk.
+_PULLED = frozenset({"hooks", "retained"})
 
 
 def _walk(
@@ -82,36 +83,38 @@ def _walk(
     useful: set[Node],
     create_graph: bool,
     beyond: bool,
-    special: bool,
+    hooked: bool,
     *,
     careful: bool,
 ) -> dict[Node, Any]:
-    """Apply the rules of the nodes on a path; return the cotangents of those in ``keep``."""
+    """Apply the rules of the nodes on a path; return the cotangents of leaves and of ``keep``."""
     result = {}
     owned: set[Node] = set()
     for node in path:
         g = cotangents.pop(node, None)
         if g is None:
             continue
-        if special and node.extras is not None:
+        if hooked and node.extras is not None:
             g = _hooked(node, g)
+        if node.primitive is None:
+            result[node] = g
+            continue
         if node in keep:
             result[node] = g
-            if node.primitive is None or not beyond:
+            if not beyond:
                 continue
-        parents = node.parents
         try:
             pulled = _apply_rule(node, g, useful, create_graph)
-            fits = len(pulled) == len(parents)
+            fits = len(pulled) == len(node.parents)
         except (TypeError, AttributeError) as error:
             _explain(error, node)
             raise
         if not fits:
             raise TypeError(
-                f"{op_name(node)}: its rule returned {_count(pulled)} for {len(parents)} inputs; "
-                "want a tuple with one each, None for zero"
+                f"{op_name(node)}: its rule returned {_count(pulled)} for {len(node.parents)} "
+                "inputs; want a tuple with one each, None for zero"
             )
-        for parent, cotangent in zip(parents, pulled):  # noqa: B905 (strict= costs time)
+        for parent, cotangent in zip(node.parents, pulled):  # noqa: B905 (strict= costs time)
             if cotangent is None or parent not in useful:
                 continue
             if careful:
@@ -147,19 +150,9 @@ def _apply_rule(node: Node, g: Any, useful: set[Node], create_graph: bool) -> An
     if create_graph:
         inputs = tuple(map(_lifted, inputs, parents))
         output = _lifted(output, node)
-    # Two inputs are the most frequent case. Spelt out, the call takes half the time.
-    if len(parents) == 2 and not params:
-        a, b = inputs
-        if op.asks_needs:
-            left, right = parents
-            pulled = rule(g, output, a, b, needs=(left in useful, right in useful))
-        else:
-            pulled = rule(g, output, a, b)
-    elif op.asks_needs:
-        needs = tuple(map(useful.__contains__, parents))
-        pulled = rule(g, output, *inputs, needs=needs, **params)
-    else:
-        pulled = rule(g, output, *inputs, **params) if params else rule(g, output, *inputs)
+    if op.asks_needs:
+        params = {**params, "needs": tuple([parent in useful for parent in parents])}
+    pulled = rule(g, output, *inputs, **params) if params else rule(g, output, *inputs)
     if node.extras is not None and "where" in node.extras:
         _check_finite(node, g, pulled)
     return pulled
@@ -199,11 +192,13 @@ def _check_finite(node: Node, g: Any, pulled: tuple[Any, ...]) -> None:
             )
 
 
-def _has_nan(g: Any) -> bool:
-    # The dot product reads the array once and makes no other; NaN survives it.
-    flat = array_of(g).ravel(order="K")
-    square = np.vdot(flat, flat)
-    return bool(square != square)
+def _any_nan(cotangents: Iterable[Any]) -> bool:
+    # The dot product reads an array once and makes no other; NaN survives it, and the sum.
+    total = 0.0
+    for g in cotangents:
+        flat = array_of(g).ravel(order="K")
+        total = total + np.vdot(flat, flat)
+    return bool(total != total)
 
 
 def _without_leaks(g: Any, cotangent: Any) -> Any:
@@ -214,36 +209,37 @@ def _without_leaks(g: Any, cotangent: Any) -> Any:
     return where(leaks, 0, cotangent) if leaks.any() else cotangent
 
 
-def reachable(roots: Iterable[Node]) -> tuple[list[Node], bool]:
-    """Collect the variables that the roots depend on, latest first, and whether any has extras."""
-    stack = list(roots)
-    seen = set(stack)
-    special = False
-    while stack:
-        node = stack.pop()
+def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[Node]]:
+    """Collect the variables that the roots depend on, latest first, and the nodes with extras."""
+    order = list(roots)
+    seen = set(order)
+    see, append = seen.add, order.append
+    marked: list[Node] = []
+    for node in order:
         if node.inputs is FREED:
             raise GraphError(
                 f"backward: the graph of '{op_name(node)}' {node.shape} was freed by an earlier "
                 "backward; pass retain_graph=True to that one, or compute the forward again"
             )
         if node.extras is not None:
-            special = True
+            marked.append(node)
         for parent in node.parents:
-            if parent in seen:
-                continue
-            if type(parent) in VARIABLES:
-                seen.add(parent)
-                stack.append(parent)
-            elif type(parent) is Constant and parent.extras is not None:
-                special = True
-    order = sorted(seen, key=by_index, reverse=True)
-    if special:
+            kind = type(parent)
+            if kind in VARIABLES:
+                if parent not in seen:
+                    see(parent)
+                    append(parent)
+            elif kind is Constant and parent.extras is not None:
+                marked.append(parent)
+    order.sort(key=by_index, reverse=True)
+    if marked:
+        time = latest_write()
         for node in reversed(order):
-            if not written_since(node.index):
+            if node.index > time:
                 break
             if node.primitive is not None:
                 _check_unwritten(node)
-    return order, special
+    return order, marked
 
 
 def _leading_to(wanted: set[Node], order: list[Node]) -> set[Node]:

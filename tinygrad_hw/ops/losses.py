@@ -11,7 +11,7 @@ from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array
+from ..graph import Handle
 from . import reduce
 from .activations import softplus
 from .elementwise import (
@@ -67,15 +67,42 @@ def _(g, _, x, y, *, reduction, needs):
         g = expand_dims(g, -1)
     elif reduction == "mean":
         g = g / math.prod(x.shape[:-1])
-    dx = dy = None
-    if needs[0]:
-        p = reduce.softmax(x, axis=-1)
-        if y.dtype != bool:
-            p = p * reduce.sum(y, axis=-1, keepdims=True)
-        dx = g * (p - y)
-    if needs[1]:
-        dy = -g * reduce.log_softmax(x, axis=-1)
+    dx = _logits_grad(g, x, y) if needs[0] else None
+    dy = -g * reduce.log_softmax(x, axis=-1) if needs[1] else None
     return dx, dy
+
+
+def _logits_grad_call(draw):
+    (x, y), _ = _cross_entropy_call(draw)
+    return (draw.array(draw.choice([(), (*x.shape[:-1], 1)])), x, y), {}
+
+
+@primitive(
+    name="softmax_cross_entropy_grad",
+    domain=Domain("all logits, targets >= 0", _logits_grad_call),
+)
+def _logits_grad(g, x, y):
+    # In place where it can be: for few classes, each further array costs as much as the numbers.
+    p = np.exp(x - np.maximum.reduce(x, axis=-1, keepdims=True))
+    p /= np.add.reduce(p, axis=-1, keepdims=True)
+    if y.dtype != bool:
+        p = p * y.sum(axis=-1, keepdims=True)
+    return g * (p - y)
+
+
+@_logits_grad.rule(keeps="g x y")
+def _(c, _, g, x, y, *, needs):
+    p = reduce.softmax(x, axis=-1)
+    total = 1 if y.dtype == bool else reduce.sum(y, axis=-1, keepdims=True)
+    dg = dx = dy = None
+    if needs[0]:
+        dg = c * (p * total - y)
+    if needs[1]:
+        v = c * g * total
+        dx = p * (v - reduce.sum(p * v, axis=-1, keepdims=True))
+    if needs[2]:
+        dy = reduce.sum(c * g * p, axis=-1, keepdims=True) - c * g
+    return dg, dx, dy
 
 
 def softmax_cross_entropy(
@@ -125,13 +152,14 @@ def softmax_cross_entropy(
     """
     op = "softmax_cross_entropy"
     x, y = _array(logits), _array(labels)
-    if x.shape == y.shape:
-        x, y = _rows(op, x, axis), _rows(op, _constant_like(y, x), axis)
+    are_indices = x.shape != y.shape
+    x = _rows(op, x, axis)
+    if are_indices:
+        y = _classes(op, y, x.shape)
+    else:
+        y = _rows(op, _constant_like(y, x), axis)
         if not _tracked(y) and _value(y).min(initial=0) < 0:
             raise with_graph(ValueError)(f"{op}: a target is negative; want probabilities")
-    else:
-        x = _rows(op, x, axis)
-        y = _classes(op, y, x)
     if label_smoothing:
         if not 0 <= label_smoothing <= 1:
             raise with_graph(ValueError)(
@@ -139,7 +167,7 @@ def softmax_cross_entropy(
             )
         y = y.astype(x.dtype) if y.dtype == bool else y
         y = y * (1 - label_smoothing) + label_smoothing / x.shape[-1]
-    _check_reduction(op, reduction, math.prod(x.shape[:-1]))
+    _check_reduction(op, reduction, y.size)
     return _cross_entropy(x, y, reduction=reduction)
 
 
@@ -170,7 +198,7 @@ def nll_loss(log_probs: Any, labels: Any, *, reduction: Reduction = "mean", axis
     array(2.5)
     """
     x = _rows("nll_loss", _array(log_probs), axis)
-    hot = _classes("nll_loss", labels, x)
+    hot = _classes("nll_loss", _array(labels), x.shape)
     return _reduced("nll_loss", negative(reshape(x[hot], x.shape[:-1])), reduction)
 
 
@@ -331,23 +359,22 @@ def _rows(op, x, axis):
     if axis != -1:
         axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
         x = transpose(x, (*range(axis), *range(axis + 1, x.ndim), axis))
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ShapeError(f"{op}: got shape {x.shape}; want (..., K) with at least one class")
+    shape = x.shape
+    if not shape or not shape[-1]:
+        raise ShapeError(f"{op}: got shape {shape}; want (..., K) with at least one class")
     return x
 
 
-def _classes(op, labels, x):
-    """Check class indices against rows (..., K); give them one-hot, as booleans."""
-    labels = as_array(_value(labels))
-    if labels.shape != x.shape[:-1]:
-        hint = ""
-        if labels.shape == (*x.shape[:-1], 1):
-            hint = "; drop the last axis with labels[..., 0]"
+def _classes(op, labels, shape):
+    """Check class indices against the shape (..., K) of rows; give them one-hot, as booleans."""
+    rows, given = shape[:-1], labels.shape
+    if given != rows:
+        hint = "; drop the last axis with labels[..., 0]" if given == (*rows, 1) else ""
         raise ShapeError(
-            f"{op}: labels are {labels.shape} for {x.shape[:-1]} rows of {x.shape[-1]} classes; "
-            f"want class indices {x.shape[:-1]} or probabilities {x.shape}{hint}"
+            f"{op}: labels are {given} for {rows} rows of {shape[-1]} classes; "
+            f"want class indices {rows} or probabilities {shape}{hint}"
         )
-    return _hot(op, labels, x.shape[-1])
+    return _hot(op, labels, shape[-1])
 
 
 def _matched(op, prediction, target):

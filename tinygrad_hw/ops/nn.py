@@ -59,15 +59,16 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
     (4, 2)
     """
     x, w = _array(x), _array(w)
-    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
-        hint = "; pass w.T" if w.ndim == 2 and x.ndim and x.shape[-1] == w.shape[1] else ""
-        raise ShapeError(f"linear: x is {x.shape} and w {w.shape}; want (..., m) and (m, n){hint}")
+    rows, sides = x.shape, w.shape
+    if len(sides) != 2 or not rows or rows[-1] != sides[0]:
+        hint = "; pass w.T" if len(sides) == 2 and rows and rows[-1] == sides[1] else ""
+        raise ShapeError(f"linear: x is {rows} and w {sides}; want (..., m) and (m, n){hint}")
     y = linalg.matmul(x, w)
     if b is None:
         return y
     b = _array(b)
-    if b.shape != w.shape[1:]:
-        raise ShapeError(f"linear: b is {b.shape} for w {w.shape}; want {w.shape[1:]}")
+    if b.shape != sides[1:]:
+        raise ShapeError(f"linear: b is {b.shape} for w {sides}; want {sides[1:]}")
     return add(y, b)
 
 

@@ -97,7 +97,7 @@ def sum_to(x, *, shape):
         stretched = (lead + i for i, side in enumerate(shape) if side == 1 != x.shape[lead + i])
         x = np.add.reduce(x, axis=tuple(stretched), keepdims=True)
     # Without a reshape, so that the result is no view and can serve as a gradient as it is.
-    return np.add.reduce(x, axis=tuple(range(lead)))
+    return np.add.reduce(x, axis=0 if lead == 1 else tuple(range(lead)))
 
 
 @sum_to.rule
@@ -155,7 +155,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     (2, 3)
     """
     sides = _sides("reshape", shape)
-    if min(sides, default=0) < -1:
+    if sides and min(sides) < -1:
         raise ShapeError(
             f"reshape: {np.shape(x)} to {sides}: a side is negative; want -1 or a length"
         )
@@ -166,7 +166,7 @@ def _sides(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     if len(given) == 1 and (type(given[0]) is tuple or np.ndim(given[0])):
         given = given[0]
     try:
-        return tuple([operator.index(side) for side in given])
+        return tuple(map(operator.index, given))
     except TypeError:
         raise with_graph(TypeError)(f"{op}: got {given!r}; want whole numbers") from None
 
