@@ -7,23 +7,14 @@ the forward and the gradient of the filters share them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..kernels import hw5
 from ..ops import conv as convolution
-from ..ops import losses, reduce
-from .expand import (
-    Rewriter,
-    bordered,
-    exponentials,
-    images,
-    log_softmax,
-    rewritten,
-    softmax,
-)
+from ..ops import losses
+from .expand import REDUCTIONS, Rewriter, bordered, exponentials, images, rewritten
 from .program import Array, Instruction, Program, Spec
 
 # Larger patches than this would not stay in the cache; hw5's kernels know better then.
@@ -120,27 +111,25 @@ def masked(x: Any, mask: Array, out: Array) -> Array:
     if x.dtype.kind != "f" or x.itemsize not in (4, 8) or x.dtype != out.dtype:
         out[...] = np.where(mask, x, 0)
         return out
-    # A product would make inf * 0 = nan; the bits of a float do not.
-    bits = out.view(np.int32 if x.itemsize == 4 else np.int64)
-    np.copyto(bits, mask)
-    np.negative(bits, out=bits)
-    np.bitwise_and(x.view(bits.dtype), bits, out=bits)
+    # A product would make inf * 0 = nan; one of the bits of a float does not.
+    bits = np.int32 if x.itemsize == 4 else np.int64
+    np.multiply(x.view(bits), mask, out=out.view(bits))
     return out
 
 
 def cost(log_total: Array, shifted: Array, hot: Array, *, reduction: str) -> Any:
     """Cross-entropy of rows, from the logarithm of their sums and the entries at one-hot."""
-    losses = log_total[..., 0] - shifted[hot].reshape(log_total.shape[:-1])
+    losses = log_total.ravel() - shifted[hot]
     if reduction == "none":
-        return losses
-    return losses.sum() if reduction == "sum" else losses.sum() / losses.size
+        return losses.reshape(log_total.shape[:-1])
+    total = np.add.reduce(losses)
+    return total if reduction == "sum" else total / losses.size
 
 
-def has_nan(x: Array) -> bool:
-    """Tell whether an entry is NaN: the sum of the squares then is, too."""
+def squares(x: Array) -> Any:
+    """Sum of the squares."""
     flat = x.ravel(order="K")
-    square = flat.dot(flat)
-    return bool(square != square)
+    return flat.dot(flat)
 
 
 # --- Rewriting ------------------------------------------------------------------------------------
@@ -229,30 +218,25 @@ def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
     return r.end("cross_entropy", cost, (log_sums, e.shifted, y), i.params, i.out)
 
 
-def _not_equal(r: Rewriter, i: Instruction) -> bool:
-    """Of four calls that look for NaN make one."""
-    product = r.made_by(i.args[0])
-    if i.args[0] != i.args[1] or product is None or product.op.forward is not np.vdot:
-        return False
-    flat = r.made_by(product.args[0])
-    if product.args[0] != product.args[1] or flat is None or flat.op.name != "ravel":
+def _vdot(r: Rewriter, i: Instruction) -> bool:
+    """The sum of squares that backward looks for NaN in."""
+    flat = r.made_by(i.args[0])
+    if i.args[0] != i.args[1] or flat is None or flat.op.name != "ravel":
         return False
     spec = r.spec(flat.args[0])
     if spec is None or spec.dtype.kind != "f":
         return False
-    return r.end("has_nan", has_nan, flat.args, {}, i.out)
+    return r.end("squares", squares, flat.args, {}, i.out)
 
 
-_REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
+_REWRITES = REDUCTIONS | {
     convolution.conv.forward: _conv,
     convolution.conv_dw.forward: _conv_dw,
     convolution.max_pool.forward: _max_pool,
     hw5.pool_winners: _pool_winners,
     convolution.unpool.forward: _unpool,
-    reduce._softmax.forward: softmax,
-    reduce._log_softmax.forward: log_softmax,
     losses._cross_entropy.forward: _cross_entropy,
-    np.not_equal: _not_equal,
+    np.vdot: _vdot,
 }
 
 

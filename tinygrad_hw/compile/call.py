@@ -47,6 +47,7 @@ class _Caller:
         self.program, self.executable, self.effects = program, executable, effects
         self.names: dict[str, Any] = {
             "run": executable.run,
+            "commit": executable.commit,
             "own": _own,
             "same": np.array_equal,
             "new": object.__new__,
@@ -80,8 +81,9 @@ class _Caller:
             "if results is None:",
             "    return MISS",
         ]
-        if results:
-            lines.append(f"{''.join(f'v{i}, ' for i in results)} = results")
+        names = [f"v{i}" for i in results] + [f"c{k}" for k in range(self.executable.carried)]
+        if names:
+            lines.append(f"{''.join(f'{name}, ' for name in names)} = results")
         for ref, value in self.program.checks:
             if ref.index in results:
                 lines += [f"if {self.fails(ref.index, np.asarray(value))}:", "    return MISS"]
@@ -136,7 +138,10 @@ class _Caller:
     def in_place(self, writes: list[Write]) -> list[str]:
         """Spell the writes into arrays, and tell the tensors."""
         lines = []
-        if not self.executable.writes_in_place:
+        if self.executable.commit is not None:
+            carried = [f"c{k}" for k in range(self.executable.carried)]
+            lines.append(f"commit({', '.join(carried)})")
+        elif not self.executable.writes_in_place:
             lines += [f"{self.read(w.target)}[...] = v{w.value.index}" for w in writes]
         written = [w.target.owner for w in writes if w.target.kind == "data"]
         # That a tensor has the node that it had is one of the conditions of the call.

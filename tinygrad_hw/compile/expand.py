@@ -142,7 +142,8 @@ def _extreme(fold: Callable[..., Array]) -> Callable[[Rewriter, Instruction], bo
 
 def _mean(r: Rewriter, i: Instruction) -> bool:
     spec, out = r.spec(i.args[0]), r.specs[i.out]
-    if spec is None or spec.dtype != out.dtype or not spec.size:
+    # NumPy adds up half precision in single.
+    if spec is None or spec.dtype != out.dtype or spec.dtype.char not in "fd" or not spec.size:
         return False
     params = _over(i.params.get("axis"), spec, out)
     count = math.prod(spec.shape[a] for a in params["axis"])
@@ -207,19 +208,38 @@ def exponentials(r: Rewriter, x: Any, axis: Any) -> Exponentials | None:
     return Exponentials(shifted, powers, sums, thin)
 
 
-def softmax(r: Rewriter, i: Instruction) -> bool:
+def _softmax(r: Rewriter, i: Instruction) -> bool:
     """Rewrite softmax over any axes."""
     e = exponentials(r, i.args[0], i.params["axis"])
     return e is not None and r.end("divide", np.divide, (e.powers, e.sums), {}, i.out)
 
 
-def log_softmax(r: Rewriter, i: Instruction) -> bool:
+def _log_softmax(r: Rewriter, i: Instruction) -> bool:
     """Rewrite its logarithm."""
     e = exponentials(r, i.args[0], i.params["axis"])
     if e is None:
         return False
     log_sums = r.emit("log", np.log, (e.sums,), {}, e.thin)
     return r.end("subtract", np.subtract, (e.shifted, log_sums), {}, i.out)
+
+
+def _logits_grad(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the gradient of cross-entropy, whose exponentials are those of the loss."""
+    (g, x, y), out = i.args, r.specs[i.out]
+    spec, targets = r.spec(x), r.spec(y)
+    if spec is None or targets is None or (spec.shape, spec.dtype) != (out.shape, out.dtype):
+        return False
+    if targets.dtype not in (spec.dtype, np.dtype(bool)):
+        return False
+    e = exponentials(r, x, -1)
+    if e is None:
+        return False
+    p = r.emit("divide", np.divide, (e.powers, e.sums), {}, spec)
+    if targets.dtype != bool:
+        whole = r.emit("sum", total, (y,), _over(-1, spec, e.thin), e.thin)
+        p = r.emit("multiply", np.multiply, (p, whole), {}, spec)
+    error = r.emit("subtract", np.subtract, (p, y), {}, spec)
+    return r.end("multiply", np.multiply, (g, error), {}, i.out)
 
 
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
@@ -326,7 +346,8 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     return r.end("conv_dx", correlation, (bordered(r, g, _Sides, border), filters), params, i.out)
 
 
-_REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
+# What both back ends take apart.
+REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     reduce._sum.forward: _sum,
     np.sum: _sum,
     reduce._mean.forward: _mean,
@@ -335,10 +356,13 @@ _REWRITES: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     np.max: _extreme(peak),
     reduce._min.forward: _extreme(dip),
     np.min: _extreme(dip),
-    reduce._softmax.forward: softmax,
-    reduce._log_softmax.forward: log_softmax,
-    losses._cross_entropy.forward: _cross_entropy,
     shape.sum_to.forward: _sum_to,
+    reduce._softmax.forward: _softmax,
+    reduce._log_softmax.forward: _log_softmax,
+    losses._logits_grad.forward: _logits_grad,
+}
+_REWRITES = REDUCTIONS | {
+    losses._cross_entropy.forward: _cross_entropy,
     np.vdot: _vdot,
     np.count_nonzero: _count,
     convolution.conv.forward: _conv,

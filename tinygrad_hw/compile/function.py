@@ -255,6 +255,8 @@ class _Ready(NamedTuple):
     results: list[int]
     owned: frozenset[int] = frozenset()
     writes_in_place: bool = False
+    commit: None = None
+    carried: int = 0
 
 
 def _facts(tensor: Any) -> tuple[Any, ...]:

@@ -52,6 +52,7 @@ class Native:
         self.results, self.owned = plan.results, plan.owned
         self.sources, self.source = plan.sources, plan.source
         self.writes_in_place = plan.schedule.commits
+        self.commit, self.carried = None, 0
 
     def explain(self) -> str:
         """Say what was fused and what memory it takes."""

@@ -304,6 +304,16 @@ def _merged(program: Program) -> Program:
     )
 
 
+def target_of(program: Program, write: Write) -> int | None:
+    """Give the number of the input whose array is written to, if the value fits there."""
+    for i, source in program.inputs.items():
+        same = source.kind == write.target.kind and source.key == write.target.key
+        if same and source.owner is write.target.owner:
+            spec, value = program.specs[i], program.specs[write.value.index]
+            return i if (spec.shape, spec.dtype) == (value.shape, value.dtype) else None
+    return None
+
+
 def renumbered(program: Program, inputs: Iterable[int]) -> tuple[Program, dict[int, int]]:
     """Number the values in the order in which they are made, after those inputs.
 

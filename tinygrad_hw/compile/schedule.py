@@ -9,7 +9,7 @@ import numpy as np
 from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
 from .loops import FOLDS, Group, Node, Writer, spelled
-from .program import Instruction, Program, Ref, Spec
+from .program import Instruction, Program, Ref, Spec, target_of
 from .scalars import DTYPES
 
 _VIEWS = frozenset(
@@ -241,7 +241,7 @@ class Schedule:
         scalar = all(
             ref.index in native_values and np.ndim(v) == 0 for ref, v in self.program.checks
         )
-        targets = {self._target(w): w.value.index for w in writes}
+        targets = {target_of(self.program, w): w.value.index for w in writes}
         native = (
             last is not None
             and scalar
@@ -266,16 +266,6 @@ class Schedule:
             made = set(node.made())
             node.targets = {v: t for t, v in targets.items() if v in made and t is not None}
         return True
-
-    def _target(self, write: Any) -> int | None:
-        """The input that a write goes to."""
-        for i, source in self.program.inputs.items():
-            same = source.kind == write.target.kind and source.key == write.target.key
-            if same and source.owner is write.target.owner:
-                spec = self.program.specs[i]
-                value = self.program.specs[write.value.index]
-                return i if (spec.shape, spec.dtype) == (value.shape, value.dtype) else None
-        return None
 
     def _commit_is_safe(self, late: list[Instruction], targets: dict[Any, int]) -> bool:
         """Tell whether each target is read only where, and before, it is written."""

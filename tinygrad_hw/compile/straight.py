@@ -1,37 +1,17 @@
-"""The numpy back end: a program as one straight Python function on buffers that it uses again."""
+"""The numpy back end: a program as straight Python functions on buffers that it uses again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..ops import linalg, reduce, shape
-from ..ops.activations import relu, relu_grad
-from .buffered import masked, scratch, with_buffers
-from .expand import peak, total
-from .program import Instruction, Program, Ref, Spec, aliases, last_uses
+from .buffered import scratch, squares, with_buffers
+from .program import Array, Instruction, Program, Ref, Spec, aliases, last_uses, target_of
 from .recycle import maker
-
-Array = np.ndarray[Any, Any]
-
-
-def _relu_grad(g: Array, x: Array, out: Array, mask: Array) -> Array:
-    np.greater(x, 0, mask)
-    return masked(g, mask, out)
-
-
-def _folded(
-    ufunc: np.ufunc, x: Array, out: Array, axes: tuple[int, ...], kept: tuple[int, ...]
-) -> Array:
-    ufunc.reduce(x, axis=axes, out=out.reshape(kept), keepdims=True)
-    return out
-
-
-# Bytes up to which an array of zeros stays in the cache beside what it is compared with.
-_MOST_ZEROS = 2**18
+from .spelling import Call, spelled
 
 
 class Straight:
@@ -44,33 +24,53 @@ class Straight:
     Attributes
     ----------
     source : str
-        The Python function.
+        The Python functions.
     buffers : list of array
         That are used again at every call.
+    run : callable
+        Takes the inputs; returns the results, and what ``commit`` takes.
+    commit : callable or None
+        Computes what is written in place, where it belongs. Takes the last results of ``run``.
+    carried : int
+        How many.
+    results : list of int
+        Numbers of the results.
     """
 
     name = "numpy"
     writes_in_place = False
 
     def __init__(self, program: Program) -> None:
-        self.given, self.program = program, with_buffers(program)
-        program = self.program
+        given, program = program, with_buffers(program)
+        late, self._targets = _committed(program)
+        self._made_late = {i.out for i in late}
+        early = [i for i in program.instructions if i.out not in self._made_late]
+        self.program = replace(program, instructions=[*early, *late])
         self.buffers: list[Array] = []
-        self._names: dict[str, Any] = {"np": np}
+        self._numbers: dict[Any, str] = {}
+        self._scalars: set[int] = set()
+        self._names: dict[str, Any] = {f"v{i}": array for i, array in program.constants.items()}
+        self._names["np"] = np
         self._lasting = lasting(program)
-        lines = [f"def run({', '.join(f'v{i}' for i in program.inputs)}):"]
-        for i, array in program.constants.items():
-            self._names[f"v{i}"] = array
+        body = self._body()
         # The walk back computes slopes that may be infinite where nothing asks for them.
+        lines = [f"def run({', '.join(f'v{i}' for i in program.inputs)}):"]
         lines.append("    with np.errstate(all='ignore'):")
-        lines += [f"        {line}" for line in [*self._body(), "pass"]]
-        pairs = dict(zip(self.given.results(), program.results(), strict=True))
+        lines += [f"        {line}" for line in [*body[: len(early)], "pass"]]
+        pairs = _pairs(given, program, with_writes=not late)
         self.results = list(pairs)
         self.owned: set[int] = set()
-        lines.append(f"    return ({''.join(f'v{i}, ' for i in pairs.values())})")
+        carried = _carried(program, late, self._targets)
+        shown = [f"v{i}" for i in (*pairs.values(), *carried)]
+        lines.append(f"    return ({''.join(f'{name}, ' for name in shown)})")
+        if late:
+            lines.append(f"def commit({', '.join(f'v{i}' for i in carried)}):")
+            lines += [f"    {line}" for line in body[len(early) :]]
         self.source = "\n".join(lines)
         exec(compile(self.source, "<compiled>", "exec"), self._names)
         self.run: Callable[..., Any] = self._names["run"]
+        self.commit: Callable[..., None] | None = self._names.get("commit")
+        self.carried = len(carried)
 
     def explain(self) -> str:
         """Say what memory it takes."""
@@ -78,6 +78,7 @@ class Straight:
         return f"{len(self.buffers)} buffers of {size} bytes, used again at every call"
 
     def _body(self) -> list[str]:
+        """Spell the instructions, each on a line."""
         program = self.program
         last = last_uses(program)
         free: dict[Spec, list[str]] = {}
@@ -95,10 +96,13 @@ class Straight:
             def buffer(
                 spec: Spec, out: int = out, scratch: list[tuple[Spec, str]] = scratch
             ) -> str:
-                if spec is program.specs[out] and out in self._lasting:
+                result = spec is program.specs[out]
+                if result and out in self._targets:
+                    return f"v{self._targets[out]}"
+                if result and out in self._lasting:
                     return self._fresh(spec)
                 name = self._buffer(spec, free)
-                if spec is program.specs[out]:
+                if result:
                     held[out] = (spec, name)
                 else:
                     scratch.append((spec, name))
@@ -154,24 +158,57 @@ class Straight:
         """Spell the call, into a buffer where there is a way."""
         op, args, params, out = instruction
         specs = self.program.specs
-        shown = [self._shown(arg) for arg in args]
-        into = _INTO.get(op.forward)
-        if into is not None:
-            argument_specs = [specs[a.index] if isinstance(a, Ref) else None for a in args]
-            call = into(self, shown, argument_specs, params, specs[out], buffer)
-            if call is not None:
-                return str(call)
-        extra = scratch(instruction, specs)
-        if extra is not None:
-            shown += [buffer(spec) for spec in (specs[out], *extra)]
-        if isinstance(op.forward, np.ufunc) and not params:
-            return f"{self._known(op.forward)}({', '.join(shown)}, out={buffer(specs[out])})"
-        named = [f"{key}={self._shown(value)}" for key, value in params.items()]
-        call = f"{self._known(op.forward)}({', '.join([*shown, *named])})"
-        if specs[out].order is None or isinstance(op.forward, np.ufunc):
-            return call
-        # Kernels may make scalars of 0-d results.
-        return call if specs[out].shape else f"np.asarray({call})"
+        spec, shown = specs[out], [self._shown(arg) for arg in args]
+        given = [specs[arg.index] if isinstance(arg, Ref) else None for arg in args]
+        asked = Call(shown, given, params, spec, buffer, self._known, self._shown)
+        written = out in self._targets
+        call = None if written else spelled(op.forward, asked)
+        into = written or (spec.shape and isinstance(op.forward, np.ufunc) and not params)
+        if call is None and into:
+            shown = [self._as_array(arg, instruction) for arg in args]
+            call = f"{self._known(op.forward)}({', '.join(shown)}, out={buffer(spec)})"
+        if call is None:
+            if not isinstance(op.forward, np.ufunc):
+                shown = [self._no_scalar(arg) for arg in args]
+            extra = scratch(instruction, specs)
+            if extra is not None:
+                shown += [buffer(spec) for spec in (spec, *extra)]
+            named = [f"{key}={self._shown(value)}" for key, value in params.items()]
+            call = f"{self._known(op.forward)}({', '.join([*shown, *named])})"
+        return call if spec.shape or spec.order is None else self._single(call, instruction)
+
+    def _no_scalar(self, arg: Any) -> str:
+        """Spell an argument of a function that may want arrays, and no scalars of NumPy."""
+        text = self._shown(arg)
+        return (
+            f"np.asarray({text})" if isinstance(arg, Ref) and arg.index in self._scalars else text
+        )
+
+    def _as_array(self, arg: Any, instruction: Instruction) -> str:
+        """Spell a Python number as an array of the dtype it is taken for: NumPy is faster so."""
+        specs, text = self.program.specs, self._shown(arg)
+        given, dtype = [specs[i] for i in instruction.refs()], specs[instruction.out].dtype
+        if not isinstance(arg, Ref) or specs[arg.index].order is not None or dtype.kind != "f":
+            return text
+        if any(spec.order is not None and spec.dtype != dtype for spec in given):
+            return text
+        key = (text, dtype, instruction.out in self._made_late)
+        if key in self._numbers:
+            return self._numbers[key]
+        self._numbers[key] = name = f"n{len(self._numbers)}"
+        return f"({name} := np.array({text}, {self._known(dtype)}))"
+
+    def _single(self, call: str, instruction: Instruction) -> str:
+        """Make what a call returns for an array of one number: NumPy is faster with scalars."""
+        if instruction.out in self._lasting:
+            return f"np.asarray({call})"
+        scalar = isinstance(instruction.op.forward, np.ufunc) or instruction.op.forward is squares
+        dtype = self.program.specs[instruction.out].dtype
+        self._scalars.add(instruction.out)
+        return call if scalar else f"{self._known(dtype.type)}({call})"
+
+
+# --- Which results there are, and what is written in place ----------------------------------------
 
 
 def lasting(program: Program) -> set[int]:
@@ -185,74 +222,56 @@ def lasting(program: Program) -> set[int]:
     return found
 
 
-# --- Calls that write into a buffer: (names, argument specs, params, spec, buffer) -> call --------
+def _pairs(given: Program, program: Program, *, with_writes: bool) -> dict[int, int]:
+    """Results in the given program and in the rewritten one."""
+    outputs = zip(given.outputs, program.outputs, strict=True)
+    writes = zip(given.writes, program.writes, strict=True)
+    checks = zip(given.checks, program.checks, strict=True)
+    found = [
+        *outputs,
+        *((w.value, new.value) for w, new in writes if with_writes or not w.in_place),
+        *((ref, new) for (ref, _), (new, _) in checks),
+    ]
+    return {old.index: new.index for old, new in found if isinstance(old, Ref)}
 
 
-def _into_relu(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> str:
-    zero = "0"
-    if spec.nbytes <= _MOST_ZEROS:
-        # NumPy's maximum with a scalar takes up to three times as long as with an array.
-        zero = maker._known(np.zeros_like(spec.empty()))
-    return f"np.maximum({args[0]}, {zero}, out={buffer(spec)})"
+def _committed(program: Program) -> tuple[list[Instruction], dict[int, int]]:
+    """Find the instructions that only serve what is written in place, and the inputs written to.
+
+    They can run last, after all that may fail, with the results where they belong; unless one would
+    read what another has overwritten.
+    """
+    writes = [w for w in program.writes if w.in_place]
+    targets = {w.value.index: target_of(program, w) for w in writes if isinstance(w.value, Ref)}
+    late = _late(program)
+    made = {i.out: i for i in late}
+    last = last_uses(replace(program, instructions=late, outputs=[], writes=[], checks=[]))
+    position = {i.out: time for time, i in enumerate(late)}
+    for value, target in targets.items():
+        if value not in made or target is None or last.get(target, -1) > position[value]:
+            return [], {}
+        if not isinstance(made[value].op.forward, np.ufunc) or made[value].params:
+            return [], {}
+    if not len(writes) == len(targets) == len(set(targets.values())):
+        return [], {}
+    return late, {value: target for value, target in targets.items() if target is not None}
 
 
-def _into_relu_grad(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
-    if specs[0] is None or specs[0].dtype != spec.dtype:
-        return None
-    mask = buffer(spec._replace(dtype=np.dtype(bool)))
-    return f"{maker._known(_relu_grad)}({args[0]}, {args[1]}, {buffer(spec)}, {mask})"
+def _late(program: Program) -> list[Instruction]:
+    """Give the instructions that only serve what is written in place."""
+    others = replace(program, writes=[w for w in program.writes if not w.in_place])
+    needed = set(others.results())
+    late = []
+    for instruction in reversed(program.instructions):
+        if instruction.out in needed or not instruction.pure:
+            needed.update(instruction.refs())
+        else:
+            late.append(instruction)
+    return late[::-1]
 
 
-def _into_matmul(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
-    if not spec.shape or spec.order != tuple(range(len(spec.shape))):
-        return None
-    return f"np.matmul({args[0]}, {args[1]}, {buffer(spec)})"
-
-
-def _into_sum(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
-    if specs[0] is None or specs[0].dtype != spec.dtype:
-        return None
-    axis = maker._shown(params["axis"])
-    return f"np.add.reduce({args[0]}, {axis}, None, {buffer(spec)}, {params['keepdims']})"
-
-
-def _into_sum_to(maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any) -> Any:
-    if specs[0] is None or specs[0].dtype != spec.dtype or not specs[0].shape:
-        return None
-    given, wanted = specs[0].shape, spec.shape
-    lead = len(given) - len(wanted)
-    kept = (1,) * lead + wanted
-    axes = tuple(i for i, side in enumerate(kept) if i < lead or side == 1 != given[i])
-    return _fold(maker, np.add, args[0], axes, kept, spec, buffer)
-
-
-def _into_fold(
-    ufunc: np.ufunc, maker: Any, args: Any, specs: Any, params: Any, spec: Spec, buffer: Any
-) -> Any:
-    axes = params["axis"]
-    kept = tuple(1 if i in axes else side for i, side in enumerate(specs[0].shape))
-    return _fold(maker, ufunc, args[0], axes, kept, spec, buffer)
-
-
-def _fold(
-    maker: Any, ufunc: np.ufunc, x: str, axes: Any, kept: Any, spec: Spec, buffer: Any
-) -> str | None:
-    """Spell a reduction; ``kept`` is the shape with the reduced axes as sides of 1."""
-    if spec.order != tuple(range(len(spec.shape))):
-        return None
-    if kept == spec.shape:
-        return f"{maker._known(ufunc)}.reduce({x}, {axes}, None, {buffer(spec)}, True)"
-    given = f"{maker._known(ufunc)}, {x}, {buffer(spec)}, {axes}, {kept}"
-    return f"{maker._known(_folded)}({given})"
-
-
-_INTO: dict[Any, Any] = {
-    relu.forward: _into_relu,
-    relu_grad.forward: _into_relu_grad,
-    linalg.matmul.forward: _into_matmul,
-    np.matmul: _into_matmul,
-    reduce._sum.forward: _into_sum,
-    shape.sum_to.forward: _into_sum_to,
-    total: partial(_into_fold, np.add),
-    peak: partial(_into_fold, np.maximum),
-}
+def _carried(program: Program, late: list[Instruction], targets: dict[int, int]) -> list[int]:
+    """Values that the last instructions need, and that come from before them."""
+    read = [i for instruction in late for i in instruction.refs()]
+    own = {i.out for i in late} | program.constants.keys()
+    return list(dict.fromkeys(i for i in (*read, *targets.values()) if i not in own))
