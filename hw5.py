@@ -1143,15 +1143,17 @@ def max_unpool(
     # In the layout of the winners at once, and not again for each tap.
     lying = np.empty_like(winners, dtype=dl_dy.dtype)
     lying[...] = dl_dy
-    dl_dx = np.empty_like(winners, dtype=dl_dy.dtype, shape=full)
-    if not window.tiles:
-        dl_dx[...] = 0
-    for number, (_, _, rows, columns) in enumerate(window.taps()):
-        part = _masked(lying, winners == number)
-        if window.tiles:
+    if window.tiles:
+        # Every entry is written once, so all masks can be made at once and nothing is added up.
+        numbers = np.arange(len(window.taps()), dtype=winners.dtype)
+        parts = _masked(lying, winners == numbers.reshape(-1, *[1] * winners.ndim))
+        dl_dx = np.empty_like(winners, dtype=dl_dy.dtype, shape=full)
+        for part, (_, _, rows, columns) in zip(parts, window.taps(), strict=True):
             dl_dx[..., rows, columns, :] = part
-        else:
-            dl_dx[..., rows, columns, :] += part
+        return dl_dx
+    dl_dx = np.zeros_like(winners, dtype=dl_dy.dtype, shape=full)
+    for number, (_, _, rows, columns) in enumerate(window.taps()):
+        dl_dx[..., rows, columns, :] += _masked(lying, winners == number)
     return dl_dx
 
 
@@ -1173,9 +1175,9 @@ def _masked(x: Array, mask: Array) -> Array:
     bits = _BITS.get(x.dtype.char)
     if bits is None:
         return np.where(mask, x, x.dtype.type(0))
-    # np.where branches at every entry, which costs four times as much when the mask is random; a
-    # product of floats does not, but makes inf * 0 = nan. A product of their bits does neither.
-    masked: Array = x.view(bits) * mask
+    # np.where branches at every entry, which costs three times as much when the mask is random; a
+    # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
+    masked: Array = x.view(bits) & -mask.view(np.int8)
     return masked.view(x.dtype)
 
 

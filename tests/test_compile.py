@@ -613,3 +613,90 @@ def test_filters_in_blocks_and_what_is_left_over(filters, monkeypatch, tmp_path)
     expected = tg.conv2d(x, w, padding="same", stride=(1, 2)).numpy()
     for one in found:
         np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_stay_where_they_are(backend):
+    w, b = tg.Tensor(np.ones((3, 2)), requires_grad=True), tg.Tensor(0.5, requires_grad=True)
+    optimizer = tg.optim.SGD([w, b], lr=0.1, momentum=0.9)
+    before = [w.data, b.data]
+
+    @tg.compile(backend=backend)
+    def step(x):
+        optimizer.zero_grad()
+        loss = ((x @ w + b) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    losses = [step(np.ones((4, 3))).item() for _ in range(6)]
+    assert len(set(losses)) == 6
+    assert np.shares_memory(before[0], w.data)
+    assert np.shares_memory(before[1], b.data)
+
+
+def test_an_update_that_reads_what_another_has_written(backend):
+    def train(compiled):
+        w, v = tg.Tensor([2.0, 3.0], requires_grad=True), tg.Tensor([1.0, 1.0], requires_grad=True)
+
+        @compiled
+        def step():
+            w.grad = v.grad = None
+            loss = (w * w * v).sum()
+            loss.backward()
+            old = w.data.copy()
+            w.data -= 0.01 * w.grad
+            v.data -= 0.01 * old * v.grad + w.data
+            return loss
+
+        return [step().item() for _ in range(4)], w.tolist(), v.tolist()
+
+    expected, found = train(lambda step: step), train(tg.compile(backend=backend))
+    for a, b in zip(expected, found, strict=True):
+        assert b == pytest.approx(a, rel=1e-12)
+
+
+def test_a_label_out_of_range_leaves_the_parameters_alone(backend):
+    w = tg.Tensor(np.ones((3, 2)), requires_grad=True)
+    optimizer = tg.optim.SGD([w], lr=0.1)
+
+    @tg.compile(backend=backend)
+    def step(x, labels):
+        optimizer.zero_grad()
+        loss = tg.softmax_cross_entropy(x @ w, labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x = np.arange(12.0).reshape(4, 3)
+    for _ in range(3):
+        step(x, np.array([0, 1, 1, 0]))
+    before = w.numpy()
+    with pytest.raises(IndexError, match="label 2 at"):
+        step(x, np.array([0, 1, 2, 0]))
+    assert (w.numpy() == before).all()
+
+
+@pytest.mark.parametrize("window", [(1, 3), (3, 1), (2, 2), (3, 2)])
+def test_pooling_over_any_window(backend, window):
+    x = np.random.default_rng(0).integers(-3, 4, (2, 6, 6, 3)).astype(float)
+
+    def gradient(x):
+        return tg.grad(lambda x: (tg.max_pool2d(x, window) ** 2).sum())(x)
+
+    compiled = tg.compile(gradient, backend=backend)
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(x).numpy(), gradient(x).numpy())
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (1, 2), (0, 2), None])
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_sums_over_any_axes(axis, keepdims):
+    x = np.random.default_rng(0).normal(size=(4, 3, 5))
+    x[1, 2, 3] = np.inf
+
+    def total(x):
+        return tg.exp(tg.sum(tg.transpose(x * 1.5, (2, 0, 1)), axis, keepdims)) + 1
+
+    compiled = tg.compile(total, backend="numpy")
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(x), total(x), rtol=1e-12)

@@ -63,22 +63,28 @@ def surround(x: Array, out: Array, *, before: Any, after: Any) -> Array:
     return out
 
 
-def largest(x: Array, out: Array, *, taps: Any) -> Array:
-    """Largest entry of each window."""
-    (_, _, rows, columns), *rest = taps
-    first = x[..., rows, columns, :]
-    for _, _, rows, columns in rest:
-        first = np.maximum(first, x[..., rows, columns, :], out=out)
+def largest(x: Array, out: Array, high: Array, *, rows: Any, columns: Any) -> Array:
+    """Largest entry of each window: of each column first, then of the columns."""
+    _largest([x[..., span, :, :] for span in rows], high)
+    return _largest([high[..., span, :] for span in columns], out)
+
+
+def _largest(parts: list[Array], out: Array) -> Array:
+    np.maximum(parts[0], parts[min(1, len(parts) - 1)], out=out)
+    for part in parts[2:]:
+        np.maximum(out, part, out=out)
     return out
 
 
-def winners(x: Array, y: Array, out: Array, mask: Array, *, taps: Any) -> Array:
+def winners(x: Array, y: Array, out: Array, below: Array, mask: Array, *, taps: Any) -> Array:
     """Which entry of each window is the first to equal the largest, ``y``."""
-    out[...] = 0
-    for _, _, rows, columns in reversed(taps[:-1]):
+    (_, _, rows, columns), *rest = taps[:-1]
+    np.not_equal(x[..., rows, columns, :], y, out=below)
+    np.copyto(out, below)
+    for _, _, rows, columns in rest:
         np.not_equal(x[..., rows, columns, :], y, out=mask)
-        np.add(out, 1, out=out)
-        np.multiply(out, mask.view(np.int8), out=out)
+        np.logical_and(below, mask, out=below)
+        np.add(out, below.view(np.int8), out=out)
     return out
 
 
@@ -111,9 +117,11 @@ def masked(x: Any, mask: Array, out: Array) -> Array:
     if x.dtype.kind != "f" or x.itemsize not in (4, 8) or x.dtype != out.dtype:
         out[...] = np.where(mask, x, 0)
         return out
-    # A product would make inf * 0 = nan; one of the bits of a float does not.
-    bits = np.int32 if x.itemsize == 4 else np.int64
-    np.multiply(x.view(bits), mask, out=out.view(bits))
+    # A product would make inf * 0 = nan; the bits of a float do not.
+    bits = out.view(np.int32 if x.itemsize == 4 else np.int64)
+    np.copyto(bits, mask)
+    np.negative(bits, out=bits)
+    np.bitwise_and(x.view(bits.dtype), bits, out=bits)
     return out
 
 
@@ -184,7 +192,9 @@ def _max_pool(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or math.prod(i.params["size"]) == 1:
         return False
-    return r.end("max_pool", largest, i.args, {"taps": _taps(spec, i.params)}, i.out)
+    window = hw5.Window(spec.shape, i.params["size"], i.params["stride"])
+    spans = {"rows": window.rows, "columns": window.columns}
+    return r.end("max_pool", largest, i.args, spans, i.out)
 
 
 def _pool_winners(r: Rewriter, i: Instruction) -> bool:
@@ -248,10 +258,13 @@ def with_buffers(program: Program) -> Program:
 def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | None:
     """What buffers a step takes besides that of its result; None if it is not one of them."""
     forward, out = instruction.op.forward, specs[instruction.out]
-    if forward in (patches, product, surround, largest):
+    if forward in (patches, product, surround):
         return []
+    if forward is largest:
+        width = specs[instruction.args[0].index].shape[-2]
+        return [out._replace(shape=(*out.shape[:-2], width, out.shape[-1]))]
     if forward is winners:
-        return [out._replace(dtype=np.dtype(bool))]
+        return [out._replace(dtype=np.dtype(bool))] * 2
     if forward is scattered:
         won = specs[instruction.args[1].index]
         order = (0, *(axis + 1 for axis in won.order or ()))
