@@ -223,25 +223,6 @@ def _log_softmax(r: Rewriter, i: Instruction) -> bool:
     return r.end("subtract", np.subtract, (e.shifted, log_sums), {}, i.out)
 
 
-def _logits_grad(r: Rewriter, i: Instruction) -> bool:
-    """Rewrite the gradient of cross-entropy, whose exponentials are those of the loss."""
-    (g, x, y), out = i.args, r.specs[i.out]
-    spec, targets = r.spec(x), r.spec(y)
-    if spec is None or targets is None or (spec.shape, spec.dtype) != (out.shape, out.dtype):
-        return False
-    if targets.dtype not in (spec.dtype, np.dtype(bool)):
-        return False
-    e = exponentials(r, x, -1)
-    if e is None:
-        return False
-    p = r.emit("divide", np.divide, (e.powers, e.sums), {}, spec)
-    if targets.dtype != bool:
-        whole = r.emit("sum", total, (y,), _over(-1, spec, e.thin), e.thin)
-        p = r.emit("multiply", np.multiply, (p, whole), {}, spec)
-    error = r.emit("subtract", np.subtract, (p, y), {}, spec)
-    return r.end("multiply", np.multiply, (g, error), {}, i.out)
-
-
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
     """Of one-hot rows: the logarithm of the sum, less the entry that is wanted."""
     (x, y), out = i.args, r.specs[i.out]
@@ -359,7 +340,6 @@ REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     shape.sum_to.forward: _sum_to,
     reduce._softmax.forward: _softmax,
     reduce._log_softmax.forward: _log_softmax,
-    losses._logits_grad.forward: _logits_grad,
 }
 _REWRITES = REDUCTIONS | {
     losses._cross_entropy.forward: _cross_entropy,

@@ -67,42 +67,23 @@ def _(g, _, x, y, *, reduction, needs):
         g = expand_dims(g, -1)
     elif reduction == "mean":
         g = g / math.prod(x.shape[:-1])
-    dx = _logits_grad(g, x, y) if needs[0] else None
-    dy = -g * reduce.log_softmax(x, axis=-1) if needs[1] else None
+    dx = dy = None
+    if needs[0]:
+        plain = type(x) is type(y) is np.ndarray
+        p = _shares(x) if plain else reduce.softmax(x, axis=-1)
+        if y.dtype != bool:
+            p = p * reduce.sum(y, axis=-1, keepdims=True)
+        dx = g * (p - y)
+    if needs[1]:
+        dy = -g * reduce.log_softmax(x, axis=-1)
     return dx, dy
 
 
-def _logits_grad_call(draw):
-    (x, y), _ = _cross_entropy_call(draw)
-    return (draw.array(draw.choice([(), (*x.shape[:-1], 1)])), x, y), {}
-
-
-@primitive(
-    name="softmax_cross_entropy_grad",
-    domain=Domain("all logits, targets >= 0", _logits_grad_call),
-)
-def _logits_grad(g, x, y):
-    # In place where it can be: for few classes, each further array costs as much as the numbers.
+def _shares(x):
+    """Softmax of rows without what a primitive takes, which is as much as the numbers."""
     p = np.exp(x - np.maximum.reduce(x, axis=-1, keepdims=True))
     p /= np.add.reduce(p, axis=-1, keepdims=True)
-    if y.dtype != bool:
-        p = p * y.sum(axis=-1, keepdims=True)
-    return g * (p - y)
-
-
-@_logits_grad.rule(keeps="g x y")
-def _(c, _, g, x, y, *, needs):
-    p = reduce.softmax(x, axis=-1)
-    total = 1 if y.dtype == bool else reduce.sum(y, axis=-1, keepdims=True)
-    dg = dx = dy = None
-    if needs[0]:
-        dg = c * (p * total - y)
-    if needs[1]:
-        v = c * g * total
-        dx = p * (v - reduce.sum(p * v, axis=-1, keepdims=True))
-    if needs[2]:
-        dy = reduce.sum(c * g * p, axis=-1, keepdims=True) - c * g
-    return dg, dx, dy
+    return p
 
 
 def softmax_cross_entropy(
