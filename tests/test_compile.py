@@ -643,9 +643,9 @@ def test_an_update_that_reads_what_another_has_written(backend):
             w.grad = v.grad = None
             loss = (w * w * v).sum()
             loss.backward()
-            old = w.data.copy()
+            old, turned = w.data.copy(), tg.Tensor(w)[::-1]
             w.data -= 0.01 * w.grad
-            v.data -= 0.01 * old * v.grad + w.data
+            v.data -= 0.01 * old * v.grad + w.data - 0.1 * turned.data
             return loss
 
         return [step().item() for _ in range(4)], w.tolist(), v.tolist()

@@ -245,7 +245,11 @@ def _committed(program: Program) -> tuple[list[Instruction], dict[int, int]]:
     targets = {w.value.index: target_of(program, w) for w in writes if isinstance(w.value, Ref)}
     late = _late(program)
     made = {i.out: i for i in late}
-    last = last_uses(replace(program, instructions=late, outputs=[], writes=[], checks=[]))
+    same = aliases(program)
+    last: dict[int, int] = {}
+    for time, instruction in enumerate(late):
+        for i in instruction.refs():
+            last |= dict.fromkeys(same.get(i, {i}), time)
     position = {i.out: time for time, i in enumerate(late)}
     for value, target in targets.items():
         if value not in made or target is None or last.get(target, -1) > position[value]:
