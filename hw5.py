@@ -2,8 +2,8 @@
 
 The ten functions of the handout come first, in the order in which a network uses them. Behind them
 stand the two training loops (Algorithm 1: mini-batch SGD), then the pipeline around them, then the
-convolution and pooling kernels that the ten functions share, the checks of arguments, and last the
-assignment itself, which trains both networks.
+convolution and pooling kernels that the ten functions share, how freed memory is kept, the checks
+of arguments, and last the assignment itself, which trains both networks.
 
 Shapes follow the handout: one vector is a column (m, 1), one image is (H, W, C). Every function
 also takes more than one at a time: columns (m, R) side by side, or images (..., H, W, C) with batch
@@ -1061,16 +1061,20 @@ def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
     array([4., 4., 5.])
     """
     window = _window(x.shape, size, size if stride is None else stride)
-    # Of each column first, then of the columns: that takes fewer comparisons than entry by entry.
-    high = _largest([x[..., rows, :, :] for rows in window.rows])
-    return _largest([high[..., columns, :] for columns in window.columns])
+    # Of each column first, then of the columns: whole rows are long runs in memory.
+    high = largest([x[..., rows, :, :] for rows in window.rows])
+    return largest([high[..., columns, :] for columns in window.columns])
 
 
-def _largest(parts: list[Array]) -> Array:
-    """The largest of the entries at the same place, as a new array."""
-    if len(parts) == 1:
-        return parts[0].copy(order="K")
-    y: Array = np.maximum(parts[0], parts[1])
+def largest(parts: list[Array], out: Array | None = None) -> Array:
+    """The largest of the entries at the same place, as a new array or in ``out``.
+
+    Examples
+    --------
+    >>> largest([np.array([1, 5]), np.array([4, 2]), np.array([0, 3])])
+    array([4, 5])
+    """
+    y: Array = np.maximum(parts[0], parts[min(1, len(parts) - 1)], out=out)
     for part in parts[2:]:
         np.maximum(y, part, out=y)
     return y
@@ -1089,14 +1093,14 @@ def pool_winners(
     array([1], dtype=int8)
     """
     window = _window(x.shape, size, size if stride is None else stride)
-    largest = max_pool(x, size=size, stride=stride) if y is None else y
+    top = max_pool(x, size=size, stride=stride) if y is None else y
     *taps, _ = window.taps()
     kind = np.int8 if len(taps) < 2**7 else np.intp
-    below = [x[..., rows, columns, :] != largest for _, _, rows, columns in taps]
+    below = [x[..., rows, columns, :] != top for _, _, rows, columns in taps]
     for earlier, later in itertools.pairwise(below):
         later &= earlier
     # The winner's number is how many entries stand before it, none of them the largest.
-    winners: Array = np.zeros_like(largest, dtype=kind)
+    winners: Array = np.zeros_like(top, dtype=kind)
     for mask in below:
         winners += mask.view(np.int8)
     return winners
@@ -1251,6 +1255,9 @@ def keep_freed_memory() -> None:
 # --- Checks of arguments ----------------------------------------------------------------------
 
 
+_NUMBERS = "fiubc"
+
+
 def _arrays(op: str, **given: Any) -> list[Array]:
     """The arguments of a function as arrays of numbers."""
     return [
@@ -1259,9 +1266,6 @@ def _arrays(op: str, **given: Any) -> list[Array]:
         else _array(op, name, value)
         for name, value in given.items()
     ]
-
-
-_NUMBERS = "fiubc"
 
 
 def _array(op: str, name: str, value: Any) -> Array:

@@ -65,15 +65,8 @@ def surround(x: Array, out: Array, *, before: Any, after: Any) -> Array:
 
 def largest(x: Array, out: Array, high: Array, *, rows: Any, columns: Any) -> Array:
     """Largest entry of each window: of each column first, then of the columns."""
-    _largest([x[..., span, :, :] for span in rows], high)
-    return _largest([high[..., span, :] for span in columns], out)
-
-
-def _largest(parts: list[Array], out: Array) -> Array:
-    np.maximum(parts[0], parts[min(1, len(parts) - 1)], out=out)
-    for part in parts[2:]:
-        np.maximum(out, part, out=out)
-    return out
+    hw5.largest([x[..., span, :, :] for span in rows], high)
+    return hw5.largest([high[..., span, :] for span in columns], out)
 
 
 def winners(x: Array, y: Array, out: Array, below: Array, mask: Array, *, taps: Any) -> Array:
