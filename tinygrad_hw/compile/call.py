@@ -81,7 +81,7 @@ class _Caller:
             "if results is None:",
             "    return MISS",
         ]
-        names = [f"v{i}" for i in results] + [f"c{k}" for k in range(self.executable.carried)]
+        names = [f"v{i}" for i in results] + ["carried"] * (self.executable.commit is not None)
         if names:
             lines.append(f"{''.join(f'{name}, ' for name in names)} = results")
         for ref, value in self.program.checks:
@@ -139,8 +139,7 @@ class _Caller:
         """Spell the writes into arrays, and tell the tensors."""
         lines = []
         if self.executable.commit is not None:
-            carried = [f"c{k}" for k in range(self.executable.carried)]
-            lines.append(f"commit({', '.join(carried)})")
+            lines.append("commit(*carried)")
         elif not self.executable.writes_in_place:
             lines += [f"{self.read(w.target)}[...] = v{w.value.index}" for w in writes]
         written = [w.target.owner for w in writes if w.target.kind == "data"]

@@ -1,4 +1,7 @@
-"""Rewrite a program for native code: composite operations into simpler ones that can be fused."""
+"""Rewrite a program: composite operations into simpler ones that can be fused, or have buffers.
+
+Both back ends take reductions apart in the same way.
+"""
 
 from __future__ import annotations
 

@@ -256,7 +256,6 @@ class _Ready(NamedTuple):
     owned: frozenset[int] = frozenset()
     writes_in_place: bool = False
     commit: None = None
-    carried: int = 0
 
 
 def _facts(tensor: Any) -> tuple[Any, ...]:

@@ -43,6 +43,7 @@ class Native:
     """
 
     name = "numba"
+    commit = None
 
     def __init__(self, program: Program) -> None:
         store.require()
@@ -52,7 +53,6 @@ class Native:
         self.results, self.owned = plan.results, plan.owned
         self.sources, self.source = plan.sources, plan.source
         self.writes_in_place = plan.schedule.commits
-        self.commit, self.carried = None, 0
 
     def explain(self) -> str:
         """Say what was fused and what memory it takes."""

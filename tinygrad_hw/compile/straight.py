@@ -28,17 +28,16 @@ class Straight:
     buffers : list of array
         That are used again at every call.
     run : callable
-        Takes the inputs; returns the results, and what ``commit`` takes.
+        Takes the inputs; returns the results, and behind them a tuple of what ``commit`` takes.
     commit : callable or None
-        Computes what is written in place, where it belongs. Takes the last results of ``run``.
-    carried : int
-        How many.
+        Computes what is written in place, where it belongs.
     results : list of int
         Numbers of the results.
     """
 
     name = "numpy"
     writes_in_place = False
+    owned: frozenset[int] = frozenset()
 
     def __init__(self, program: Program) -> None:
         given, program = program, with_buffers(program)
@@ -59,10 +58,11 @@ class Straight:
         lines += [f"        {line}" for line in [*body[: len(early)], "pass"]]
         pairs = _pairs(given, program, with_writes=not late)
         self.results = list(pairs)
-        self.owned: set[int] = set()
         carried = _carried(program, late, self._targets)
-        shown = [f"v{i}" for i in (*pairs.values(), *carried)]
-        lines.append(f"    return ({''.join(f'{name}, ' for name in shown)})")
+        shown = [f"v{i}" for i in pairs.values()]
+        if late:
+            shown.append(f"({''.join(f'v{i}, ' for i in carried)})")
+        lines.append(f"    return ({''.join(f'{text}, ' for text in shown)})")
         if late:
             lines.append(f"def commit({', '.join(f'v{i}' for i in carried)}):")
             lines += [f"    {line}" for line in body[len(early) :]]
@@ -70,7 +70,6 @@ class Straight:
         exec(compile(self.source, "<compiled>", "exec"), self._names)
         self.run: Callable[..., Any] = self._names["run"]
         self.commit: Callable[..., None] | None = self._names.get("commit")
-        self.carried = len(carried)
 
     def explain(self) -> str:
         """Say what memory it takes."""
