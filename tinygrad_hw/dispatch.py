@@ -89,12 +89,12 @@ class Primitive:
     def __call__(self, *args: Any, **params: Any) -> Any:
         return self.call(args, params)
 
-    def on_plain(self, *args: Any) -> Any:
+    def on_plain(self, *args: Any, **params: Any) -> Any:
         """Compute without tensors, as rules do in an ordinary backward."""
         try:
-            y = self.forward(*args)
+            y = self.forward(*args, **params)
         except Exception as error:
-            raise explained(error, self, args, {}) from error
+            raise explained(error, self, args, params) from error
         if type(y) is _ndarray:
             return y
         if type(y) is tuple:
@@ -116,15 +116,14 @@ class Primitive:
                 values.append(arg._data)
             else:
                 values.append(np.asarray(arg) if type(arg) in _SEQUENCES else arg)
+        if not traced:
+            return self.on_plain(*values, **params)
         try:
             y = self.forward(*values, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
         if type(y) is tuple:
             raise _several(self, y)
-        if not traced:
-            # NumPy makes scalars of 0-d results. Arrays give arrays, as scalars give scalars.
-            return np.asarray(y) if type(y) is not _ndarray and _any_array(values) else y
         recording, observers = state.mode
         if tracked and recording:
             parents = tuple([parent_of(arg) for arg in args])
