@@ -127,7 +127,7 @@ def test_a_step_that_begins_an_optimisers_memory_is_not_compiled(monkeypatch, tm
         for _ in range(3):
             run(np.arange(3.0))
         found.append(w.numpy())
-    assert len(list(tmp_path.glob("*.py"))) == 1
+    assert len(list(tmp_path.glob("*.native"))) == 1
     np.testing.assert_allclose(*found)
 
 

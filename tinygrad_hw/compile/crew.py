@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 # Of more threads each would wait longer than it works.
-_MOST = 8
+MOST = 8
 
 
 def together(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -89,7 +89,7 @@ def _size() -> int:
         return 1
     cores = len(os.sched_getaffinity(0))
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(int(asked) if asked.isdecimal() else cores, cores, _MOST))
+    return max(1, min(int(asked) if asked.isdecimal() else cores, cores, MOST))
 
 
 def _reset() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,6 +35,11 @@ def backend_of(name: str) -> Backend:
 
         return Straight
     if name == "numba":
+        for package in ("numba", "scipy"):
+            if importlib.util.find_spec(package) is None:
+                raise ImportError(
+                    f'compile: backend="numba" needs {package}: pip install "tinygrad_hw[fast]"'
+                )
         from .native import Native
 
         return Native

@@ -1,6 +1,7 @@
-"""What native code is made of: loads, stores, sums in any order, small products, exp and tanh.
+"""What native code is made of: its arguments, loads, stores, sums in any order, exp and tanh.
 
-Only this module and the generated ones import numba.
+A native function takes what a builtin function of Python takes: an array of pointers to objects.
+Memory is a pointer to its first entry.
 """
 
 # mypy: ignore-errors
@@ -9,6 +10,7 @@ Only this module and the generated ones import numba.
 from __future__ import annotations
 
 import os
+import struct
 
 import numpy as np
 from llvmlite import ir
@@ -17,6 +19,112 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 _SIZE = ir.IntType(64)
+
+
+# --- Arguments and result -------------------------------------------------------------------------
+
+# Where NumPy keeps what belongs to an array: after the head that all objects have, which ends with
+# their type.
+_WORD = struct.calcsize("P")
+_HEAD = object.__basicsize__
+_TYPE, _DATA = _HEAD - _WORD, _HEAD
+_NDIM, _SHAPE, _FLAGS = _HEAD + _WORD, _HEAD + 2 * _WORD, _HEAD + 6 * _WORD
+
+
+def _field(builder, objects, k, offset, kind):
+    """Read a field of object number ``k``, given its distance from the beginning."""
+    thing = builder.load(builder.gep(objects, [k]))
+    place = builder.gep(thing, [_SIZE(offset)])
+    return builder.load(builder.bitcast(place, kind.as_pointer()))
+
+
+@intrinsic
+def memory(typingctx, objects, k, dtype):
+    """Point to the first entry of array number ``k``."""
+    signature = types.CPointer(dtype.dtype)(objects, types.intp, dtype)
+
+    def codegen(context, builder, signature, args):
+        kind = context.get_value_type(signature.return_type)
+        return _field(builder, args[0], args[1], _DATA, kind)
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def fits(typingctx, objects, k, array_type, flags, shape):
+    """Tell whether object number ``k`` is an array with these flags, and of this shape."""
+    signature = types.boolean(objects, types.intp, array_type, types.int32, shape)
+
+    def codegen(context, builder, signature, args):
+        whole, count = ir.IntType(32), len(shape)
+        answer = cgutils.alloca_once_value(builder, cgutils.false_bit)
+
+        def equal(offset, wanted):
+            found = _field(builder, args[0], args[1], offset, wanted.type)
+            return builder.icmp_unsigned("==", found, wanted)
+
+        with builder.if_then(equal(_TYPE, args[2])):
+            found = builder.and_(_field(builder, *args[:2], _FLAGS, whole), args[3])
+            held = builder.icmp_unsigned("==", found, args[3])
+            with builder.if_then(builder.and_(held, equal(_NDIM, whole(count)))):
+                sides = _field(builder, *args[:2], _SHAPE, _SIZE.as_pointer())
+                same = cgutils.true_bit
+                for axis, side in enumerate(shape):
+                    found = builder.load(builder.gep(sides, [_SIZE(axis)]))
+                    wanted = _SIZE(side.literal_value)
+                    same = builder.and_(same, builder.icmp_unsigned("==", found, wanted))
+                builder.store(same, answer)
+        return builder.load(answer)
+
+    return signature, codegen
+
+
+@intrinsic
+def argument(typingctx, objects, k):
+    """Give object number ``k``."""
+    signature = types.voidptr(objects, types.intp)
+
+    def codegen(context, builder, signature, args):
+        return builder.load(builder.gep(args[0], [args[1]]))
+
+    return signature, codegen
+
+
+real_of = types.ExternalFunction("PyFloat_AsDouble", types.float64(types.voidptr))
+whole_of = types.ExternalFunction("PyLong_AsLongLong", types.int64(types.voidptr))
+answer = types.ExternalFunction("PyLong_FromLongLong", types.voidptr(types.int64))
+# Let other Python threads run, and wait until they let this one.
+let_go = types.ExternalFunction("PyEval_SaveThread", types.voidptr())
+take_back = types.ExternalFunction("PyEval_RestoreThread", types.void(types.voidptr))
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+
+@intrinsic
+def part(typingctx, memory, start, dtype):
+    """Point to the entry of a dtype that begins at a byte."""
+    signature = types.CPointer(dtype.dtype)(memory, types.intp, dtype)
+
+    def codegen(context, builder, signature, args):
+        place = builder.gep(args[0], [args[1]])
+        return builder.bitcast(place, context.get_value_type(signature.return_type))
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def room(typingctx, size, dtype):
+    """Make memory for a few entries, for as long as the function runs."""
+    signature = types.CPointer(dtype.dtype)(size, dtype)
+
+    def codegen(context, builder, signature, args):
+        kind = context.get_value_type(signature.return_type).pointee
+        place = cgutils.alloca_once(builder, kind, size=_SIZE(size.literal_value))
+        place.align = 64
+        return place
+
+    return signature, codegen
 
 
 def _scopes(builder, own, count):
@@ -35,18 +143,13 @@ def _mark(builder, instruction, memory, count):
         instruction.set_metadata("noalias", others)
 
 
-def _pointer(context, builder, array_type, array, index):
-    struct = context.make_array(array_type)(context, builder, array)
-    return builder.gep(struct.data, [index], inbounds=True)
-
-
 @intrinsic(prefer_literal=True)
 def load(typingctx, array, index, memory, count):
     """``array[index]`` without a test of the sign of the index."""
     signature = array.dtype(array, types.intp, memory, count)
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        pointer = builder.gep(args[0], [args[1]], inbounds=True)
         value = builder.load(pointer)
         _mark(builder, value, memory, count)
         model = context.data_model_manager[signature.return_type]
@@ -61,7 +164,7 @@ def store(typingctx, array, index, value, memory, count):
     signature = types.void(array, types.intp, array.dtype, memory, count)
 
     def codegen(context, builder, signature, args):
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        pointer = builder.gep(args[0], [args[1]], inbounds=True)
         model = context.data_model_manager[signature.args[2]]
         stored = builder.store(model.as_data(builder, args[2]), pointer)
         _mark(builder, stored, memory, count)
@@ -146,8 +249,7 @@ def _arrive(typingctx, counter):
     signature = types.int64(counter)
 
     def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.atomic_rmw("add", data, _SIZE(1), "seq_cst")
+        return builder.atomic_rmw("add", args[0], _SIZE(1), "seq_cst")
 
     return signature, codegen
 
@@ -158,23 +260,18 @@ def _arrived(typingctx, counter):
     signature = types.int64(counter)
 
     def codegen(context, builder, signature, args):
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.load_atomic(data, "acquire", align=8)
+        return builder.load_atomic(args[0], "acquire", align=8)
 
     return signature, codegen
 
 
-@intrinsic
-def _let_pass(typingctx):
-    """Let another thread have the core."""
+if os.name == "posix":
+    _let_pass = types.ExternalFunction("sched_yield", types.int32())
+else:
 
-    def codegen(context, builder, signature, args):
-        if os.name == "posix":
-            kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+    @njit
+    def _let_pass():
+        """Do nothing: one thread does it all."""
 
 
 @njit
@@ -188,156 +285,6 @@ def meet(counter, crew):
         waited += 1
         if waited > _PATIENCE:
             _let_pass()
-
-
-# --- Small matrix products ------------------------------------------------------------------------
-
-# The sums of a tile stay in registers: some rows of so many vectors.
-_TILE_VECTORS, _VECTOR_BYTES = 2, 32
-
-
-class _Matrix:
-    """A matrix in flat memory, whose offset and steps of rows and columns are known."""
-
-    def __init__(self, context, builder, array_type, array, place):
-        self.builder = builder
-        self.data = context.make_array(array_type)(context, builder, array).data
-        self.offset, *self.steps = (t.literal_value for t in place)
-        self.itemsize = array_type.dtype.bitwidth // 8
-
-    def pointer(self, i, j):
-        """Point to an entry."""
-        index = _SIZE(self.offset)
-        for place, step in zip((i, j), self.steps, strict=True):
-            index = self.builder.add(index, self.builder.mul(place, _SIZE(step)))
-        return self.builder.gep(self.data, [index], inbounds=True)
-
-    def vector(self, i, j, kind):
-        """Point to entries side by side."""
-        return self.builder.bitcast(self.pointer(i, j), kind.as_pointer())
-
-
-def _repeated(builder, number, kind):
-    """A vector of one number."""
-    first = builder.insert_element(kind(ir.Undefined), number, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), kind.count)(None))
-
-
-def _tile(builder, a, b, y, terms, top, left, rows, columns, kind):
-    """Compute the entries of ``y`` in some rows, in vectors that begin at some columns.
-
-    ``left`` is the first column in ``b`` and that in ``y``.
-    """
-    sums = [[cgutils.alloca_once(builder, kind) for _ in columns] for _ in range(rows)]
-    for row in sums:
-        for place in row:
-            builder.store(kind(None), place)
-    at = [builder.add(top, _SIZE(r)) for r in range(rows)]
-    with cgutils.for_range(builder, _SIZE(terms)) as loop:
-        starts = [builder.add(left[0], _SIZE(c)) for c in columns]
-        across = [
-            builder.load(b.vector(loop.index, start, kind), align=b.itemsize) for start in starts
-        ]
-        for r in range(rows):
-            entry = _repeated(builder, builder.load(a.pointer(at[r], loop.index)), kind)
-            for place, vector in zip(sums[r], across, strict=True):
-                term = builder.fmul(entry, vector, flags=["contract"])
-                total = builder.fadd(builder.load(place), term, flags=["contract"])
-                builder.store(total, place)
-    for r in range(rows):
-        for column, place in zip(columns, sums[r], strict=True):
-            start = builder.add(left[1], _SIZE(column))
-            builder.store(builder.load(place), y.vector(at[r], start, kind), align=y.itemsize)
-
-
-def _least_of(builder, number, most):
-    smaller = builder.icmp_signed("<", number, _SIZE(most))
-    return builder.select(smaller, number, _SIZE(most))
-
-
-class _Product:
-    """Writes the code of a product in tiles, from the arguments of :func:`product`."""
-
-    def __init__(self, context, builder, signature, args):
-        self.builder = builder
-        kinds, values = signature.args, args
-        self.rows, *sizes = (t.literal_value for t in kinds[5])
-        self.height, self.width, self.terms = sizes
-        self.a, self.b, self.y = (
-            _Matrix(context, builder, kinds[i], values[i], kinds[i + 6]) for i in range(3)
-        )
-        self.first, self.last = values[3:5]
-        lanes = _VECTOR_BYTES // self.a.itemsize
-        while lanes > self.width:
-            lanes //= 2
-        self.kind = ir.VectorType(context.get_value_type(kinds[0].dtype), lanes)
-        self.block = min(_TILE_VECTORS * lanes, self.width)
-        self.columns = [min(c, self.block - lanes) for c in range(0, self.block, lanes)]
-
-    def down(self, b, left, first, last):
-        """Go through tiles of rows."""
-        builder = self.builder
-        with cgutils.for_range_slice(builder, first, last, _SIZE(1)) as (tile, _):
-            top = builder.mul(tile, _SIZE(self.rows))
-            top = _least_of(builder, top, self.height - self.rows)
-            matrices, shape = (self.a, b, self.y), (self.rows, self.columns, self.kind)
-            _tile(builder, *matrices, self.terms, top, left, *shape)
-
-    def left_of(self, block):
-        """The first column of a block of columns."""
-        start = self.builder.mul(block, _SIZE(self.block))
-        return _least_of(self.builder, start, self.width - self.block)
-
-    def pack(self, left, packed):
-        """Copy a block of columns of ``b`` to where it lies without gaps."""
-        builder = self.builder
-        with cgutils.for_range(builder, _SIZE(self.terms)) as loop:
-            for c in range(self.block):
-                entry = builder.load(self.b.pointer(loop.index, builder.add(left, _SIZE(c))))
-                builder.store(entry, packed.pointer(loop.index, _SIZE(c)))
-
-
-@intrinsic(prefer_literal=True)
-def product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y):
-    """``y = a @ b``, in tiles of rows number ``first`` to ``last``.
-
-    ``sizes`` are rows in a tile, rows and columns of ``y``, and terms of its sums; the places are
-    ``(offset, step of rows, step of columns)``, where columns of ``b`` and ``y`` lie side by side.
-    The last tile begins earlier instead of being smaller: it computes some entries once more.
-    """
-    signature = types.void(a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y)
-
-    def codegen(context, builder, signature, args):
-        p = _Product(context, builder, signature, args)
-        with cgutils.for_range(builder, _SIZE(-(-p.width // p.block))) as across:
-            left = p.left_of(across.index)
-            p.down(p.b, (left, left), p.first, p.last)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-@intrinsic(prefer_literal=True)
-def packed_product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y, memory):
-    """The same in blocks of columns number ``first`` to ``last``, each of which is packed first.
-
-    ``b`` may lie in any way; ``memory`` has room for a block of its columns.
-    """
-    signature = types.void(
-        a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y, memory
-    )
-
-    def codegen(context, builder, signature, args):
-        p = _Product(context, builder, signature, args)
-        place = [types.literal(n) for n in (0, p.block, 1)]
-        packed = _Matrix(context, builder, signature.args[9], args[9], place)
-        with cgutils.for_range_slice(builder, p.first, p.last, _SIZE(1)) as (block, _):
-            left = p.left_of(block)
-            p.pack(left, packed)
-            p.down(packed, (_SIZE(0), left), _SIZE(0), _SIZE(-(-p.height // p.rows)))
-        return context.get_dummy_value()
-
-    return signature, codegen
 
 
 # --- Functions of one number ----------------------------------------------------------------------

@@ -56,13 +56,28 @@ def _matmul(w: Writer, i: Instruction) -> bool:
     if places[2].strides[1] != 1 and places[2].shape[1] != 1:
         # Columns side by side: the transposed product has rows.
         a, b, y = (p._replace(strides=p.strides[::-1], shape=p.shape[::-1]) for p in (b, a, y))
-    if _in_tiles(w, a, b, y):
-        return True
-    texts = [w.matrix(p) for p in (a, b, y)]
-    if None in texts:
+    return _in_tiles(w, a, b, y) or _by_blas(w, a, b, y)
+
+
+def _by_blas(w: Writer, a: Place, b: Place, y: Place) -> bool:
+    """Write a product by BLAS, if rows or columns of the matrices lie side by side."""
+    matrices = a, b, y
+    by_columns = [_rows_apart(p.shape[::-1], p.strides[::-1]) for p in (a, b)]
+    by_rows = [_rows_apart(p.shape, p.strides) for p in matrices]
+    if not (by_rows[2] and all(r or c for r, c in zip(by_rows, by_columns, strict=False))):
         return False
-    w.line(0, f"np.dot({texts[0]}, {texts[1]}, {texts[2]})")
+    dtype = w.dtype(y.root)
+    w.blas.add(dtype)
+    memories = ", ".join(w.memory(p.root) for p in matrices)
+    places = ", ".join(str((p.offset, *p.strides)) for p in matrices)
+    w.line(0, f"gemm({dtype.name}_blas, {memories}, {(*y.shape, a.shape[1])}, {places})")
     return True
+
+
+def _rows_apart(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Tell whether a matrix lies row by row, the entries of each side by side."""
+    (rows, columns), (down, across) = shape, strides
+    return (across == 1 or columns == 1) and (down >= columns or rows == 1)
 
 
 def _in_tiles(w: Writer, a: Place, b: Place, y: Place) -> bool:
@@ -79,8 +94,10 @@ def _in_tiles(w: Writer, a: Place, b: Place, y: Place) -> bool:
     if small and b.strides[1] == 1:
         w.line(0, f"product({memories}, {w.share(-(-rows // height))}, {given})")
         return True
-    block = min(_TILE_BYTES // w.dtype(b.root).itemsize, columns)
-    w.line(0, f"o = np.empty({terms * block}, np.{w.dtype(b.root).name})")
+    dtype = w.dtype(b.root)
+    block = min(_TILE_BYTES // dtype.itemsize, columns)
+    w.packing = max(w.packing, terms * block * dtype.itemsize)
+    w.line(0, f"o = part(packed, 0, np.{dtype.name})")
     w.line(0, f"packed_product({memories}, {w.share(-(-columns // block))}, {given}, o)")
     return True
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .expand import dip, peak, total
-from .layout import Layout, Place
+from .layout import Layout
 from .program import Instruction, Ref, Spec
 from .scalars import cast, literal, spell
 
@@ -30,6 +30,7 @@ _SCRATCH, _PIECES = 1_000_000, 2_000_000
 _LONG = re.compile(r"(exp|tanh|sigmoid)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
 _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
+_MEMORY = re.compile(r", (\d+), COUNT\)")
 # Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
 _LOCAL = re.compile(r"\b(?:[cgijknoqy]|[ilpqrswxy]\d+(?:_\d+)?)\b")
 
@@ -61,6 +62,10 @@ class Writer:
         Sum to the number of the memory that holds those of its pieces.
     numbers : set of int
         Python numbers that are arguments.
+    blas : set of dtype
+        Of what matrices BLAS multiplies.
+    packing : int
+        Bytes that each thread needs to pack matrices.
     """
 
     def __init__(self, layout: Layout, memory_of: Any, *, crew: bool = False) -> None:
@@ -70,6 +75,8 @@ class Writer:
         self.scratch: dict[int, int] = {}
         self.pieces: dict[int, int] = {}
         self.numbers: set[int] = set()
+        self.blas: set[np.dtype[Any]] = set()
+        self.packing = 0
         self.names = 0
         # Whether threads share the work, and whether they share the lines since they met last.
         self.crew, self.shared, self.met = crew, False, 0
@@ -126,7 +133,7 @@ class Writer:
     def block(self, i: int) -> None:
         """Make memory for a block of a value; :meth:`load_block` and its like go through it."""
         self.scratch[i] = _SCRATCH + i
-        self.line(0, f"b{i} = np.empty({BLOCK}, np.{self.dtype(i).name})")
+        self.line(0, f"b{i} = room({BLOCK}, np.{self.dtype(i).name})")
 
     def load_block(self, i: int, index: str) -> str:
         """Spell a read of a block."""
@@ -146,28 +153,22 @@ class Writer:
         self.pieces[out] = _PIECES + out
         return f"store(t{out}, {index}, {value}, {self.pieces[out]}, COUNT)"
 
-    def memories(self) -> dict[int, int]:
-        """Number the memories of the function from 0."""
+    def text(self) -> str:
+        """All lines; each read and write says which memory it is of how many, counted from 0."""
         named = sorted({*self.roots.values(), *self.scratch.values(), *self.pieces.values()})
-        return {memory: k for k, memory in enumerate(named)}
+        numbers = {str(memory): k for k, memory in enumerate(named)}
+        return _MEMORY.sub(lambda m: f", {numbers[m[1]]}, {len(named)})", "\n".join(self.lines))
 
     def dtype(self, i: int) -> np.dtype[Any]:
         """Dtype of a value."""
         dtype: np.dtype[Any] = self.layout.stand[i].dtype
         return dtype
 
-    def matrix(self, place: Place) -> str | None:
-        """Spell a value as a matrix for BLAS, if it lies in its memory as one."""
-        rows, columns = place.shape
-        if place.offset or math.prod(place.shape) != self.layout.stand[place.root].size:
-            return None
-        name = self.memory(place.root)
-        row, column = place.strides
-        if (column == 1 or columns == 1) and (row == columns or rows == 1):
-            return f"flat({name}).reshape(({rows}, {columns}))"
-        if (row == 1 or rows == 1) and (column == rows or columns == 1):
-            return f"flat({name}).reshape(({columns}, {rows})).T"
-        return None
+    def leave(self, depth: int, held: int) -> None:
+        """Write the end of the function, or that of one way through it."""
+        if self.crew:
+            self.line(depth, "take_back(state)")
+        self.line(depth, f"return answer({held})")
 
 
 class Operand:

@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from . import store
-from .crew import together
+from .arguments import Given, aligned, refit
+from .crew import MOST, together
 from .expand import expanded
 from .kernels import KERNELS
 from .loops import PIECES, Group, Node, Writer
+from .object_code import blas
 from .program import Array, Instruction, Program, Ref, Spec, renumbered
 from .recycle import maker
 from .scalars import literal
 from .schedule import Phase, Schedule
+from .store import compiled
 
 _ALIGN = 64
 
@@ -46,7 +48,6 @@ class Native:
     commit = None
 
     def __init__(self, program: Program) -> None:
-        store.require()
         lowered, numbers = renumbered(expanded(program), program.inputs)
         self.plan = plan = Plan(lowered)
         self.run = plan.function([numbers[i] for i in program.inputs], program)
@@ -115,7 +116,7 @@ class Plan:
         starts = np.cumsum([0, *sizes]).tolist()
         self.offsets = {i: starts[slot] for i, slot in self.slots.items()}
         self.arena = starts[-1]
-        self.memory = store.aligned(self.arena, _ALIGN)
+        self.memory = aligned(self.arena, _ALIGN)
 
     def _slot(self, i: int, born: int, dies: int, sizes: list[int], free_at: list[int]) -> None:
         size = -(-self.program.specs[i].nbytes // _ALIGN) * _ALIGN
@@ -159,7 +160,7 @@ class Plan:
     def function(self, arguments: list[int], program: Program) -> Callable[..., Any]:
         """Write and compile everything; give the Python function that runs it."""
         self.names: dict[str, Any] = {"np": np, "arena": self.memory}
-        self.names |= {"refit": store.refit, "together": together}
+        self.names |= {"refit": refit, "together": together}
         for i, array in self.program.constants.items():
             self.names[f"v{i}"] = array
         body = []
@@ -259,7 +260,7 @@ class Plan:
                 found = self._check_text(ref.index, w)
                 wanted = literal(value, self.layout.stand[ref.index].dtype)
                 w.line(0, f"if {found} != {wanted}:")
-                w.line(1, "return False")
+                w.leave(1, 0)
                 self.checked.add(ref.index)
         for node in phase.commit:
             self._write_node(node, w)
@@ -281,61 +282,68 @@ class Plan:
 
     def _call_of(self, w: Writer, phase: Phase) -> list[str]:
         lines: list[str] = []
-        head: list[str] = []
-        arguments, signature = ["arena"], ["arena"]
         targets = {
             t for node in phase.commit if isinstance(node, Group) for t in node.targets.values()
         }
-        types: list[Any] = [store.array_type(np.dtype(np.uint8), 1, readonly=False)]
+        given = Given()
+        given.array("arena", "arena", self.memory, writable=True)
         for root in sorted(w.roots):
             stand = self.layout.stand[root]
             if root in self.slots:
-                start = self.offsets[root]
-                end = start + stand.nbytes
-                head.append(f"m{root} = arena[{start}:{end}].view(np.{stand.dtype.name})")
+                start, dtype = self.offsets[root], stand.dtype.name
+                given.lines.append(f"m{root} = part(arena, {start}, np.{dtype})")
                 continue
-            signature.append(f"m{root}")
+            text = self._array_argument(root, lines)
+            stand = stand.transpose(self.layout.order(root))
             written = root in self.fresh or root in targets
-            types.append(store.array_type(stand.dtype, stand.ndim, readonly=not written))
-            arguments.append(self._array_argument(root, lines))
+            given.array(f"m{root}", text, stand, writable=written)
+            if root in targets:
+                given.targets.append(len(given.texts) - 1)
         for i in sorted(w.numbers):
-            signature.append(f"n{i}")
-            types.append(store.number_type())
-            arguments.append(f"v{i}")
-        if w.crew:
-            self._add_meeting_place(w, arguments, signature, types)
-        text = store.numbered(
-            "\n".join(f"    {x}" for x in head) + "\n" + "\n".join(w.lines), w.memories()
-        )
-        source = f"def native({', '.join(signature)}):\n{text}\n    return True\n"
+            given.number(f"n{i}", f"v{i}", "real")
+        for dtype in sorted(w.blas):
+            given.number(f"{dtype.name}_blas", self._known(blas(dtype)), "whole")
+        self._give_scratch(w, given)
+        source = self._source(w, given)
         self.sources.append(source)
-        name = self._known(store.compiled(source, types, nogil=w.crew))
-        given = ", ".join(arguments)
-        call = f"together({name}, ({given},))" if w.crew else f"{name}({given})"
-        writable = [k for k, s in enumerate(signature) if s in {f"m{t}" for t in targets}]
-        caller = f"lambda *given: together({name}, given)" if w.crew else name
-        fit = f"refit({caller}, ({given},), {writable})"
+        return [*lines, *self._calling(self._known(compiled(source)), w.crew, given)]
+
+    def _give_scratch(self, w: Writer, given: Given) -> None:
+        """Give what belongs to the function alone."""
+        if w.packing:
+            size = -(-w.packing // _ALIGN) * _ALIGN
+            memory = aligned(size * (MOST if w.crew else 1), _ALIGN)
+            given.array("packs", self._known(memory), memory, writable=True)
+        if w.crew:
+            shared = {"counter": np.zeros(1, np.int64)}
+            shared |= {f"t{out}": np.zeros(PIECES, w.dtype(out)) for out in sorted(w.pieces)}
+            for name, array in shared.items():
+                given.array(name, self._known(array), array, writable=True)
+            given.place_in_crew()
+        if w.packing:
+            mine = f"me * {size}" if w.crew else "0"
+            given.lines.append(f"packed = part(packs, {mine}, np.uint8)")
+
+    @staticmethod
+    def _source(w: Writer, given: Given) -> str:
+        w.leave(0, 1)
+        misfit = [f"if not ({' and '.join(given.checks)}):", "    return answer(-1)"]
+        start = ["state = let_go()"] if w.crew else []
+        head = [f"    {line}" for line in [*misfit, *given.lines, *start]]
+        return "\n".join(["def native(self, objects, count):", *head, w.text(), ""])
+
+    @staticmethod
+    def _calling(name: str, crew: bool, given: Given) -> list[str]:
+        shown = ", ".join(given.texts)
+        call = f"together({name}, ({shown},))" if crew else f"{name}({shown})"
+        caller = f"lambda *given: together({name}, given)" if crew else name
         return [
-            *lines,
-            "try:",
-            f"    held = {call}",
-            "except TypeError:",
-            f"    held = {fit}",
+            f"held = {call}",
+            "if held < 0:",
+            f"    held = refit({caller}, ({shown},), {given.targets})",
             "if not held:",
             "    return None",
         ]
-
-    def _add_meeting_place(
-        self, w: Writer, arguments: list[str], signature: list[str], types: list[Any]
-    ) -> None:
-        """Add what threads need to work together; :func:`together` gives the last two."""
-        shared = {"counter": np.zeros(1, np.int64)}
-        shared |= {f"t{out}": np.zeros(PIECES, w.dtype(out)) for out in sorted(w.pieces)}
-        for array in shared.values():
-            arguments.append(self._known(array))
-            types.append(store.array_type(array.dtype, 1, readonly=False))
-        signature += [*shared, "me", "crew"]
-        types += [store.whole_number_type()] * 2
 
     def _array_argument(self, root: int, lines: list[str]) -> str:
         """Spell an argument in C order; a result gets its array here."""

@@ -1,0 +1,127 @@
+"""Object code: made from LLVM's text, loaded, and called as a builtin function of Python.
+
+Numba is not needed to load it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+import numpy as np
+
+_ENTRY = "tinygrad_hw_native"
+_FASTCALL = 0x80
+
+
+class ObjectCode(NamedTuple):
+    """A native function.
+
+    Attributes
+    ----------
+    needs : list of str
+        Functions from elsewhere that it calls.
+    code : bytes
+        The object file.
+    """
+
+    needs: list[str]
+    code: bytes
+
+
+def emitted(text: str, name: str) -> ObjectCode:
+    """Make object code from LLVM's text of a function that numba has translated."""
+    module = llvm.parse_assembly(text)
+    module.link_in(llvm.parse_assembly(_entry(module.get_function(name))))
+    declared = [f.name for f in module.functions if f.is_declaration]
+    needs = [name for name in declared if not name.startswith("llvm.")]
+    return ObjectCode(needs, _machine().emit_object(module))
+
+
+def _entry(function: Any) -> str:
+    """Spell the function of C that calls one with numba's calling convention."""
+    kinds = [str(argument.type) for argument in function.arguments]
+    # Before LLVM 15 pointers said to what they point.
+    result, error = (kind.removesuffix("*") for kind in kinds[:2])
+    given = ", ".join(f"{kind} %a{k}" for k, kind in enumerate(kinds[2:]))
+    return f"""
+        declare i32 @"{function.name}"({", ".join(kinds)})
+        define {result} @{_ENTRY}({given}) {{
+            %result = alloca {result}
+            %error = alloca {error}
+            call i32 @"{function.name}"({kinds[0]} %result, {kinds[1]} %error, {given})
+            %value = load {result}, {kinds[0]} %result
+            ret {result} %value
+        }}
+    """
+
+
+def machine_name() -> str:
+    """The processor and what it can do, for which code is made."""
+    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+
+
+def _machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        jit=True,
+    )
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+    ("PyCFunction_NewEx", ctypes.pythonapi)
+)
+# What functions need for as long as they live, which is as long as the process.
+_kept: list[Any] = []
+
+
+def loaded(made: ObjectCode) -> Callable[..., Any]:
+    """Load object code; give its function."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    # Numba tells LLVM where helpers and vector functions are, and where the functions of C are on
+    # systems that do not say so themselves.
+    if os.name != "posix" or None in map(llvm.address_of_symbol, made.needs):
+        from numba.core.registry import cpu_target
+
+        assert cpu_target.target_context
+    engine.add_object_file(llvm.ObjectFileRef.from_data(made.code))
+    engine.finalize_object()
+    address = engine.get_function_address(_ENTRY)
+    definition = _MethodDef(b"native", address, _FASTCALL, None)
+    _kept.append((engine, definition))
+    # By its self a function knows what is an array.
+    function: Callable[..., Any] = _builtin(ctypes.addressof(definition), np.ndarray, None)
+    return function
+
+
+_capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(
+    ("PyCapsule_GetName", ctypes.pythonapi)
+)
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def blas(dtype: np.dtype[Any]) -> int:
+    """Give the address of the product of matrices in the BLAS that SciPy comes with."""
+    from scipy.linalg import cython_blas
+
+    capsule = cython_blas.__pyx_capi__["sgemm" if dtype.itemsize == 4 else "dgemm"]
+    address: int = _capsule_pointer(capsule, _capsule_name(capsule))
+    return address
