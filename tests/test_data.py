@@ -435,3 +435,17 @@ def test_augmentation_moves_little_and_keeps_the_values_range():
     )
     still = augment(images, 0, max_shift=0.0, max_rotation=0.0, max_zoom=0.0)
     np.testing.assert_allclose(still, images, atol=1e-6)
+
+
+def test_augmentation_shifts_by_linear_interpolation():
+    images = np.random.default_rng(1).random((700, 5, 7))
+    rng = np.random.default_rng(0)
+    rng.uniform(size=(2, 700))
+    shifts = rng.uniform(-9, 9, (2, 700))
+    expected = np.pad(images, ((0, 0), (1, 1), (1, 1)))
+    for image, down, right in zip(expected, *shifts, strict=True):
+        for line, shift in [(row, right) for row in image] + [(row, down) for row in image.T]:
+            places = np.arange(len(line))
+            line[:] = np.interp(places + shift, places, line, left=0, right=0)
+    moved = augment(images, 0, max_shift=9.0, max_rotation=0.0)
+    np.testing.assert_allclose(moved, expected[:, 1:-1, 1:-1], atol=1e-12)

@@ -9,6 +9,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Rng: TypeAlias = "int | np.random.Generator | None"
+# Images that are changed at a time: all that is computed of them stays in the cache.
+_BLOCK = 512
 
 
 def mini_batches(
@@ -93,29 +95,55 @@ def augment(
     n, height, width = images.shape
     angle = np.deg2rad(rng.uniform(-max_rotation, max_rotation, (n, 1, 1)))
     scale = np.exp(rng.uniform(-max_zoom, max_zoom, (n, 1, 1)))
-    down, right = rng.uniform(-max_shift, max_shift, (2, n, 1, 1))
+    shift = rng.uniform(-max_shift, max_shift, (2, n, 1, 1))
     # Where each pixel comes from, about the middle of the image.
-    rows = np.arange(height)[:, np.newaxis] - (height - 1) / 2
-    columns = np.arange(width) - (width - 1) / 2
-    cosine, sine = np.cos(angle) / scale, np.sin(angle) / scale
-    y = cosine * rows - sine * columns + (height - 1) / 2 + down
-    x = sine * rows + cosine * columns + (width - 1) / 2 + right
-    return _bilinear(images, y, x)
+    rows = (np.arange(height)[:, np.newaxis] - (height - 1) / 2).astype(images.dtype)
+    columns = (np.arange(width) - (width - 1) / 2).astype(images.dtype)
+    cosine, sine, down, right = (
+        a.astype(images.dtype)
+        for a in (
+            np.cos(angle) / scale,
+            np.sin(angle) / scale,
+            shift[0] + (height - 1) / 2,
+            shift[1] + (width - 1) / 2,
+        )
+    )
+    moved = np.empty_like(images)
+    for start in range(0, n, _BLOCK):
+        some = slice(start, start + _BLOCK)
+        y = cosine[some] * rows - sine[some] * columns + down[some]
+        x = sine[some] * rows + cosine[some] * columns + right[some]
+        moved[some] = _bilinear(images[some], y, x)
+    return moved
 
 
 def _bilinear(images: Array, y: Array, x: Array) -> Array:
-    """Read images (N, H, W) at places between the pixels, zero outside."""
+    """Read images (N, H, W) at places between the pixels, zero outside; ``y`` and ``x`` change."""
     n, height, width = images.shape
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
-    top, left = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
-    below, beside = (y - top).astype(images.dtype), (x - left).astype(images.dtype)
-    number = np.arange(n)[:, np.newaxis, np.newaxis]
+    padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
+    # Places count from the border now; what is outside comes to lie on it.
+    for place, side in ((y, height), (x, width)):
+        place += 1
+        np.clip(place, 0, side + 1, out=place)
+    top, left = y.astype(np.intp), x.astype(np.intp)
+    y -= top
+    x -= left
+    row = width + 3
+    place = (np.arange(n)[:, np.newaxis, np.newaxis] * (height + 3) + top) * row + left
+    flat = padded.reshape(-1)
 
-    def at(row: Array, column: Array) -> Array:
-        inside: Array = padded[number, np.clip(row, -1, height) + 1, np.clip(column, -1, width) + 1]
-        return inside
+    def at(distance: int) -> Array:
+        # Every place is inside, so that there is nothing to clip: it only saves the tests.
+        return flat[distance:].take(place, mode="clip")
 
-    upper = at(top, left) * (1 - beside) + at(top, left + 1) * beside
-    lower = at(top + 1, left) * (1 - beside) + at(top + 1, left + 1) * beside
-    between: Array = upper * (1 - below) + lower * below
-    return between
+    upper = _between(at(0), at(1), x)
+    lower = _between(at(row), at(row + 1), x)
+    return _between(upper, lower, y)
+
+
+def _between(one: Array, other: Array, share: Array) -> Array:
+    """Go a share of the way from one to the other, which changes."""
+    other -= one
+    other *= share
+    other += one
+    return other
