@@ -56,7 +56,7 @@ class Settings:
 
 
 # Steps from which on native code gains more than it takes to compile.
-_LONG = 40_000
+_LONG = 30_000
 _WARM_UP, _MEASURED = 5, 41
 SETTINGS = {
     "mlp": Settings("mlp", 40, 32, 0.1, 5e-4, 0.5, 8.0, 0.05),

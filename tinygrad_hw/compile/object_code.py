@@ -94,12 +94,15 @@ _kept: list[Any] = []
 def loaded(made: ObjectCode) -> Callable[..., Any]:
     """Load object code; give its function."""
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
-    # Numba tells LLVM where helpers and vector functions are, and where the functions of C are on
-    # systems that do not say so themselves.
-    if os.name != "posix" or None in map(llvm.address_of_symbol, made.needs):
+    if os.name != "posix" or _missing(made):
+        # Numba tells LLVM of vector functions, and of those of C where the system does not.
         from numba.core.registry import cpu_target
 
         assert cpu_target.target_context
+    if missing := _missing(made):
+        raise RuntimeError(
+            f"compile: native code needs {', '.join(missing)}; numba does not have it"
+        )
     engine.add_object_file(llvm.ObjectFileRef.from_data(made.code))
     engine.finalize_object()
     address = engine.get_function_address(_ENTRY)
@@ -108,6 +111,10 @@ def loaded(made: ObjectCode) -> Callable[..., Any]:
     # By its self a function knows what is an array.
     function: Callable[..., Any] = _builtin(ctypes.addressof(definition), np.ndarray, None)
     return function
+
+
+def _missing(made: ObjectCode) -> list[str]:
+    return [name for name in made.needs if llvm.address_of_symbol(name) is None]
 
 
 _capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(

@@ -134,7 +134,8 @@ def _bilinear(images: Array, y: Array, x: Array) -> Array:
 
     def at(distance: int) -> Array:
         # Every place is inside, so that there is nothing to clip: it only saves the tests.
-        return flat[distance:].take(place, mode="clip")
+        pixels: Array = flat[distance:].take(place, mode="clip")
+        return pixels
 
     upper = _between(at(0), at(1), x)
     lower = _between(at(row), at(row + 1), x)

@@ -1,0 +1,221 @@
+"""Native code on disk, and how Python calls it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tinygrad_hw as tg
+
+pytest.importorskip("numba")
+pytest.importorskip("scipy")
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A folder of its own, and nothing in memory."""
+    from tinygrad_hw.compile import store
+
+    monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path))
+    monkeypatch.setattr(store, "_loaded", {})
+    return tmp_path
+
+
+@pytest.fixture
+def translations(monkeypatch):
+    """The sources that numba was asked to translate."""
+    from tinygrad_hw.compile import translation
+
+    asked = []
+    translate = translation.translated
+    monkeypatch.setattr(
+        translation, "translated", lambda source: asked.append(source) or translate(source)
+    )
+    return asked
+
+
+def forget(monkeypatch):
+    from tinygrad_hw.compile import store
+
+    monkeypatch.setattr(store, "_loaded", {})
+
+
+def check_double():
+    x = np.arange(5.0)
+    np.testing.assert_allclose(
+        tg.compile(lambda x: tg.exp(x) + x, backend="numba")(x), np.exp(x) + x
+    )
+
+
+STEP = """
+import sys
+import numpy as np
+import tinygrad_hw as tg
+w = tg.Tensor(np.ones((3, 2)), requires_grad=True)
+optimizer = tg.optim.SGD([w], lr=0.1)
+
+@tg.compile(backend="numba")
+def step(x, labels):
+    optimizer.zero_grad()
+    loss = tg.softmax_cross_entropy(x @ w, labels)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+for _ in range(3):
+    step(np.arange(12.0).reshape(4, 3), np.array([0, 1, 1, 0]))
+print(w.numpy().tolist(), "numba" in sys.modules, "scipy" in sys.modules)
+"""
+
+
+def test_a_later_process_needs_neither_numba_nor_scipy(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path))
+    first, second = (
+        subprocess.run([sys.executable, "-c", STEP], check=True, capture_output=True, text=True)
+        for _ in range(2)
+    )
+    assert first.stdout.endswith("True True\n")
+    assert second.stdout == first.stdout.replace("True True", "False False")
+
+
+def test_what_is_on_disk_is_not_translated_again(cache, translations, monkeypatch):
+    check_double()
+    forget(monkeypatch)
+    check_double()
+    assert len(translations) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: b"[]\n" + content,
+        lambda content: b"\xff\xfe",
+    ],
+    ids=["empty", "half", "another bit", "no facts", "no text"],
+)
+def test_damaged_files_are_written_anew(damage, cache, translations, monkeypatch):
+    check_double()
+    (file,) = cache.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    for _ in range(2):
+        forget(monkeypatch)
+        check_double()
+    assert len(translations) == 2
+    assert list(cache.iterdir()) == [file]
+
+
+def test_a_folder_that_cannot_be_written_to_is_done_without(cache, monkeypatch):
+    (cache / "file").write_text("")
+    monkeypatch.setenv("TINYGRAD_HW_CACHE", str(cache / "file" / "inside"))
+    check_double()
+
+
+NEEDS = """
+import sys
+from llvmlite.binding import llvm_version_info
+from tinygrad_hw.compile import object_code
+pointer, place = ("i8*", "i8**") if llvm_version_info[0] < 15 else ("ptr", "ptr")
+given = f"{place} %a, {place} %b, {pointer} %c, {place} %d, i64 %e"
+name = sys.argv[1]
+text = f"declare void @{name}() define i32 @f({given}) {{ call void @{name}() ret i32 0 }}"
+object_code.loaded(object_code.emitted(text, "f"))
+print("numba" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "answer"),
+    [
+        ("PyErr_Clear", "False"),
+        ("numba_gil_ensure", "True"),
+        ("nobody_has_this", "native code needs nobody_has_this"),
+    ],
+)
+def test_functions_that_the_process_lacks_come_from_numba(function, answer):
+    command = [sys.executable, "-c", NEEDS, function]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer in done.stdout + done.stderr
+
+
+# --- Arguments ------------------------------------------------------------------------------------
+
+
+def strange(x):
+    """The same numbers in arrays that native code cannot take as they are."""
+    bytes_ = np.zeros(x.nbytes + 1, np.uint8)
+    askew = bytes_[1:].view(x.dtype).reshape(x.shape)
+    askew[...] = x
+    backwards = x[::-1].copy()[::-1]
+    spread = np.repeat(x, 2, axis=0)[::2]
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    of_a_subclass = x.view(np.recarray)
+    return {
+        "askew": askew,
+        "backwards": backwards,
+        "spread": spread,
+        "by columns": np.asfortranarray(x),
+        "read-only": read_only,
+        "subclass": of_a_subclass,
+    }
+
+
+def test_arrays_that_lie_otherwise(cache):
+    run = tg.compile(lambda x, y: tg.exp(x) * y, backend="numba")
+    x, y = RNG.normal(size=(2, 4, 5))
+    for name, array in strange(x).items():
+        np.testing.assert_allclose(run(array, y), np.exp(x) * y, err_msg=name)
+
+
+def test_parameters_that_lie_otherwise_are_trained(cache):
+    def train(values, wrap):
+        w = tg.Tensor(np.zeros_like(values), requires_grad=True)
+        w._data = values
+        optimizer = tg.optim.SGD([w], lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            (tg.exp(w) * x).sum().backward()
+            optimizer.step()
+
+        run = wrap(step)
+        for _ in range(3):
+            run(np.ones((4, 5)))
+        return w.numpy()
+
+    start = RNG.normal(size=(4, 5))
+    expected = train(start.copy(), lambda step: step)
+    for name, array in strange(start).items():
+        if name not in ("read-only", "subclass"):
+            found = train(array, lambda step: tg.compile(step, backend="numba"))
+            np.testing.assert_allclose(found, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_by_blas_in_any_layout(cache, dtype):
+    # Beyond what is multiplied in tiles.
+    a, b = RNG.normal(size=(40, 250)).astype(dtype), RNG.normal(size=(250, 251)).astype(dtype)
+
+    def products(a, b):
+        return [
+            a @ b,
+            b.T @ a.T,
+            a[1:, 2:] @ b[2:, 3:],
+            b[:, :7].T @ (a @ b).T[1:],
+            b[:, :-1] @ b[:, 1:2],
+        ]
+
+    run = tg.compile(products, backend="numba")
+    run(a, b)
+    assert "gemm" in run._variants[0].executable.sources[0]
+    for one, other in ((a, b), (np.asfortranarray(a), b), (a, np.asfortranarray(b))):
+        for y, expected in zip(run(one, other), products(a, b), strict=True):
+            assert y.dtype == dtype
+            close = 1e-4 if dtype == np.float32 else 1e-12
+            np.testing.assert_allclose(y, expected, rtol=close, atol=close * np.abs(expected).max())
