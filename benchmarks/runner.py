@@ -58,6 +58,8 @@ class Worker:
     def __init__(self, peer: str, workload: Workload, python: str, threads: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(_THREADS, str(threads))
+        # Installers have compiled the other packages; this one may run from its sources.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [python, "-m", "benchmarks.worker", peer, workload.name, str(threads)]
         self.process = subprocess.Popen(
             command,
