@@ -237,6 +237,17 @@ def _chosen(predicate):
 _least, _most = _chosen("<"), _chosen(">")
 
 
+@intrinsic
+def pick(typingctx, condition, a, b):
+    """Give ``a`` where the condition holds, else ``b``, both computed: loops without branches."""
+    kind = types.unliteral(a)
+
+    def codegen(context, builder, signature, args):
+        return builder.select(*args)
+
+    return kind(types.boolean, kind, kind), codegen
+
+
 # --- Threads --------------------------------------------------------------------------------------
 
 # So long a thread waits before it lets others have its core.
@@ -314,7 +325,7 @@ def exp32(x):
     # Two factors, since 2**n itself may be no normal number.
     one = _float_of_bits(np.int32((half + np.int32(127)) << np.int32(23)))
     two = _float_of_bits(np.int32((whole - half + np.int32(127)) << np.int32(23)))
-    return x if x != x else p * one * two
+    return pick(x != x, x, p * one * two)
 
 
 _LIMIT = F(9.0)
@@ -334,7 +345,7 @@ def tanh32(x):
     p = _fused(_fused(_fused(p, s, _A5), s, _A3), s, _A1)
     q = _fused(_fused(_fused(_B6, s, _B4), s, _B2), s, _B0)
     y = _most(_least(z * p / q, _ONE), -_ONE)
-    return x if x != x else y
+    return pick(x != x, x, y)
 
 
 @njit(forceinline=True, error_model="numpy")
@@ -346,10 +357,10 @@ def sigmoid32(x):
 @njit(forceinline=True, error_model="numpy")
 def larger(a, b):
     """Maximum as NumPy's: NaN if one is."""
-    return a if (a > b or a != a) else b
+    return pick((a > b) | (a != a), a, b)
 
 
 @njit(forceinline=True, error_model="numpy")
 def smaller(a, b):
     """Minimum as NumPy's: NaN if one is."""
-    return a if (a < b or a != a) else b
+    return pick((a < b) | (a != a), a, b)

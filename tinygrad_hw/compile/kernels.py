@@ -306,7 +306,7 @@ def _winners(w: Writer, i: Instruction) -> bool:
     _largest(w, taps)
     text = str(taps - 1)
     for t in reversed(range(taps - 1)):
-        text = f"({t} if x{t} == y else {text})"
+        text = f"pick(x{t} == y, {t}, {text})"
     w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), f"np.{w.dtype(i.out).name}({text})"))
     return True
 
@@ -333,7 +333,7 @@ def _unpool(w: Writer, i: Instruction) -> bool:
     for t in range(math.prod(size)):
         rows, columns = f"i * {stride[0]} + {t // size[1]}", f"j * {stride[1]} + {t % size[1]}"
         at = _at(y, "n", rows, columns, "c")
-        value = f"(g if k == {t} else {zero})"
+        value = f"pick(k == {t}, g, {zero})"
         w.line(4, w.store(i.out, at, value if apart else f"({w.load(i.out, at)} + {value})"))
     return True
 

@@ -78,8 +78,8 @@ UFUNCS: dict[Any, Callable[..., str]] = {
     np.less_equal: _form("({0} <= {1})"),
     np.greater: _form("({0} > {1})"),
     np.greater_equal: _form("({0} >= {1})"),
-    np.logical_and: _form("({0} != 0 and {1} != 0)"),
-    np.logical_or: _form("({0} != 0 or {1} != 0)"),
+    np.logical_and: _form("(({0} != 0) & ({1} != 0))"),
+    np.logical_or: _form("(({0} != 0) | ({1} != 0))"),
     np.logical_not: _form("({0} == 0)"),
     np.bitwise_and: _form("({0} & {1})"),
     np.bitwise_or: _form("({0} | {1})"),
@@ -148,14 +148,14 @@ def _relu(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 def _relu_grad(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
     if None in dtypes:
         return None
-    return [out, dtypes[1]], lambda dtype, g, x: f"({g} if {x} > 0 else {literal(0, out)})"
+    return [out, dtypes[1]], lambda dtype, g, x: f"pick({x} > 0, {g}, {literal(0, out)})"
 
 
 def _where(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
     if dtypes[0] is None:
         return None
     condition = np.dtype(bool)
-    return [condition, out, out], lambda dtype, c, a, b: f"({a} if {c} else {b})"
+    return [condition, out, out], lambda dtype, c, a, b: f"pick({c}, {a}, {b})"
 
 
 def _cast(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
@@ -173,7 +173,7 @@ def _softplus(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
     return (
         [out],
         lambda dtype, x: (
-            f"({x} if {x} != {x} else larger({x}, {zero}) + np.log1p(np.exp(-abs({x}))))"
+            f"pick({x} != {x}, {x}, larger({x}, {zero}) + np.log1p(np.exp(-abs({x}))))"
         ),
     )
 
