@@ -299,6 +299,24 @@ def test_every_way_to_ask(call, shape):
     np.testing.assert_allclose(x.grad.sum(), u.sum())
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("shape", [(7, 3, 5, 2), (1, 3, 5), (4, 1, 3), (3, 2, 1), (2, 0, 3)])
+def test_images_whose_batch_lies_innermost_are_flattened(shape, compiled):
+    entries = np.arange(np.prod(shape), dtype=float).reshape(*shape[1:], shape[0])
+    x = np.moveaxis(entries, -1, 0)
+    columns = x.size // shape[0]
+    for wanted in ((shape[0], columns), (columns, shape[0])):
+
+        def flat(x, wanted=wanted):
+            return tg.reshape(x, wanted) * 2
+
+        run = tg.compile(flat, backend="numpy") if compiled else flat
+        for _ in range(2):
+            np.testing.assert_array_equal(run(x), x.reshape(wanted) * 2)
+    with pytest.raises(tg.ShapeError, match="want equal sizes"):
+        tg.reshape(x, (shape[0], 1000))
+
+
 def test_a_0d_tensor_takes_new_shapes():
     x = tg.Tensor(2.0, requires_grad=True)
     for y in (x.reshape(1, 1), tg.expand_dims(x, 0), x.ravel(), tg.tile(x, 1), x[None]):

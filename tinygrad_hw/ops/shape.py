@@ -116,7 +116,12 @@ def _reshape_call(draw):
 @primitive(name="reshape", domain=domains.Domain("all reals", _reshape_call), view=True)
 def _reshape(x, *, shape):
     try:
-        return x.reshape(shape) if type(x) is np.ndarray else np.reshape(x, shape)
+        if type(x) is not np.ndarray:
+            return np.reshape(x, shape)
+        if x.ndim > 2 == len(shape) and x.strides[0] == x.itemsize and shape[0] == len(x):
+            # Images whose batch lies innermost: as columns, in long runs, and turned by a view.
+            return x.transpose(*range(1, x.ndim), 0).reshape(shape[1], len(x)).T
+        return x.reshape(shape)
     except ValueError:
         raise ShapeError(_reshape_trouble(np.shape(x), shape)) from None
 
