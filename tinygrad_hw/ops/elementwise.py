@@ -333,13 +333,26 @@ def _sign_of_difference(a, b):
     return np.sign(np.subtract(a, b))
 
 
+def _off_steps(low, high, **params):
+    """Whole numbers and a part of one from low to high: off the steps of a function that rounds."""
+
+    def sample(draw):
+        shape = domains.shape(draw)
+        x = np.floor(draw.array(shape)) + draw.array(shape, low, high)
+        return (np.asarray(x),), dict(params)
+
+    return domains.Domain("all reals", sample)
+
+
+_BETWEEN_WHOLE = _off_steps(1 / 16, 15 / 16)
+
 sign = primitive(np.sign, domain=elementwise(REAL), piece=_sign_of, conventions="gradient 0")
-floor = primitive(np.floor, domain=elementwise(REAL), piece=np.floor, conventions="gradient 0")
-ceil = primitive(np.ceil, domain=elementwise(REAL), piece=np.ceil, conventions="gradient 0")
+floor = primitive(np.floor, domain=_BETWEEN_WHOLE, piece=np.floor, conventions="gradient 0")
+ceil = primitive(np.ceil, domain=_BETWEEN_WHOLE, piece=np.ceil, conventions="gradient 0")
 
 
 @primitive(
-    domain=elementwise(REAL, decimals=0),
+    domain=_off_steps(-7 / 16, 7 / 16, decimals=0),
     piece=lambda x, *, decimals: np.round(x, decimals),
     conventions="gradient 0",
 )
