@@ -58,6 +58,9 @@ class Worker:
     def __init__(self, peer: str, workload: Workload, python: str, threads: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(_THREADS, str(threads))
+        if PEERS[peer][2] == "torch":
+            # Its OpenMP threads, if they may move, are at times many times slower.
+            environment.setdefault("OMP_PROC_BIND", "true")
         # Installers have compiled the other packages; this one may run from its sources.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [python, "-m", "benchmarks.worker", peer, workload.name, str(threads)]

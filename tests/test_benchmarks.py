@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -35,13 +36,15 @@ def test_chain_and_scalars_agree():
 
 
 def test_every_peer_agrees_that_is_installed():
-    reference = prepared(load("numpy"), SMALL)[1]
+    reference, environment = prepared(load("numpy"), SMALL)[1], dict(os.environ)
     for name in ("torch", "jax", "autograd", "mygrad", "tinygrad"):
         try:
             peer = load(name)
         except ImportError:
             continue
         assert agree(prepared(peer, SMALL)[1], reference), name
+    # A setting for one peer would reach all that runs later in this process.
+    assert os.environ == environment
 
 
 def test_measure_takes_turns_in_processes_of_their_own():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-os.environ.setdefault("OMP_PROC_BIND", "true")
-
 import torch
 import torch.nn.functional as F
 
