@@ -27,6 +27,16 @@ _REST = 0.2
 _SCALE = {"us": 1e6, "ns": 1e9, "s": 1.0, "MB": 1.0}
 
 
+def _settings(package: str, threads: int) -> dict[str, str]:
+    """What a package finds in its environment, unless the user says otherwise."""
+    if package == "torch":
+        # Its threads, if they may move, are at times many times slower.
+        return {"OMP_PROC_BIND": "true"}
+    if package == "jax" and threads == 1:
+        return {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    return {}
+
+
 @dataclass
 class Result:
     """What came of a contender on a workload.
@@ -58,9 +68,7 @@ class Worker:
     def __init__(self, peer: str, workload: Workload, python: str, threads: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(_THREADS, str(threads))
-        if PEERS[peer][2] == "torch":
-            # Its OpenMP threads, if they may move, are at times many times slower.
-            environment.setdefault("OMP_PROC_BIND", "true")
+        environment = _settings(PEERS[peer][2], threads) | environment
         # Installers have compiled the other packages; this one may run from its sources.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [python, "-m", "benchmarks.worker", peer, workload.name, str(threads)]
