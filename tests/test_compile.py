@@ -1,5 +1,6 @@
 """A compiled function computes what the function computes, and runs only where it fits."""
 
+import threading
 import warnings
 
 import numpy as np
@@ -700,3 +701,57 @@ def test_sums_over_any_axes(axis, keepdims):
     compiled = tg.compile(total, backend="numpy")
     for _ in range(2):
         np.testing.assert_allclose(compiled(x), total(x), rtol=1e-12)
+
+
+def test_threads_wait_for_each_other_in_a_compiled_function(backend):
+    w = tg.Tensor(np.zeros(3), requires_grad=True)
+    optimizer = tg.optim.SGD([w], lr=1.0)
+
+    @tg.compile(backend=backend)
+    def step(x):
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+
+    def many():
+        for _ in range(200):
+            step(-np.ones(3))
+
+    step(-np.ones(3))
+    threads = [threading.Thread(target=many) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(w.numpy(), np.full(3, 601.0))
+
+
+def test_threads_go_back_through_one_compiled_function(backend):
+    w = np.random.default_rng(0).normal(size=(30, 30))
+    inputs = np.random.default_rng(1).normal(size=(2, 40, 30))
+
+    def work(x):
+        return tg.tanh(tg.tanh(x @ w) @ w).sum()
+
+    compiled = tg.compile(work, backend=backend)
+    expected, wrong = [], []
+    for x in inputs:
+        t = tg.Tensor(x, requires_grad=True)
+        work(t).backward()
+        expected.append(t.grad)
+
+    def back(x, gradient):
+        for _ in range(50):
+            t = tg.Tensor(x, requires_grad=True)
+            compiled(t).backward()
+            if not np.allclose(t.grad, gradient):
+                wrong.append(x)
+
+    threads = [
+        threading.Thread(target=back, args=pair) for pair in zip(inputs, expected, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

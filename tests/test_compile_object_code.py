@@ -1,7 +1,9 @@
 """Native code on disk, and how Python calls it."""
 
+import itertools
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -52,6 +54,7 @@ def check_double():
 
 STEP = """
 import sys
+import threading
 import numpy as np
 import tinygrad_hw as tg
 w = tg.Tensor(np.ones((3, 2)), requires_grad=True)
@@ -118,6 +121,7 @@ def test_a_folder_that_cannot_be_written_to_is_done_without(cache, monkeypatch):
 
 NEEDS = """
 import sys
+import threading
 from llvmlite.binding import llvm_version_info
 from tinygrad_hw.compile import object_code
 pointer, place = ("i8*", "i8**") if llvm_version_info[0] < 15 else ("ptr", "ptr")
@@ -219,3 +223,91 @@ def test_products_by_blas_in_any_layout(cache, dtype):
             assert y.dtype == dtype
             close = 1e-4 if dtype == np.float32 else 1e-12
             np.testing.assert_allclose(y, expected, rtol=close, atol=close * np.abs(expected).max())
+
+
+def momentum_step(wrap, size=4096):
+    w = tg.Tensor(np.ones(size, np.float32), requires_grad=True)
+    optimizer = tg.optim.SGD([w], lr=0.5, momentum=0.5)
+
+    def step(x):
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+
+    run = wrap(step)
+    for _ in range(3):
+        run(np.ones(size, np.float32))
+    return w, optimizer, run
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_memory_of_another_dtype_is_not_taken_for_what_it_was(cache, dtype):
+    found = []
+    for wrap in (lambda step: step, lambda step: tg.compile(step, backend="numba")):
+        w, optimizer, run = momentum_step(wrap)
+        memory = optimizer.memory[0]
+        memory["velocity"] = memory["velocity"].astype(dtype)
+        run(np.ones(4096, np.float32))
+        found.append(w.numpy())
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lr", [None, "abc", 1j, 10**400, np.array([0.25, 0.5]), np.array([0.5])])
+def test_a_rate_that_is_no_number_does_what_it_does_eagerly(cache, lr):
+    found = []
+    for wrap in (lambda step: step, lambda step: tg.compile(step, backend="numba")):
+        w, optimizer, run = momentum_step(wrap, size=2)
+        optimizer.lr = lr
+        try:
+            run(np.ones(2, np.float32))
+        except (TypeError, OverflowError, ValueError, np.exceptions.DTypePromotionError) as error:
+            found.append(type(error))
+        found.append(w.numpy().tolist())
+        optimizer.lr = 0.25
+        run(np.ones(2, np.float32))
+        found.append(w.numpy().tolist())
+    assert found[: len(found) // 2] == found[len(found) // 2 :]
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i4"])
+def test_arrays_of_the_other_byte_order(cache, dtype):
+    x, kept = np.arange(4).astype(dtype), np.arange(1, 5).astype(dtype)
+    run = tg.compile(lambda x: x * 2 + kept, backend="numba")
+    for _ in range(2):
+        np.testing.assert_array_equal(run(x), x * 2 + kept)
+
+
+def test_subclasses_of_arrays_run_natively(cache):
+    x = np.arange(6.0).reshape(2, 3)
+    for array in (x.view(np.recarray), tg.Tensor(x).data):
+        calls = itertools.count()
+
+        def work(x, calls=calls):
+            next(calls)
+            return tg.exp(x) * x
+
+        run = tg.compile(work, backend="numba")
+        for _ in range(4):
+            np.testing.assert_allclose(run(array), np.exp(x) * x)
+        assert next(calls) == 1
+
+
+def test_many_blocks_fit_a_small_stack(cache):
+    x = np.linspace(0, 1, 4096)
+
+    def work(x):
+        for _ in range(40):
+            x = x + 0.01 * tg.sin(x)
+        return x
+
+    run = tg.compile(work, backend="numba")
+    run(x)
+    found = []
+    before = threading.stack_size(256 * 1024)
+    try:
+        thread = threading.Thread(target=lambda: found.append(run(x)))
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    np.testing.assert_allclose(found[0], work(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ class Given:
         How the caller spells them.
     checks, lines : list of str
         How the function tells whether they fit, and how it reads them.
+    dtypes : list of dtype or None
+        Of those that are arrays.
     targets : list of int
         Numbers of those that it writes to in place.
     """
@@ -30,20 +33,23 @@ class Given:
         self.texts: list[str] = []
         self.checks: list[str] = []
         self.lines: list[str] = []
+        self.dtypes: list[np.dtype[Any] | None] = []
         self.targets: list[int] = []
 
     def array(self, name: str, text: str, like: Array, *, writable: bool) -> None:
         """Give an array in C order, which lies like another."""
         k, dtype, shape = len(self.texts), like.dtype, like.shape
-        flags = _FLAGS | _WRITEABLE * writable
+        flags, facts = _FLAGS | _WRITEABLE * writable, (dtype.num, ord(dtype.byteorder))
         self.texts.append(text)
-        self.checks.append(f"fits(objects, {k}, self, {flags}, {shape})")
+        self.dtypes.append(dtype)
+        self.checks.append(f"fits(objects, {k}, self, {facts}, {flags}, {shape})")
         self.lines.append(f"{name} = memory(objects, {k}, np.{dtype.name})")
 
     def number(self, name: str, text: str, kind: str) -> None:
         """Give a number of Python: a real or a whole one."""
         self.lines.append(f"{name} = {kind}_of(argument(objects, {len(self.texts)}))")
         self.texts.append(text)
+        self.dtypes.append(None)
 
     def place_in_crew(self) -> None:
         """Read the number of the thread and how many there are, which come last."""
@@ -58,16 +64,35 @@ def aligned(size: int, alignment: int) -> Array:
     return raw[start : start + size]
 
 
-def refit(function: Callable[..., Any], arguments: Any, writable: list[int]) -> Any:
-    """Call a native function on copies of the arrays that do not lie as it needs them."""
+def real(number: Any) -> float:
+    """Give a number as native code takes it; it cannot say itself that something is none."""
+    if isinstance(number, (float, int, np.number)):
+        return float(number)
+    raise TypeError(f"want a number, got {type(number).__name__}")
+
+
+def refit(
+    function: Callable[..., Any],
+    arguments: Any,
+    dtypes: list[np.dtype[Any] | None],
+    targets: list[int],
+) -> Any:
+    """Call a native function on arrays that lie as it needs them, in place of those that do not."""
     fitted = [
-        np.require(a, requirements=["C", "A"]) if isinstance(a, np.ndarray) else a
-        for a in arguments
+        array if dtype is None else _fitted(array, dtype)
+        for array, dtype in itertools.zip_longest(arguments, dtypes)
     ]
     held = function(*fitted)
     if held < 0:
-        raise TypeError("an array cannot be written to")
-    for k in writable:
-        if held and fitted[k] is not arguments[k]:
+        raise TypeError("an array is of another shape, or cannot be written to")
+    for k in targets:
+        if held and not np.may_share_memory(fitted[k], arguments[k]):
             arguments[k][...] = fitted[k]
     return held
+
+
+def _fitted(array: Any, dtype: np.dtype[Any]) -> Array:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        raise TypeError(f"want an array of {dtype}, got {getattr(array, 'dtype', array)}")
+    fitted: Array = np.require(np.asarray(array), dtype, ["C", "A"])
+    return fitted

@@ -64,7 +64,7 @@ def _work(queue: SimpleQueue[Any]) -> None:
             _move(number, core)
             callers = core
         # The caller has the same arguments and meets the same error.
-        with suppress(TypeError):
+        with suppress(Exception):
             function(*arguments, number, size)
         # The arrays belong to the caller, who may look whether somebody else holds them.
         del function, arguments

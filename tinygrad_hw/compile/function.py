@@ -64,15 +64,17 @@ class Compiled:
         self._reasons: list[str] = []
         self._given_up = False
         self._lock = threading.RLock()
-        self._running = False
+        # The thread that is inside, by its number.
+        self._owner = 0
         update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._given_up or graph.state.recorder is not None or self._running:
+        me = threading.get_ident()
+        if self._given_up or graph.state.recorder is not None or self._owner == me:
             return self.function(*args, **kwargs)
         # The statement `with` takes twice as long.
         self._lock.acquire()
-        self._running = True
+        self._owner = me
         try:
             for variant in self._variants:
                 leaves = variant.match(args, kwargs)
@@ -84,7 +86,7 @@ class Compiled:
             else:
                 return self._recorded(args, kwargs)
         finally:
-            self._running = False
+            self._owner = 0
             self._lock.release()
         return self.function(*args, **kwargs)
 
@@ -110,7 +112,7 @@ class Compiled:
                 RuntimeWarning,
                 stacklevel=3,
             )
-            self._running = False
+            self._owner = 0
             return self.function(*args, **kwargs)
         variant, result = record(self.function, args, kwargs, self._backend)
         self._variants.insert(0, variant)
@@ -464,6 +466,7 @@ class Pullback:
         self.op = Primitive(_no_forward, "compiled", None, None, "", view=False)
         self.op.rule(self._rule)
         self.executable: Any = None
+        self._lock = threading.Lock()
 
     def attach(self, tensor: Any, residuals: list[Any], leaves: Sequence[Any]) -> None:
         """Give an output a node whose rule runs the program."""
@@ -483,15 +486,22 @@ class Pullback:
                 "compile: second derivatives do not go through a compiled function; compile the "
                 "function that computes the derivative"
             )
-        if self.executable is None:
-            self.executable = self.call.backend(self.program)
-        values = self.executable.run(*residuals, np.asarray(g))
-        if values is None or not _hold(self.program, self.executable.results, values):
-            return self.call.eagerly(self.output, self.parents, g, leaves)
-        results = dict(zip(self.executable.results, values, strict=True))
-        return tuple(
-            np.array(results[r.index]) if isinstance(r, Ref) else r for r in self.program.outputs
-        )
+        pulled = self._run([*residuals, np.asarray(g)])
+        return self.call.eagerly(self.output, self.parents, g, leaves) if pulled is None else pulled
+
+    def _run(self, inputs: list[Any]) -> Any:
+        """Run the program, which has one set of buffers; None if what was assumed does not hold."""
+        with self._lock:
+            if self.executable is None:
+                self.executable = self.call.backend(self.program)
+            values = self.executable.run(*inputs)
+            if values is None or not _hold(self.program, self.executable.results, values):
+                return None
+            results = dict(zip(self.executable.results, values, strict=True))
+            return tuple(
+                np.array(results[r.index]) if isinstance(r, Ref) else r
+                for r in self.program.outputs
+            )
 
 
 class _Call(NamedTuple):

@@ -28,7 +28,10 @@ _SIZE = ir.IntType(64)
 _WORD = struct.calcsize("P")
 _HEAD = object.__basicsize__
 _TYPE, _DATA = _HEAD - _WORD, _HEAD
-_NDIM, _SHAPE, _FLAGS = _HEAD + _WORD, _HEAD + 2 * _WORD, _HEAD + 6 * _WORD
+_NDIM, _SHAPE = _HEAD + _WORD, _HEAD + 2 * _WORD
+_DTYPE, _FLAGS = _HEAD + 5 * _WORD, _HEAD + 6 * _WORD
+# In a dtype: after the type of its entries and four letters, the third of which is the byte order.
+_BYTE_ORDER, _NUMBER = _HEAD + _WORD + 2, _HEAD + _WORD + 4
 
 
 def _field(builder, objects, k, offset, kind):
@@ -51,9 +54,12 @@ def memory(typingctx, objects, k, dtype):
 
 
 @intrinsic(prefer_literal=True)
-def fits(typingctx, objects, k, array_type, flags, shape):
-    """Tell whether object number ``k`` is an array with these flags, and of this shape."""
-    signature = types.boolean(objects, types.intp, array_type, types.int32, shape)
+def fits(typingctx, objects, k, array_type, dtype, flags, shape):
+    """Tell whether object number ``k`` is an array with these flags, of this dtype and shape.
+
+    ``dtype`` is its number and the letter of its byte order.
+    """
+    signature = types.boolean(objects, types.intp, array_type, dtype, types.int32, shape)
 
     def codegen(context, builder, signature, args):
         whole, count = ir.IntType(32), len(shape)
@@ -64,8 +70,15 @@ def fits(typingctx, objects, k, array_type, flags, shape):
             return builder.icmp_unsigned("==", found, wanted)
 
         with builder.if_then(equal(_TYPE, args[2])):
-            found = builder.and_(_field(builder, *args[:2], _FLAGS, whole), args[3])
-            held = builder.icmp_unsigned("==", found, args[3])
+            found = builder.and_(_field(builder, *args[:2], _FLAGS, whole), args[4])
+            held = builder.icmp_unsigned("==", found, args[4])
+            number, letter = (n.literal_value for n in dtype)
+            kind = _field(builder, *args[:2], _DTYPE, _SIZE.as_pointer())
+            for offset, wanted in ((_NUMBER, whole(number)), (_BYTE_ORDER, ir.IntType(8)(letter))):
+                place = builder.bitcast(kind, ir.IntType(8).as_pointer())
+                place = builder.gep(place, [_SIZE(offset)])
+                found = builder.load(builder.bitcast(place, wanted.type.as_pointer()))
+                held = builder.and_(held, builder.icmp_unsigned("==", found, wanted))
             with builder.if_then(builder.and_(held, equal(_NDIM, whole(count)))):
                 sides = _field(builder, *args[:2], _SHAPE, _SIZE.as_pointer())
                 same = cgutils.true_bit
@@ -109,20 +122,6 @@ def part(typingctx, memory, start, dtype):
     def codegen(context, builder, signature, args):
         place = builder.gep(args[0], [args[1]])
         return builder.bitcast(place, context.get_value_type(signature.return_type))
-
-    return signature, codegen
-
-
-@intrinsic(prefer_literal=True)
-def room(typingctx, size, dtype):
-    """Make memory for a few entries, for as long as the function runs."""
-    signature = types.CPointer(dtype.dtype)(size, dtype)
-
-    def codegen(context, builder, signature, args):
-        kind = context.get_value_type(signature.return_type).pointee
-        place = cgutils.alloca_once(builder, kind, size=_SIZE(size.literal_value))
-        place.align = 64
-        return place
 
     return signature, codegen
 

@@ -25,7 +25,7 @@ Rule = Callable[[Writer, Instruction], bool]
 _SMALL = 200_000
 # Rows of a product that are computed at once, as many as there are registers for.
 _TILE_ROWS = 4
-# What those rows have of a row of the second factor; intrinsics.py computes so much at once.
+# What those rows have of a row of the second factor; products.py computes so much at once.
 _TILE_BYTES = 64
 # Products in one statement list: more would not fit the registers.
 _UNROLLED = 64

@@ -104,16 +104,3 @@ class Layout:
         self.stand[instruction.out] = view
         self.places[instruction.out] = Place(root, offset, strides, view.shape)
         return True
-
-
-def address(place: Place) -> bool:
-    """Tell whether a place is all of its memory, in C order."""
-    expected, size = [], 1
-    for side in reversed(place.shape):
-        expected.append(size)
-        size *= side
-    sides = zip(place.strides, reversed(expected), place.shape, strict=True)
-    return place.offset == 0 and all(s == e or n == 1 for s, e, n in sides)
-
-
-__all__ = ["Any", "Layout", "Place", "address"]

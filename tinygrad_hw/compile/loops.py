@@ -64,8 +64,8 @@ class Writer:
         Python numbers that are arguments.
     blas : set of dtype
         Of what matrices BLAS multiplies.
-    packing : int
-        Bytes that each thread needs to pack matrices.
+    blocks, packing : int
+        Bytes that each thread needs for blocks of values, and to pack matrices.
     """
 
     def __init__(self, layout: Layout, memory_of: Any, *, crew: bool = False) -> None:
@@ -76,7 +76,7 @@ class Writer:
         self.pieces: dict[int, int] = {}
         self.numbers: set[int] = set()
         self.blas: set[np.dtype[Any]] = set()
-        self.packing = 0
+        self.blocks = self.packing = 0
         self.names = 0
         # Whether threads share the work, and whether they share the lines since they met last.
         self.crew, self.shared, self.met = crew, False, 0
@@ -133,7 +133,8 @@ class Writer:
     def block(self, i: int) -> None:
         """Make memory for a block of a value; :meth:`load_block` and its like go through it."""
         self.scratch[i] = _SCRATCH + i
-        self.line(0, f"b{i} = room({BLOCK}, np.{self.dtype(i).name})")
+        self.line(0, f"b{i} = part(room, {self.blocks}, np.{self.dtype(i).name})")
+        self.blocks += BLOCK * self.dtype(i).itemsize
 
     def load_block(self, i: int, index: str) -> str:
         """Spell a read of a block."""

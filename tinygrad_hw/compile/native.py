@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import Given, aligned, refit
+from .arguments import Given, aligned, real, refit
 from .crew import MOST, together
 from .expand import expanded
 from .kernels import KERNELS
@@ -160,7 +160,7 @@ class Plan:
     def function(self, arguments: list[int], program: Program) -> Callable[..., Any]:
         """Write and compile everything; give the Python function that runs it."""
         self.names: dict[str, Any] = {"np": np, "arena": self.memory}
-        self.names |= {"refit": refit, "together": together}
+        self.names |= {"real": real, "refit": refit, "together": together}
         for i, array in self.program.constants.items():
             self.names[f"v{i}"] = array
         body = []
@@ -300,7 +300,7 @@ class Plan:
             if root in targets:
                 given.targets.append(len(given.texts) - 1)
         for i in sorted(w.numbers):
-            given.number(f"n{i}", f"v{i}", "real")
+            given.number(f"n{i}", f"real(v{i})", "real")
         for dtype in sorted(w.blas):
             given.number(f"{dtype.name}_blas", self._known(blas(dtype)), "whole")
         self._give_scratch(w, given)
@@ -310,19 +310,20 @@ class Plan:
 
     def _give_scratch(self, w: Writer, given: Given) -> None:
         """Give what belongs to the function alone."""
-        if w.packing:
-            size = -(-w.packing // _ALIGN) * _ALIGN
+        size = -(-(w.blocks + w.packing) // _ALIGN) * _ALIGN
+        if size:
             memory = aligned(size * (MOST if w.crew else 1), _ALIGN)
-            given.array("packs", self._known(memory), memory, writable=True)
+            given.array("scratch", self._known(memory), memory, writable=True)
         if w.crew:
             shared = {"counter": np.zeros(1, np.int64)}
             shared |= {f"t{out}": np.zeros(PIECES, w.dtype(out)) for out in sorted(w.pieces)}
             for name, array in shared.items():
                 given.array(name, self._known(array), array, writable=True)
             given.place_in_crew()
-        if w.packing:
+        if size:
             mine = f"me * {size}" if w.crew else "0"
-            given.lines.append(f"packed = part(packs, {mine}, np.uint8)")
+            given.lines.append(f"room = part(scratch, {mine}, np.uint8)")
+            given.lines.append(f"packed = part(room, {w.blocks}, np.uint8)")
 
     @staticmethod
     def _source(w: Writer, given: Given) -> str:
@@ -332,15 +333,14 @@ class Plan:
         head = [f"    {line}" for line in [*misfit, *given.lines, *start]]
         return "\n".join(["def native(self, objects, count):", *head, w.text(), ""])
 
-    @staticmethod
-    def _calling(name: str, crew: bool, given: Given) -> list[str]:
-        shown = ", ".join(given.texts)
+    def _calling(self, name: str, crew: bool, given: Given) -> list[str]:
+        shown, dtypes = ", ".join(given.texts), self._known(given.dtypes)
         call = f"together({name}, ({shown},))" if crew else f"{name}({shown})"
         caller = f"lambda *given: together({name}, given)" if crew else name
         return [
             f"held = {call}",
             "if held < 0:",
-            f"    held = refit({caller}, ({shown},), {given.targets})",
+            f"    held = refit({caller}, ({shown},), {dtypes}, {given.targets})",
             "if not held:",
             "    return None",
         ]

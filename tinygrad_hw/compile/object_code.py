@@ -52,6 +52,7 @@ def _entry(function: Any) -> str:
         define {result} @{_ENTRY}({given}) {{
             %result = alloca {result}
             %error = alloca {error}
+            store {result} null, {kinds[0]} %result
             call i32 @"{function.name}"({kinds[0]} %result, {kinds[1]} %error, {given})
             %value = load {result}, {kinds[0]} %result
             ret {result} %value
@@ -61,7 +62,8 @@ def _entry(function: Any) -> str:
 
 def machine_name() -> str:
     """The processor and what it can do, for which code is made."""
-    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    triple, name = llvm.get_process_triple(), llvm.get_host_cpu_name()
+    return f"{triple} {name} {llvm.get_host_cpu_features().flatten()}"
 
 
 def _machine() -> Any:

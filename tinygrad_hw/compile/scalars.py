@@ -18,6 +18,11 @@ FLOAT32 = np.dtype(np.float32)
 DTYPES = frozenset("? b h i l q B H I L Q f d".split())
 
 
+def known(dtype: Dtype) -> bool:
+    """Tell whether native code has entries of a dtype."""
+    return dtype.char in DTYPES and dtype.isnative
+
+
 def literal(value: Any, dtype: Dtype) -> str:
     """Spell a number of a dtype."""
     if dtype.kind == "b":
@@ -110,7 +115,7 @@ def spell(op: Any, args: Sequence[Any], params: Any, dtypes: Sequence[Any], out:
 
     None if there is no native way. ``dtypes`` has None for a Python number.
     """
-    if any(d is not None and d.char not in DTYPES for d in (*dtypes, out)):
+    if not all(d is None or known(d) for d in (*dtypes, out)):
         return None
     forward = op.forward
     if isinstance(forward, np.ufunc):
@@ -185,6 +190,8 @@ def _erf(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 def _clip(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
     bounds = params["lower"], params["upper"]
     if not all(isinstance(b, (int, float, type(None))) for b in bounds) or dtypes[0] != out:
+        return None
+    if out.kind != "f":  # Bounds may be beyond what the dtype holds.
         return None
 
     def clip(dtype: Dtype, x: str) -> str:

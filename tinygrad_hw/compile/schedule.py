@@ -10,7 +10,7 @@ from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
 from .loops import FOLDS, Group, Node, Writer, spelled
 from .program import Instruction, Program, Ref, Spec, target_of
-from .scalars import DTYPES
+from .scalars import known
 
 _VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
@@ -114,7 +114,7 @@ class Schedule:
         involved = [specs[i] for i in (*instruction.refs(), instruction.out)]
         if specs[instruction.out].order is None or not instruction.pure:
             return "python"
-        if any(s.size == 0 or s.dtype.char not in DTYPES for s in involved):
+        if any(s.size == 0 or not known(s.dtype) for s in involved):
             return "python"
         if op.forward in FOLDS:
             return "fold"
@@ -248,6 +248,7 @@ class Schedule:
             and len(set(targets.values())) == len(writes) == len(targets)
             and targets.keys().isdisjoint({None})
             and all(i in self.late for i in targets.values())
+            and all(self.program.specs[t].dtype.isnative for t in targets if t is not None)
             and self._commit_is_safe(late, targets)
         )
         if not native:

@@ -82,5 +82,8 @@ def _write(path: Path, made: object_code.ObjectCode) -> None:
     part = path.with_suffix(f".{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(json.dumps(head).encode() + b"\n" + made.code)
-        part.replace(path)
+        try:
+            part.write_bytes(json.dumps(head).encode() + b"\n" + made.code)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

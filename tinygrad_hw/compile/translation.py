@@ -1,7 +1,4 @@
-"""From the text of a native function to LLVM's, by numba.
-
-Only this module and what it imports here import numba.
-"""
+"""From the text of a native function to LLVM's, by numba, which only this and its imports need."""
 
 # mypy: ignore-errors
 # Numba's types are not Python's.
@@ -11,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 
 from . import intrinsics, products
 
@@ -24,6 +21,8 @@ def translated(source: str) -> tuple[str, str]:
     The function has numba's calling convention: it takes where to put the result and where to put
     an exception, then its arguments.
     """
+    if config.DISABLE_JIT:
+        raise RuntimeError("compile: NUMBA_DISABLE_JIT is set; unset it, or use backend='numpy'")
     names = {"np": np, "math": math, **vars(intrinsics), **vars(products)}
     exec(compile(source, "<native>", "exec"), names)
     options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
