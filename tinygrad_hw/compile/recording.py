@@ -312,7 +312,8 @@ class Recorder:
         for optimizer, steps, memory in self.optimizers.values():
             self.steps.append((optimizer, optimizer.steps - steps))
             for entries, before in zip(optimizer.memory, memory, strict=True):
-                for name in entries.keys() - before.keys():
+                # In the order in which they were made: a program is the same in every process.
+                for name in [name for name in entries if name not in before]:
                     value = self._result(entries[name])
                     self.program.writes.append(Write(Source("entry", entries, name), value, False))
 
