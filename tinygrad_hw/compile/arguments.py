@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +79,7 @@ def refit(
     """Call a native function on arrays that lie as it needs them, in place of those that do not."""
     fitted = [
         array if dtype is None else _fitted(array, dtype)
-        for array, dtype in itertools.zip_longest(arguments, dtypes)
+        for array, dtype in zip(arguments, dtypes, strict=True)
     ]
     held = function(*fitted)
     if held < 0:

@@ -34,9 +34,12 @@ _DTYPE, _FLAGS = _HEAD + 5 * _WORD, _HEAD + 6 * _WORD
 _BYTE_ORDER, _NUMBER = _HEAD + _WORD + 2, _HEAD + _WORD + 4
 
 
-def _field(builder, objects, k, offset, kind):
-    """Read a field of object number ``k``, given its distance from the beginning."""
-    thing = builder.load(builder.gep(objects, [k]))
+def _object(builder, objects, k):
+    return builder.load(builder.gep(objects, [k]))
+
+
+def _field(builder, thing, offset, kind):
+    """Read a field of an object, given its distance from the beginning."""
     place = builder.gep(thing, [_SIZE(offset)])
     return builder.load(builder.bitcast(place, kind.as_pointer()))
 
@@ -48,7 +51,7 @@ def memory(typingctx, objects, k, dtype):
 
     def codegen(context, builder, signature, args):
         kind = context.get_value_type(signature.return_type)
-        return _field(builder, args[0], args[1], _DATA, kind)
+        return _field(builder, _object(builder, *args[:2]), _DATA, kind)
 
     return signature, codegen
 
@@ -62,30 +65,28 @@ def fits(typingctx, objects, k, array_type, dtype, flags, shape):
     signature = types.boolean(objects, types.intp, array_type, dtype, types.int32, shape)
 
     def codegen(context, builder, signature, args):
-        whole, count = ir.IntType(32), len(shape)
+        array, whole, letter = _object(builder, *args[:2]), ir.IntType(32), ir.IntType(8)
         answer = cgutils.alloca_once_value(builder, cgutils.false_bit)
 
-        def equal(offset, wanted):
-            found = _field(builder, args[0], args[1], offset, wanted.type)
+        def equal(thing, offset, wanted):
+            found = _field(builder, thing, offset, wanted.type)
             return builder.icmp_unsigned("==", found, wanted)
 
-        with builder.if_then(equal(_TYPE, args[2])):
-            found = builder.and_(_field(builder, *args[:2], _FLAGS, whole), args[4])
-            held = builder.icmp_unsigned("==", found, args[4])
-            number, letter = (n.literal_value for n in dtype)
-            kind = _field(builder, *args[:2], _DTYPE, _SIZE.as_pointer())
-            for offset, wanted in ((_NUMBER, whole(number)), (_BYTE_ORDER, ir.IntType(8)(letter))):
-                place = builder.bitcast(kind, ir.IntType(8).as_pointer())
-                place = builder.gep(place, [_SIZE(offset)])
-                found = builder.load(builder.bitcast(place, wanted.type.as_pointer()))
-                held = builder.and_(held, builder.icmp_unsigned("==", found, wanted))
-            with builder.if_then(builder.and_(held, equal(_NDIM, whole(count)))):
-                sides = _field(builder, *args[:2], _SHAPE, _SIZE.as_pointer())
+        # What is not an array may have no field there, and one of no axes has no sides.
+        with builder.if_then(equal(array, _TYPE, args[2])):
+            number, order = (n.literal_value for n in dtype)
+            kind = _field(builder, array, _DTYPE, array.type)
+            flags = builder.and_(_field(builder, array, _FLAGS, whole), args[4])
+            held = builder.icmp_unsigned("==", flags, args[4])
+            held = builder.and_(held, equal(kind, _NUMBER, whole(number)))
+            held = builder.and_(held, equal(kind, _BYTE_ORDER, letter(order)))
+            held = builder.and_(held, equal(array, _NDIM, whole(len(shape))))
+            with builder.if_then(held):
+                sides = _field(builder, array, _SHAPE, array.type)
                 same = cgutils.true_bit
                 for axis, side in enumerate(shape):
-                    found = builder.load(builder.gep(sides, [_SIZE(axis)]))
                     wanted = _SIZE(side.literal_value)
-                    same = builder.and_(same, builder.icmp_unsigned("==", found, wanted))
+                    same = builder.and_(same, equal(sides, axis * _WORD, wanted))
                 builder.store(same, answer)
         return builder.load(answer)
 
@@ -98,7 +99,7 @@ def argument(typingctx, objects, k):
     signature = types.voidptr(objects, types.intp)
 
     def codegen(context, builder, signature, args):
-        return builder.load(builder.gep(args[0], [args[1]]))
+        return _object(builder, *args)
 
     return signature, codegen
 

@@ -62,10 +62,11 @@ def _matmul(w: Writer, i: Instruction) -> bool:
 def _by_blas(w: Writer, a: Place, b: Place, y: Place) -> bool:
     """Write a product by BLAS, if rows or columns of the matrices lie side by side."""
     matrices = a, b, y
-    by_columns = [_rows_apart(p.shape[::-1], p.strides[::-1]) for p in (a, b)]
-    by_rows = [_rows_apart(p.shape, p.strides) for p in matrices]
-    if not (by_rows[2] and all(r or c for r, c in zip(by_rows, by_columns, strict=False))):
+    if not _rows_apart(y.shape, y.strides):
         return False
+    for p in (a, b):
+        if not (_rows_apart(p.shape, p.strides) or _rows_apart(p.shape[::-1], p.strides[::-1])):
+            return False
     dtype = w.dtype(y.root)
     w.blas.add(dtype)
     memories = ", ".join(w.memory(p.root) for p in matrices)

@@ -135,7 +135,7 @@ def _spell_ufunc(ufunc: Any, args: Any, dtypes: Any, out: Dtype) -> Any:
         *inputs, result = ufunc.resolve_dtypes((*given, None))
     except TypeError:
         return None
-    if any(d.char not in DTYPES for d in (*inputs, result)):
+    if not all(map(known, (*inputs, result))):
         return None
     if result != out or (inputs[0].kind != "f" and ufunc in _FLOATS_ONLY):
         return None
@@ -189,9 +189,10 @@ def _erf(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 
 def _clip(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
     bounds = params["lower"], params["upper"]
-    if not all(isinstance(b, (int, float, type(None))) for b in bounds) or dtypes[0] != out:
+    # Bounds may be beyond what a dtype of whole numbers holds.
+    if dtypes[0] != out or out.kind != "f":
         return None
-    if out.kind != "f":  # Bounds may be beyond what the dtype holds.
+    if not all(isinstance(b, (int, float, type(None))) for b in bounds):
         return None
 
     def clip(dtype: Dtype, x: str) -> str:

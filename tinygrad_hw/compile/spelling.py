@@ -78,13 +78,9 @@ def _as_method(call: Call, name: str, *args: Any) -> str | None:
 
 
 def _reshape(call: Call) -> str | None:
-    wanted, given = call.params.get("shape"), call.specs[0]
-    if wanted is None or given is None or given.order is None:
-        return None
-    if call.spec.order == (1, 0) and len(given.shape) > 2 and call.spec.shape[0] == given.shape[0]:
-        # As the primitive does it with images whose batch lies innermost.
-        axes = (*range(1, len(given.shape)), 0)
-        return f"{call.args[0]}.transpose({axes}).reshape({call.spec.shape[::-1]}).T"
+    wanted = call.params.get("shape")
+    if wanted is None or call.spec.order != tuple(range(len(call.spec.shape))):
+        return None  # The primitive itself knows how to lay out a result by columns.
     return _as_method(call, "reshape", wanted)
 
 

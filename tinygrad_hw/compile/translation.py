@@ -1,4 +1,4 @@
-"""From the text of a native function to LLVM's, by numba, which only this and its imports need."""
+"""From the text of a native function to LLVM's, by numba."""
 
 # mypy: ignore-errors
 # Numba's types are not Python's.

@@ -97,17 +97,11 @@ def augment(
     scale = np.exp(rng.uniform(-max_zoom, max_zoom, (n, 1, 1)))
     shift = rng.uniform(-max_shift, max_shift, (2, n, 1, 1))
     # Where each pixel comes from, about the middle of the image.
-    rows = (np.arange(height)[:, np.newaxis] - (height - 1) / 2).astype(images.dtype)
+    middle = np.array([height - 1, width - 1]).reshape(2, 1, 1, 1) / 2
+    turn = np.stack([np.cos(angle) / scale, np.sin(angle) / scale])
+    (cosine, sine), (down, right) = (a.astype(images.dtype) for a in (turn, middle + shift))
+    rows = (np.arange(height) - (height - 1) / 2).astype(images.dtype)[:, np.newaxis]
     columns = (np.arange(width) - (width - 1) / 2).astype(images.dtype)
-    cosine, sine, down, right = (
-        a.astype(images.dtype)
-        for a in (
-            np.cos(angle) / scale,
-            np.sin(angle) / scale,
-            shift[0] + (height - 1) / 2,
-            shift[1] + (width - 1) / 2,
-        )
-    )
     moved = np.empty_like(images)
     for start in range(0, n, _BLOCK):
         some = slice(start, start + _BLOCK)
