@@ -27,6 +27,35 @@ def native(function):
     return tg.compile(function, backend="numba")
 
 
+@pytest.mark.parametrize(
+    "f, exact, units",
+    [
+        (tg.exp, np.exp, 1),
+        (tg.tanh, np.tanh, 5),
+        (tg.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 3),
+    ],
+)
+def test_functions_of_our_own_for_float32_are_right_everywhere(f, exact, units):
+    # Every 4099th number of the dtype: infinities, NaN, zeros and what is too small for a normal
+    # number among them.
+    bits = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32)
+    ends = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 88.72284, -103.97], np.float32)
+    x = np.concatenate([bits.view(np.float32), ends])
+    with np.errstate(all="ignore"):
+        found, wide = native(f)(x), exact(x.astype(float))
+        expected = wide.astype(np.float32)
+    normal = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~normal], expected[~normal])
+    unit = np.spacing(np.abs(expected[normal])).astype(float)
+    # What is added to 1 may overflow a little earlier than its reciprocal vanishes.
+    error = np.abs(found[normal] - wide[normal])
+    assert (error <= units * unit + (1e-38 if f is tg.sigmoid else 0)).all()
+    if f is not tg.exp:
+        assert np.abs(found[normal]).max() == 1
+    if f is tg.tanh:
+        np.testing.assert_array_equal(np.signbit(found[normal]), np.signbit(x[normal]))
+
+
 # Rows, terms and columns: whole tiles, remainders, less than a tile, less than a vector.
 SIZES = [
     (32, 196, 30),

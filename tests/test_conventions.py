@@ -95,6 +95,17 @@ def test_a_quotient_that_is_rounded_up_does_not_change_the_slope_of_its_remainde
     assert slope(lambda x: x // 2 + x, 5.0)[0] == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_of_large_negative_numbers_keeps_all_its_digits(dtype):
+    x = np.array([-80, -30, -5], dtype)
+    expected = np.exp(x) / (1 + np.exp(x))
+    found = tg.sigmoid(x)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(tg.sigmoid(np.array([-1e4, 1e4, np.nan], dtype)), [0, 1, np.nan])
+    assert tg.sigmoid(np.uint8(3)) == tg.sigmoid(3.0)
+
+
 def test_norm_and_std_at_their_corner():
     for ord in (0.5, 1, 1.5, 3, np.inf, -np.inf):
         assert np.isfinite(slope(lambda x, ord=ord: tg.norm(x, ord), [0.0, 0.0])[0]).all()

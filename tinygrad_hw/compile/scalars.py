@@ -170,7 +170,7 @@ def _cast(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 def _sigmoid(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
     if out == FLOAT32:
         return [out], lambda dtype, x: f"sigmoid32({x})"
-    return [out], lambda dtype, x: f"(0.5 * np.tanh(0.5 * {x}) + 0.5)"
+    return [out], lambda dtype, x: f"(1 / (1 + np.exp(-{x})))"
 
 
 def _softplus(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:

@@ -297,7 +297,9 @@ def sigmoid(x):
     >>> tg.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    return 0.5 * np.tanh(0.5 * np.asarray(x)) + 0.5
+    # Where exp overflows the answer is 0 all the same.
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(np.multiply(x, -1.0)))
 
 
 sigmoid.rule(lambda g, y, x: (g * (y * (1 - y)),), keeps="y")
