@@ -1,5 +1,6 @@
 """What the strategies draw, how it shrinks, and that its repr makes it again."""
 
+import re
 from random import Random
 
 import numpy as np
@@ -53,8 +54,8 @@ def test_programs_shrink_to_the_op_that_matters():
 
 def test_programs_share_values_and_return_what_is_left():
     shared = find(
-        ts.programs(["multiply", "exp"]),
-        lambda p: p.source.endswith("(y0, y0)"),
+        ts.programs(["multiply"]),
+        lambda p: re.search(r"\((y\d), \1\)", p.source),
         settings=settings(max_examples=2000),
         random=Random(0),
     )
