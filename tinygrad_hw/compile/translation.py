@@ -8,11 +8,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import config, njit, types
+from numba import config, types
+from numba.core import typed_passes, untyped_passes
+from numba.core.codegen import CPUCodeLibrary
+from numba.core.compiler import CompilerBase, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import cpu_target
 
 from . import intrinsics, products
 
-_SIGNATURE = types.voidptr(types.voidptr, types.CPointer(types.voidptr), types.intp)
+_ARGUMENTS = (types.voidptr, types.CPointer(types.voidptr), types.intp)
 
 
 def translated(source: str) -> tuple[str, str]:
@@ -25,7 +31,50 @@ def translated(source: str) -> tuple[str, str]:
         raise RuntimeError("compile: NUMBA_DISABLE_JIT is set; unset it, or use backend='numpy'")
     names = {"np": np, "math": math, **vars(intrinsics), **vars(products)}
     exec(compile(source, "<native>", "exec"), names)
-    options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    function = njit(_SIGNATURE, **options)(names["native"])
-    name = function.overloads[_SIGNATURE.args].fndesc.llvm_func_name
-    return function.inspect_llvm(_SIGNATURE.args), name
+    with global_compiler_lock:
+        typing, target = cpu_target.typing_context, cpu_target.target_context
+        typing.refresh()
+        target.refresh()
+        text = _Text(target.codegen(), "native")
+        given = (names["native"], _ARGUMENTS, types.voidptr, _flags(), {}, text, _Translator)
+        made = compile_extra(typing, target, *given)
+        text.finalize()
+    return text.get_llvm_str(), made.fndesc.llvm_func_name
+
+
+def _flags() -> Flags:
+    flags = Flags()
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    return flags
+
+
+class _Translator(CompilerBase):
+    """Of numba's passes those that our text needs."""
+
+    def define_pipelines(self):
+        passes = PassManager("native")
+        for each in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.IRLegalization,
+            typed_passes.NativeLowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(each, each.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class _Text(CPUCodeLibrary):
+    """A function and what it calls as LLVM's text, which is optimised once and never loaded."""
+
+    def _optimize_functions(self, module):
+        module.data_layout = self._codegen._data_layout
+
+    def _finalize_final_module(self):
+        self._finalized = True
