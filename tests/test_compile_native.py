@@ -28,7 +28,7 @@ def native(function):
 
 
 @pytest.mark.parametrize(
-    "f, exact, units",
+    ("f", "exact", "units"),
     [
         (tg.exp, np.exp, 1),
         (tg.tanh, np.tanh, 5),
