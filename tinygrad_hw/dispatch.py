@@ -48,7 +48,8 @@ class Primitive:
         self.keeps_output = False
         self.asks_needs = False
         self.__doc__ = _ufunc_doc(self) if isinstance(forward, np.ufunc) else forward.__doc__
-        self.__module__ = getattr(forward, "__module__", __name__) or __name__
+        # Before NumPy 2.1 its ufuncs did not say where they are from.
+        self.__module__ = getattr(forward, "__module__", None) or type(forward).__module__
         self.__wrapped__ = forward
 
     def rule(self, function: Rule | None = None, *, keeps: str = "") -> Any:
