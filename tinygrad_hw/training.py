@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -139,12 +140,12 @@ class Run:
             # A loss that overflows is an error of its own, which says what to do.
             with np.errstate(over="ignore", invalid="ignore"):
                 loss, logits = learn(images[batch], self.labels[batch])
-            if not np.isfinite(loss.item()):
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
                 raise ValueError(
-                    f"the loss of epoch {epoch} is {loss.item()}; use an lr below {settings.lr:g}"
+                    f"the loss of epoch {epoch} is {losses[-1]}; use an lr below {settings.lr:g}"
                 )
             self.schedule.step()
-            losses.append(loss.item())
             right += int(np.sum(logits.numpy().argmax(axis=1) == self.labels[batch]))
             progress(losses[-1])
         self.losses += losses
