@@ -77,6 +77,13 @@ def test_value_and_grad_with_aux():
     assert not g.requires_grad
 
 
+def test_aux_comes_without_the_graph():
+    f = tg.value_and_grad(lambda x: ((x * x).sum(), {"y": x * 2, "n": 3}), has_aux=True)
+    (_, aux), _ = f([1.0, 2.0])
+    assert not aux["y"].requires_grad
+    assert aux["n"] == 3
+
+
 def test_parameters_in_a_closure_get_their_gradients_through_a_derivative():
     # A physics-informed loss: the derivative by x, then by the weights.
     w = tg.Tensor(0.5, requires_grad=True)
@@ -123,6 +130,21 @@ def test_jvp_of_several_arguments_and_outputs():
     _, pullback = tg.vjp(function, 2.0, 3.0)
     ga, gb = pullback({"product": 1.0, "sum": 100.0})
     assert (ga.item(), gb.item()) == (103.0, 202.0)
+
+
+def test_directions_belong_to_arguments_by_their_keys():
+    def f(p):
+        return p["a"] ** 2 * p["b"]
+
+    at, turned = {"a": 3.0, "b": 2.0}, {"b": 0.0, "a": 1.0}
+    assert tg.jvp(f, (at,), (turned,))[1].item() == 12
+    assert {k: v.item() for k, v in tg.hvp(f, at, turned).items()} == {"a": 4, "b": 6}
+    _, pullback = tg.vjp(lambda x: {"a": x, "b": x * 2}, 1.0)
+    assert pullback({"b": 0.0, "a": 3.0})[0].item() == 3
+    with pytest.raises(ValueError, match=r"jvp: .* want a mapping with the keys \['a', 'b'\]"):
+        tg.jvp(f, (at,), ({"a": 1.0, "c": 1.0},))
+    with pytest.raises(ValueError, match="got a tuple of 1; want a tuple of 2"):
+        tg.jvp(tg.multiply, (1.0, 2.0), (1.0,))
 
 
 def test_hessian_and_hvp():

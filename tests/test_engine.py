@@ -1,6 +1,9 @@
 """The graph and the walk through it: what is kept, freed, checked, and what it costs."""
 
+import copy
 import gc
+import operator
+import pickle
 import threading
 import time
 import tracemalloc
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 import tinygrad_hw as tg
+from tinygrad_hw.errors import GraphError
 
 
 def leaf(*values):
@@ -177,6 +181,52 @@ def test_a_raw_write_to_an_intermediate_or_a_constant_raises():
         y.backward()
 
 
+@pytest.mark.parametrize(
+    "view",
+    [lambda h: h[:], lambda h: h.T, lambda h: tg.reshape(h, (2, 2)), tg.ravel],
+    ids=["slice", "transpose", "reshape", "ravel"],
+)
+def test_a_raw_write_through_a_view_after_use_raises(view):
+    h = leaf([[1.0, 2.0], [3.0, 4.0]]) * 2
+    y = h * h
+    view(h).data[...] = 100
+    with pytest.raises(GraphError, match="written to in place"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: np.clip(x, 5, 6, out=x),
+        lambda x: np.cumsum(x, out=x),
+        lambda x: np.concatenate([x[1:], x[:1]], out=x),
+    ],
+    ids=["clip", "cumsum", "concatenate"],
+)
+def test_a_raw_write_by_a_function_with_out_after_use_raises(function):
+    h = leaf(1.0, 2.0) * 2
+    y = h * h
+    function(h.data)
+    with pytest.raises(GraphError, match="written to in place"):
+        y.sum().backward()
+
+
+def test_data_belongs_to_the_value_that_it_was_taken_of():
+    h = leaf(1.0, 2.0) * 2
+    data = h.data
+    y = h * h
+    h += 1
+    data[0] = 100.0
+    with pytest.raises(GraphError, match="written to in place"):
+        y.sum().backward()
+    w, constant = leaf(1.0, 2.0), tg.Tensor([1.0, 2.0])
+    y = w * constant
+    constant += 1
+    constant.data[0] = 9.0
+    y.sum().backward()
+    np.testing.assert_array_equal(w.grad, [1, 2])
+
+
 def test_data_behaves_as_an_array():
     x = leaf(1.0, 2.0)
     assert isinstance(x.data, np.ndarray)
@@ -204,6 +254,35 @@ def test_gradients_never_alias():
     assert not np.shares_memory(gx.data, gy.data)
     x.sum().backward()
     x.grad[0] = 9.0  # A gradient is an ordinary, writable array.
+
+
+def test_the_sum_of_two_gradients_of_a_number_can_be_clipped():
+    w = leaf(3.0)
+    for _ in range(2):
+        (w * w).backward()
+    assert type(w.grad) is np.ndarray
+    tg.optim.clip_grad_norm([w], 1.0)
+    assert w.grad == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda a, b: leaf(1.0, 1.0) * [a, b],
+        lambda a, b: tg.mean([a, b]),
+        lambda a, b: tg.where([True, False], [a, b], leaf(1.0, 2.0)),
+        lambda a, b: tg.mse_loss([a, b], np.zeros(2)),
+        lambda a, b: tg.reshape([[a], [b]], (2,)),
+        lambda a, b: tg.Tensor([a, b]),
+    ],
+)
+def test_a_list_of_tensors_does_not_lose_their_gradients(op):
+    a, b = leaf(2.0), leaf(3.0)
+    with pytest.raises(TypeError, match=r"use stack\(list\)"):
+        op(a, b)
+    with tg.no_grad():
+        op(a, b)
+    op(a.detach(), b.detach())
 
 
 def test_a_gradient_has_its_inputs_shape_and_dtype():
@@ -335,6 +414,30 @@ def test_hooks_see_and_replace_the_gradient_and_can_be_removed():
         z.backward()
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_what_a_hook_returns_gets_the_dtype_of_the_tensor(create_graph):
+    x = leaf(np.ones(2, np.float32))
+    x.register_hook(lambda g: [2, 3])
+    g = tg.grad((x * x).sum(), x, create_graph=create_graph)
+    assert g.dtype == np.float32
+    np.testing.assert_array_equal(g.numpy(), [2, 3])
+
+
+def test_no_grad_can_be_entered_again_and_decorates_under_any_mode():
+    x, quiet = leaf(-1.0), tg.no_grad()
+    for _ in range(2):
+        with quiet, quiet:
+            assert not (x * 2).requires_grad
+        assert (x * 2).requires_grad
+
+    @quiet
+    def log(x):
+        return tg.log(x)
+
+    with tg.debug(), pytest.raises(FloatingPointError, match="log"):
+        log(x)
+
+
 def test_retain_grad_of_an_intermediate():
     x = leaf(2.0)
     h = x * 3
@@ -446,6 +549,44 @@ def test_assignment_to_a_leaf():
     c = tg.Tensor([1.0, 2.0])
     c[0] = 7.0
     np.testing.assert_array_equal(c.numpy(), [7.0, 2.0])
+
+
+@pytest.mark.parametrize("name", "add sub mul truediv floordiv mod pow matmul".split())
+def test_every_operator_can_be_augmented(name):
+    x = alias = leaf([[5.0, 2.0], [1.0, 3.0]]) * 1
+    other = np.eye(2) + 1
+    expected = getattr(operator, name)(x, other).numpy()
+    x = getattr(operator, f"i{name}")(x, other)
+    assert x is alias
+    assert x.requires_grad
+    np.testing.assert_array_equal(x.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "other"), [([1, 2], 0.5), ([True], 1), (np.ones(2, np.float32), 1j)]
+)
+def test_augmented_assignment_refuses_what_the_dtype_cannot_hold(values, other):
+    x = tg.Tensor(values)
+    with pytest.raises(TypeError, match=r"x \+= v: the result is of dtype"):
+        x += other
+    np.testing.assert_array_equal(x.numpy(), values)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_leaves_and_models_can_be_copied_and_pickled(copied):
+    model = tg.nn.Linear(2, 2, rng=0)
+    model.weight.name = "w"
+    model(np.ones((1, 2))).sum().backward()
+    other, optimizer = copied((model, tg.optim.Adam(model.parameters())))
+    np.testing.assert_array_equal(other.weight.numpy(), model.weight.numpy())
+    np.testing.assert_array_equal(other.weight.grad, model.weight.grad)
+    assert other.weight.name == "w"
+    optimizer.step()
+    assert (other.weight.numpy() != model.weight.numpy()).all()
+    constant = copied(tg.Tensor([1, 2]))
+    assert not constant.requires_grad
+    with pytest.raises(GraphError, match=r"use \.detach\(\)"):
+        copied(model.weight * 2)
 
 
 def test_detach_and_numpy_are_copies():

@@ -587,3 +587,9 @@ def test_a_failed_call_leaves_the_graph_usable():
         w + leaf(2)
     y.backward()
     np.testing.assert_array_equal(w.grad, [2, 2, 2])
+
+
+def test_what_is_wrong_with_complex_tensors_is_said():
+    a, b = tg.Tensor(np.ones((2, 3)) + 1j), tg.Tensor(np.ones((2, 3)) + 1j)
+    with pytest.raises(tg.ShapeError, match="inner"):
+        a @ b

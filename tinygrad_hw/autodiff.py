@@ -54,7 +54,8 @@ def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> No
                 g = np.zeros(node.shape, node.dtype)
             elif g is seed or not _is_ours(g):
                 g = owned_array(g, node)
-            node.grad = g if node.grad is None else node.grad + g
+            # Of 0-d arrays NumPy's sum is no array.
+            node.grad = g if node.grad is None else as_array(node.grad + g)
     if not retain_graph:
         free(visited)
 
@@ -222,7 +223,10 @@ def value_and_grad(
             )
         gradient = call.pull([np.ones(y._data.shape, y._data.dtype)])
         value = call.released(y)
-        return ((value, call.aux) if has_aux else value), gradient
+        if has_aux:
+            leaves, rebuild = tree.flatten(call.aux)
+            value = value, rebuild(iter([call.released(leaf) for leaf in leaves]))
+        return value, gradient
 
     return _named(function, "value_and_grad", value_and_gradient)
 
@@ -249,7 +253,7 @@ def vjp(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[...,
     _check_outputs(outputs, "vjp")
 
     def pullback(cotangent: Any) -> Any:
-        return call.pull(_matching(cotangent, outputs, "vjp"))
+        return call.pull(_matching(cotangent, call.output, "vjp"))
 
     return rebuild(iter([call.released(y) for y in outputs])), pullback
 
@@ -283,7 +287,8 @@ def jvp(function: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any,
     call = _Call(function, primals, {}, tuple(range(len(primals))), op="jvp")
     outputs, rebuild = tree.flatten(call.output)
     _check_outputs(outputs, "jvp")
-    pushed = call.push(outputs, _matching(tangents, call.variables, "jvp"))
+    wanted = call.rebuild(iter(call.variables))
+    pushed = call.push(outputs, _matching(tangents, wanted, "jvp"))
     return (
         rebuild(iter([call.released(y) for y in outputs])),
         tree.flatten(call.output)[1](iter(pushed)),
@@ -518,18 +523,14 @@ def _check_outputs(outputs: Sequence[Any], op: str) -> None:
             raise TypeError(f"{op}: the function returned a {type(y).__name__}; want a Tensor")
 
 
-def _matching(given: Any, wanted: Sequence[Any], op: str) -> list[Any]:
+def _matching(given: Any, wanted: Any, op: str) -> list[Any]:
     """Flatten cotangents or tangents and check them against the tensors that they belong to."""
-    # A list of numbers may stand for an array, so the structure comes from the wanted ones.
-    leaves = [given] if len(wanted) == 1 and not isinstance(given, (tuple, dict)) else None
-    if leaves is None:
-        leaves = list(given.values()) if isinstance(given, dict) else list(given)
-        if len(leaves) != len(wanted):
-            leaves = tree.flatten(given)[0]
-    if len(leaves) != len(wanted):
-        raise ValueError(f"{op}: got {len(leaves)} directions for {len(wanted)} tensors")
+    try:
+        leaves = tree.leaves_like(given, wanted)
+    except ValueError as error:
+        raise ValueError(f"{op}: the directions are not built as the tensors: {error}") from None
     matched = []
-    for leaf, x in zip(leaves, wanted, strict=True):
+    for leaf, x in zip(leaves, tree.flatten(wanted)[0], strict=True):
         value: Any = leaf if isinstance(leaf, Handle) else np.asarray(leaf)
         if value.shape != x._data.shape:
             raise ShapeError(

@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 
 from .errors import about_call
-from .graph import ORDINARY, Constant, Handle, Node, constant_of, state, tick
+from .graph import (
+    ORDINARY,
+    SEQUENCES,
+    Constant,
+    Handle,
+    Node,
+    check_untracked,
+    constant_of,
+    state,
+    tick,
+)
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -115,8 +125,11 @@ class Primitive:
                 if arg._node is not None:
                     tracked = True
                 values.append(arg._data)
+            elif type(arg) in SEQUENCES:
+                check_untracked(self.name, arg)
+                values.append(np.asarray(arg))
             else:
-                values.append(np.asarray(arg) if type(arg) in _SEQUENCES else arg)
+                values.append(arg)
         if not traced:
             return self.on_plain(*values, **params)
         try:
@@ -419,7 +432,6 @@ _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
     np.multiply: operator.mul,
     np.divide: operator.truediv,
 }
-_SEQUENCES = (list, tuple)
 _ARRAYS = (np.ndarray, np.generic, list, tuple, complex)
 
 
@@ -431,8 +443,15 @@ def explained(error: Exception, op: Primitive, args: Any, params: Any) -> Except
     """Say which op failed on what, with the nodes it was called on."""
     explained = about_call(error, op.name, [_value(arg) for arg in args], params)
     explained.op = op.name
-    explained.parents = tuple(parent_of(arg) for arg in args)
+    explained.parents = tuple(map(_shown_parent, args))
     return explained
+
+
+def _shown_parent(arg: Any) -> Any:
+    """As :func:`parent_of`; a picture shows complex numbers too."""
+    value = _value(arg)
+    complex_ = getattr(value, "dtype", None) is not None and value.dtype.kind == "c"
+    return Constant(value) if complex_ else parent_of(arg)
 
 
 def _several(op: Primitive, y: Any) -> Exception:

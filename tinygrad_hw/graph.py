@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,6 +134,18 @@ def stamp(nodes: Iterable[Node]) -> None:
             node.extras["written"] = now
 
 
+def with_bases(node: Node) -> list[Node]:
+    """Give a node and those whose memory its value is a view of."""
+    nodes = [node]
+    while node.primitive is not None and node.primitive.view:
+        base = node.parents[0]
+        if not isinstance(base, Node):
+            break
+        node = base
+        nodes.append(node)
+    return nodes
+
+
 def latest_write() -> int:
     """Time at which a value was written to last."""
     return _latest_write
@@ -192,7 +204,32 @@ class Recorded:
 
 def as_array(x: Any) -> Any:
     """Give ``np.asarray(x)``, or what stands for an array as it is."""
-    return x if isinstance(x, Recorded) else np.asarray(x)
+    if isinstance(x, Recorded):
+        return x
+    if type(x) in SEQUENCES:
+        check_untracked("array", x)
+    return np.asarray(x)
+
+
+SEQUENCES = (list, tuple)
+
+
+def check_untracked(op: str, items: Any) -> None:
+    """Refuse to make an array of a list of tensors where their gradients are wanted."""
+    if is_recording() and _holds_tracked(items):
+        raise TypeError(
+            f"{op}: the list holds tensors that require a gradient, which a copy would lose; use "
+            "stack(list) or concatenate(list)"
+        )
+
+
+def _holds_tracked(items: Any) -> bool:
+    return any(
+        _holds_tracked(item)
+        if type(item) in SEQUENCES
+        else isinstance(item, Handle) and item._node is not None
+        for item in items
+    )
 
 
 # What holds outside of all blocks: compare with ``is``.
@@ -213,13 +250,24 @@ def recorder() -> Any:
 state = _State()
 
 
-@contextmanager
-def _entered(mode: Mode) -> Iterator[None]:
-    before, state.mode = state.mode, ORDINARY if mode == ORDINARY else mode
-    try:
-        yield
-    finally:
-        state.mode = before
+class _Entered(ContextDecorator):
+    """A change of the mode, in a ``with`` block or a decorated function, as often as entered."""
+
+    def __init__(self, change: Callable[[Mode], Mode]) -> None:
+        self.change = change
+        self.before: list[Mode] = []
+
+    def _recreate_cm(self) -> _Entered:
+        # Threads may be inside the same decorated function.
+        return _Entered(self.change)
+
+    def __enter__(self) -> None:
+        mode = self.change(state.mode)
+        self.before.append(state.mode)
+        state.mode = ORDINARY if mode == ORDINARY else mode
+
+    def __exit__(self, *error: object) -> None:
+        state.mode = self.before.pop()
 
 
 def no_grad() -> Any:
@@ -234,12 +282,12 @@ def no_grad() -> Any:
     >>> y.requires_grad
     False
     """
-    return _entered(state.mode._replace(recording=False))
+    return _Entered(lambda mode: mode._replace(recording=False))
 
 
 def enable_grad() -> Any:
     """Record again, inside :func:`no_grad`."""
-    return _entered(state.mode._replace(recording=True))
+    return _Entered(lambda mode: mode._replace(recording=True))
 
 
 def is_recording() -> bool:
@@ -249,4 +297,4 @@ def is_recording() -> bool:
 
 def observe(observer: Callable[..., None]) -> Any:
     """Call ``observer(primitive, args, params, result)`` after every primitive, in a ``with``."""
-    return _entered(state.mode._replace(observers=(*state.mode.observers, observer)))
+    return _Entered(lambda mode: mode._replace(observers=(*mode.observers, observer)))

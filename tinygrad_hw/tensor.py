@@ -10,7 +10,19 @@ import numpy as np
 
 from . import autodiff, numpy_protocols, ops
 from .errors import GraphError, ShapeError
-from .graph import Handle, Leaf, Recorded, as_array, constant_of, is_recording, stamp, tick
+from .graph import (
+    SEQUENCES,
+    Handle,
+    Leaf,
+    Recorded,
+    as_array,
+    check_untracked,
+    constant_of,
+    is_recording,
+    stamp,
+    tick,
+    with_bases,
+)
 from .walk import wrap
 from .watched import watched
 
@@ -53,11 +65,8 @@ class Tensor(Handle):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        if isinstance(data, (list, tuple)) and _holds_tracked(data):
-            raise TypeError(
-                "Tensor: the list holds tensors that require a gradient, which a copy would lose; "
-                "use stack(list) or concatenate(list)"
-            )
+        if type(data) in SEQUENCES:
+            check_untracked("Tensor", data)
         values = _value(data)
         if isinstance(values, Recorded):
             self._data = values.copy() if dtype is None else values.astype(dtype)
@@ -74,7 +83,9 @@ class Tensor(Handle):
     @property
     def data(self) -> np.ndarray[Any, Any]:
         """The array; writing to it in place is noticed by a backward that needed the old values."""
-        return watched(self._data, self)
+        # The array belongs to the node; the tensor may move on to another.
+        node = self._node
+        return watched(self._data, self._stamp if node is None else lambda: stamp(with_bases(node)))
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -91,7 +102,7 @@ class Tensor(Handle):
     def _stamp(self) -> None:
         """Note that the array was written to."""
         if self._node is not None:
-            stamp((self._node,))
+            stamp(with_bases(self._node))
         elif self._constant is not None:
             stamp((self._constant,))
 
@@ -318,6 +329,15 @@ class Tensor(Handle):
         hooks[key] = hook
         return lambda: hooks.pop(key, None)
 
+    def __reduce__(self) -> Any:
+        """Copy or pickle a leaf or a constant with its name and gradient, without its hooks."""
+        if not self.is_leaf:
+            raise GraphError(
+                "copy: a computed tensor cannot be copied or pickled with its graph; use "
+                ".detach(), or copy the leaves and compute again"
+            )
+        return _restored, (self._data, self.requires_grad, self.name, self.grad)
+
     # --- Assignment: the handle moves on to a new node -----------------------------------------
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -330,6 +350,11 @@ class Tensor(Handle):
                 "assignment cannot change the shape"
             )
         if new._data.dtype != self.dtype:
+            if not np.can_cast(new._data.dtype, self.dtype, "same_kind"):
+                raise TypeError(
+                    f"{how}: the result is of dtype {new._data.dtype}, the tensor of {self.dtype}, "
+                    "which cannot hold it; use x = x.astype(...) first"
+                )
             new = new.astype(self.dtype)
         if isinstance(self._node, Leaf):
             if is_recording():
@@ -339,23 +364,8 @@ class Tensor(Handle):
                 )
             self._data = new._data
         else:
-            self._data, self._node = new._data, new._node
+            self._data, self._node, self._constant = new._data, new._node, None
         return self
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._become(ops.add(self, other), "x += v")
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._become(ops.subtract(self, other), "x -= v")
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._become(ops.multiply(self, other), "x *= v")
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._become(ops.divide(self, other), "x /= v")
-
-    def __ipow__(self, other: Any) -> Tensor:
-        return self._become(ops.power(self, other), "x **= v")
 
     # --- NumPy --------------------------------------------------------------------------------
 
@@ -395,6 +405,13 @@ class Tensor(Handle):
         def __xor__(self, other: Any) -> Tensor: ...
 
 
+def _restored(data: Any, requires_grad: bool, name: str | None, grad: Any) -> Tensor:
+    tensor = Tensor(data, requires_grad, name=name)
+    if grad is not None:
+        tensor.grad = grad
+    return tensor
+
+
 def _constants(index: Any) -> Any:
     """Give an index with tensors turned to arrays: positions have no gradient."""
     if isinstance(index, tuple):
@@ -423,15 +440,6 @@ def _value(x: Any) -> Any:
     return x._data if isinstance(x, Handle) else x
 
 
-def _holds_tracked(items: Any) -> bool:
-    return any(
-        _holds_tracked(item)
-        if isinstance(item, (list, tuple))
-        else isinstance(item, Tensor) and item.requires_grad
-        for item in items
-    )
-
-
 def _method(name: str) -> Any:
     """Make a method of the op of that name."""
     op = getattr(ops, name)
@@ -449,6 +457,28 @@ for _name in ops.METHODS:
     setattr(Tensor, _name, _method(_name))
 
 
+_SIGNS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "truediv": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "**",
+    "matmul": "@",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+}
+
+
+def _in_place(op: Any, sign: str) -> Any:
+    def become(self: Tensor, other: Any) -> Tensor:
+        return self._become(op(self, other), f"x {sign}= v")
+
+    return become
+
+
 def _binary(op: Any) -> tuple[Any, Any]:
     call = op.__call__
 
@@ -464,8 +494,9 @@ def _binary(op: Any) -> tuple[Any, Any]:
 for _name, _op in ops.OPERATORS.items():
     _forward, _reflected = _binary(_op)
     setattr(Tensor, f"__{_name}__", _forward)
-    if _name not in ("eq", "ne", "lt", "le", "gt", "ge"):
+    if _name in _SIGNS:
         setattr(Tensor, f"__r{_name}__", _reflected)
+        setattr(Tensor, f"__i{_name}__", _in_place(_op, _SIGNS[_name]))
 
 
 def _getitem(self: Tensor, index: Any) -> Any:

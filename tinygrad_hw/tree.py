@@ -29,22 +29,32 @@ def flatten(tree: Any) -> tuple[list[Any], Callable[[Iterator[Any]], Any]]:
     return [tree], next
 
 
-def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """Apply a function to the leaves of containers of the same structure.
+def leaves_like(given: Any, tree: Any) -> list[Any]:
+    """Give the leaves of a container in the order of those of another, whose structure it has.
 
     Examples
     --------
-    >>> map_leaves(lambda a, b: a + b, {"x": [1, 2]}, {"x": [10, 20]})
-    {'x': [11, 22]}
+    >>> leaves_like({"b": 3, "w": [1, 2]}, {"w": ["x", "y"], "b": "z"})
+    [1, 2, 3]
     """
-    leaves, rebuild = flatten(tree)
-    columns = [leaves, *(flatten(other)[0] for other in others)]
-    if any(len(column) != len(leaves) for column in columns):
-        raise ValueError(
-            f"containers of different structure: {[len(column) for column in columns]} leaves; "
-            "want as many in the same places"
-        )
-    return rebuild(iter([function(*entries) for entries in zip(*columns, strict=True)]))
+    if isinstance(tree, Mapping):
+        if not isinstance(given, Mapping) or given.keys() != tree.keys():
+            raise ValueError(f"got {_kind(given)}; want a mapping with the keys {[*tree]}")
+        pairs = [(given[key], tree[key]) for key in tree]
+    elif isinstance(tree, (list, tuple)):
+        if not isinstance(given, (list, tuple)) or len(given) != len(tree):
+            raise ValueError(f"got {_kind(given)}; want a {type(tree).__name__} of {len(tree)}")
+        pairs = list(zip(given, tree, strict=True))
+    else:
+        return [given]
+    return [leaf for pair in pairs for leaf in leaves_like(*pair)]
+
+
+def _kind(given: Any) -> str:
+    if isinstance(given, Mapping):
+        return f"one with {[*given]}"
+    name = type(given).__name__
+    return f"a {name} of {len(given)}" if isinstance(given, (list, tuple)) else f"a {name}"
 
 
 def _flatten_all(

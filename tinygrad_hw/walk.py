@@ -11,7 +11,7 @@ import numpy as np
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import FREED, Constant, Handle, Leaf, Node, as_array, latest_write
+from .graph import FREED, Constant, Handle, Leaf, Node, as_array, latest_write, with_bases
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
 
@@ -285,13 +285,14 @@ def _hooked(node: Node, g: Any) -> Any:
         replaced = hook(g if isinstance(g, Handle) else wrap(np.asarray(g)))
         if replaced is None:
             continue
-        value = replaced if isinstance(g, Handle) else np.asarray(replaced)
+        recorded = isinstance(g, Handle) and isinstance(replaced, Handle)
+        value: Any = replaced if recorded else as_array(array_of(replaced))
         if value.shape != node.shape:
             raise ShapeError(
                 f"hook: returned a gradient of shape {value.shape} for a tensor {node.shape}; "
                 "return one of the same shape, or None to leave it as it is"
             )
-        g = value
+        g = value if value.dtype == node.dtype else cast(value, dtype=node.dtype)
     if "retained" in extras:
         extras["retained"] = owned_array(g, node)
     return g
@@ -313,15 +314,8 @@ def _check_unwritten(node: Node) -> None:
 
 def _written(node: Node) -> int:
     """Time of the last raw write to a node's value, or to what it is a view of."""
-    time = 0
-    while True:
-        if node.extras is not None:
-            time = max(time, node.extras.get("written", 0))
-        if node.primitive is None or not node.primitive.view:
-            return time
-        node = node.parents[0]
-        if not isinstance(node, Node):
-            return time
+    times: list[int] = [(base.extras or {}).get("written", 0) for base in with_bases(node)]
+    return max(times)
 
 
 def op_name(node: Node) -> str:

@@ -6,6 +6,7 @@ of other values; so every write through ``.data`` is stamped, and backward compa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,14 @@ import numpy as np
 class Watched(np.ndarray[Any, Any]):
     """A view of a tensor's array. What is computed from it is an ordinary array."""
 
-    _owner: Any = None
+    _note: Callable[[], None] | None = None
 
     def __array_finalize__(self, source: Any) -> None:
-        self._owner = getattr(source, "_owner", None)
+        self._note = getattr(source, "_note", None)
 
     def _stamp(self) -> None:
-        if self._owner is not None:
-            self._owner._stamp()
+        if self._note is not None:
+            self._note()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(index, value)
@@ -42,6 +43,9 @@ class Watched(np.ndarray[Any, Any]):
         # Which of NumPy's functions write to an argument is not written down: compare.
         before = self.tobytes() if function.__name__ in _WRITERS else None
         result = function(*map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()})
+        written = kwargs.get("out")
+        if isinstance(written, Watched):
+            written._stamp()
         if before is not None and before != self.tobytes():
             self._stamp()
         return result
@@ -73,10 +77,10 @@ for _name in ("fill", "sort", "partition", "put", "resize", "setfield"):
     setattr(Watched, _name, _writing(_name))
 
 
-def watched(array: np.ndarray[Any, Any], owner: Any) -> Watched:
-    """View an array so that writes call ``owner._stamp()``."""
+def watched(array: np.ndarray[Any, Any], note: Callable[[], None]) -> Watched:
+    """View an array so that writes call ``note()``."""
     view = array.view(Watched)
-    view._owner = owner
+    view._note = note
     return view
 
 

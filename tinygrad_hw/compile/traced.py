@@ -25,7 +25,7 @@ class Traced(Recorded):
     those that are views of the same array, so that one is not read after another was written to.
     """
 
-    __slots__ = ("_owner", "index", "recorder", "root", "seen", "value", "written")
+    __slots__ = ("_note", "index", "recorder", "root", "seen", "value", "written")
 
     def __init__(self, recorder: Recorder, index: int, value: Any, root: Traced | None) -> None:
         self.recorder, self.index, self.value = recorder, index, value
