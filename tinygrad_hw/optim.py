@@ -70,6 +70,8 @@ class Optimizer:
         self.lr = lr
         self.steps = 0
         self.memory: list[dict[str, Array]] = [{} for _ in self.parameters]
+        if (recording := recorder()) is not None:
+            recording.made(self)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -80,9 +82,9 @@ class Optimizer:
 
     def step(self) -> None:
         """Change every parameter that has a gradient."""
-        self.steps += 1
         if (recording := recorder()) is not None:
             recording.enter_optimizer(self)
+        self.steps += 1
         leaves: Any = [p._node for p in self.parameters]
         stamp([leaf for leaf in leaves if leaf.grad is not None])
         for p, leaf, memory in zip(self.parameters, leaves, self.memory, strict=True):

@@ -19,6 +19,7 @@ from .graph import (
     check_untracked,
     constant_of,
     is_recording,
+    recorder,
     stamp,
     tick,
     with_bases,
@@ -73,6 +74,8 @@ class Tensor(Handle):
         else:
             self._data = _numbers(values, dtype)
         self._node = self._constant = None
+        if (recording := recorder()) is not None:
+            recording.made(self)
         if requires_grad:
             self.requires_grad = True
         if name is not None:

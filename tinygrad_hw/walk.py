@@ -11,7 +11,7 @@ import numpy as np
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import FREED, Constant, Handle, Leaf, Node, as_array, latest_write, with_bases
+from .graph import FREED, Constant, Handle, Leaf, Node, as_array, latest_write, recorder, with_bases
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
 
@@ -276,13 +276,15 @@ def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
     tensor._data = value
     tensor._node = node
     tensor._constant = None
+    if (recording := recorder()) is not None:
+        recording.made(tensor)
     return tensor
 
 
 def _hooked(node: Node, g: Any) -> Any:
     extras = node.extras or {}
     for hook in tuple(extras.get("hooks", {}).values()):
-        replaced = hook(g if isinstance(g, Handle) else wrap(np.asarray(g)))
+        replaced = hook(g if isinstance(g, Handle) else wrap(as_array(g)))
         if replaced is None:
             continue
         recorded = isinstance(g, Handle) and isinstance(replaced, Handle)

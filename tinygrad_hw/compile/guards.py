@@ -187,7 +187,7 @@ class Guards:
             if not place.same():
                 return place.change()
         for array, copy in self.arrays:
-            if not _equal(array, copy):
+            if not same_array(array, copy):
                 return (
                     f"an array {array.shape} that the function reaches was written to; pass it as "
                     "an argument"
@@ -206,7 +206,7 @@ class Guards:
                 place = repr(key) if type(key) in (int, str) else test.known(key)
                 test.term(f"{o}[{place}] is {v}")
         for array, copy in self.arrays:
-            test.term(f"{test.known(_equal)}({test.known(array)}, {test.known(copy)})")
+            test.term(f"{test.known(same_array)}({test.known(array)}, {test.known(copy)})")
 
 
 class Test:
@@ -238,7 +238,8 @@ class Test:
         return holds
 
 
-def _equal(array: Any, copy: Any) -> bool:
+def same_array(array: Any, copy: Any) -> bool:
+    """Tell whether an array is still equal to its copy."""
     if array.shape != copy.shape or array.dtype != copy.dtype:
         return False
     return bool(np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc"))

@@ -20,6 +20,7 @@ import numpy as np
 from .. import dispatch, graph
 from ..graph import Handle, Leaf
 from .errors import CompileError
+from .guards import same_array
 from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, map_refs, refs_in
 from .traced import Counter, Number, Traced, as_type, real
 
@@ -44,9 +45,17 @@ class Recorder:
         self.optimizers: dict[int, tuple[Any, int, list[dict[str, Any]]]] = {}
         self.steps: list[tuple[Any, int]] = []
         self.tensors: list[Handle] = []
-        self.ends: list[tuple[Handle, Any]] = []
+        # Of tensors from outside: their nodes before, and in the recording.
+        self.nodes: list[tuple[Handle, Any, Any]] = []
+        # Tensors and optimisers that the function makes: they begin anew at each call.
+        self.made_here: dict[int, Any] = {}
         self.numbers: dict[int, Ref] = {}
         self.kept: list[Any] = []
+
+    @property
+    def recording(self) -> bool:
+        """Whether this thread records; another one, or a later call, just computes."""
+        return graph.state.recorder is self
 
     # --- Values -------------------------------------------------------------------------------
 
@@ -72,13 +81,18 @@ class Recorder:
         return Ref(traced.index)
 
     def constant(self, array: Any) -> Ref:
-        """Give the number of an array that stays the same."""
-        if id(array) not in self.numbers:
-            index = self._new(array)
-            self.program.constants[index] = array
-            self.numbers[id(array)] = Ref(index)
+        """Give the number of an array as it is now; the function may write to it later."""
+        known = self.numbers.get(id(array))
+        if known is None or not same_array(self.concrete[known.index], array):
+            copy = array.copy(order="K")
+            known = self.numbers[id(array)] = Ref(self._new(copy))
+            self.program.constants[known.index] = copy
             self.kept.append(array)
-        return self.numbers[id(array)]
+        return known
+
+    def made(self, thing: Any) -> None:
+        """Note a tensor or an optimiser that the function makes."""
+        self.made_here[id(thing)] = thing
 
     def _refs(self, tree_of_values: Any, *, arrays: bool) -> Any:
         def to_ref(value: Any) -> Any:
@@ -95,7 +109,7 @@ class Recorder:
         """Compute, and note it unless all is known: then the result is an ordinary array."""
         y = op.forward(*real(args), **real(params))
         involved = refs_in((args, params), Traced)
-        if not involved and args:
+        if (not involved and args) or not self.recording:
             return y
         if isinstance(y, (tuple, list)):
             self.refuse(f"{op.name}, with several results,", involved[0])
@@ -116,6 +130,8 @@ class Recorder:
     def emit_number(self, op: Any, args: tuple[Any, ...]) -> Number:
         """The same for Python numbers."""
         y = op.forward(*real(args))
+        if not self.recording:
+            return y
         out = Number(self, self._new(y), y, None)
         self.program.instructions.append(
             Instruction(op, self._refs(args, arrays=True), {}, out.index)
@@ -153,9 +169,11 @@ class Recorder:
             if out._node.output is not None:
                 out._node.output = y
             out._data = y
+            self.made(out)
             return out
         out = object.__new__(Handle.result)
         out._data, out._node, out._constant = y, None, None
+        self.made(out)
         return out
 
     def _value(self, arg: Any) -> Any:
@@ -166,13 +184,18 @@ class Recorder:
         return arg._data
 
     def meet(self, tensor: Any, number: int | None = None) -> None:
-        """Replace the values of a tensor from outside, perhaps an argument, and its gradient."""
-        self.tensors.append(tensor)
-        computed = tensor._node is not None and not isinstance(tensor._node, Leaf)
+        """Replace the values of a tensor, which is perhaps an argument, and its gradient."""
+        if id(tensor) in self.made_here:
+            value = tensor._data
+            tensor._data = Traced(self, self.constant(value).index, value.copy(), None)
+            return
+        before = tensor._node
+        computed = before is not None and not isinstance(before, Leaf)
         if computed:
             # The graph behind it is not ours to walk: it ends here.
-            self.ends.append((tensor, tensor._node))
             tensor._node = Leaf(tensor._data, tensor.name)
+        self.tensors.append(tensor)
+        self.nodes.append((tensor, before, tensor._node))
         if number is not None:
             self.program.tensor_arguments.add(number)
         for kind in ("data", "grad"):
@@ -207,11 +230,10 @@ class Recorder:
     def enter_optimizer(self, optimizer: Any) -> None:
         """Make a learning rate and a memory, which change from step to step, inputs."""
         self.enter_parameters(optimizer)
-        if id(optimizer) in self.optimizers:
+        if id(optimizer) in self.optimizers or id(optimizer) in self.made_here:
             return
-        # Its count of steps is one ahead already.
         memory = [dict(entries) for entries in optimizer.memory]
-        self.optimizers[id(optimizer)] = (optimizer, optimizer.steps - 1, memory)
+        self.optimizers[id(optimizer)] = (optimizer, optimizer.steps, memory)
         rate = Source("rate", optimizer)
         self._replace(rate, rate, Number)
         for entries in optimizer.memory:
@@ -260,6 +282,8 @@ class Recorder:
 
         Where another value comes out, that call is left to the function itself.
         """
+        if not self.recording:
+            return traced.value
         if not self._from_engine():
             self.refuse(what, traced)
         self.program.checks.append((self.ref(traced), np.array(traced.value)))
@@ -296,11 +320,17 @@ class Recorder:
 
     def _finish(self) -> None:
         """Note what the function wrote."""
-        if any(tensor._node.grad is not None for tensor, _ in self.ends):  # type: ignore[union-attr]
-            raise CompileError(
-                "compile: backward() reaches a graph that was made outside the function; call it "
-                "outside, or pass x.detach()"
-            )
+        for tensor, before, node in self.nodes:
+            if tensor._node is not node:
+                raise CompileError(
+                    "compile: a tensor from outside is given another graph, by requires_grad or an "
+                    "assignment; do it outside the function"
+                )
+            if before is not node and node.grad is not None:
+                raise CompileError(
+                    "compile: backward() reaches a graph that was made outside the function; call "
+                    "it outside, or pass x.detach()"
+                )
         for source, place, _, traced in self.places.values():
             now = traced if place is None else place.read()
             if source.kind == "rate" and now is not traced:
@@ -324,16 +354,33 @@ class Recorder:
         return self.constant(value) if isinstance(value, np.ndarray) else value
 
     def _restore(self) -> None:
-        for tensor, node in self.ends:
+        for tensor, _, node in self.nodes:
             tensor._node = node
         for _, place, before, _ in self.places.values():
             if place is not None:
                 place.write(before)
+        for tensor, before, _ in self.nodes:
+            tensor._node = before
+        for thing in self.made_here.values():
+            if isinstance(thing, Handle):
+                _known(thing)
         for optimizer, steps, memory in self.optimizers.values():
             optimizer.steps = steps
             for entries, before in zip(optimizer.memory, memory, strict=True):
                 entries.clear()
                 entries.update(before)
+
+
+def _known(tensor: Any) -> None:
+    """Leave a tensor that the function made, and somebody may hold, with the values of this call.
+
+    The graph behind it is of recorded values, and goes with the recording.
+    """
+    tensor._data = real(tensor._data)
+    if isinstance(tensor._node, Leaf):
+        tensor._node.grad = real(tensor._node.grad)
+    else:
+        tensor._node = None
 
 
 def _may_be_view(op: Any) -> bool:

@@ -139,11 +139,26 @@ def _spell_ufunc(ufunc: Any, args: Any, dtypes: Any, out: Dtype) -> Any:
         return None
     if result != out or (inputs[0].kind != "f" and ufunc in _FLOATS_ONLY):
         return None
+    # NumPy compares whole numbers exactly, whatever their dtypes; native code would convert them.
+    if len({i.kind for i in inputs} & {"i", "u"}) > 1:
+        return None
+    if not all(map(_holds, inputs, args)):
+        return None
     if ufunc is np.power and not isinstance(args[1], Ref) and (short := _powers(args[1])):
         return inputs[:1], short
     if inputs[0].kind != "f" and ufunc is np.isnan:
         return inputs, _form("False")
+    if result.kind == "b" and ufunc in (np.add, np.multiply):
+        form = UFUNCS[np.logical_or if ufunc is np.add else np.logical_and]
     return inputs, lambda *texts: form(inputs[0], *texts[1:])
+
+
+def _holds(dtype: Dtype, arg: Any) -> bool:
+    """Tell whether a Python number among the arguments is one of the dtype's."""
+    if dtype.kind not in "iu" or isinstance(arg, Ref):
+        return True
+    bounds = np.iinfo(dtype)
+    return bool(bounds.min <= arg <= bounds.max)
 
 
 def _relu(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
