@@ -1,5 +1,7 @@
 """A compiled function computes what the function computes, and runs only where it fits."""
 
+import copy
+import functools
 import threading
 import warnings
 
@@ -407,9 +409,9 @@ def test_outputs_are_kept_across_calls(backend):
     for i in range(4):
         y, part, _, _ = compiled(np.full(3, float(i)))
         kept.append((i, y.numpy(), y, part, w.grad))
-    for i, copy, y, part, gradient in kept:
-        np.testing.assert_array_equal(y.numpy(), copy)
-        np.testing.assert_array_equal(part.numpy(), copy[:2])
+    for i, before, y, part, gradient in kept:
+        np.testing.assert_array_equal(y.numpy(), before)
+        np.testing.assert_array_equal(part.numpy(), before[:2])
         np.testing.assert_allclose(gradient, i * (1 - np.tanh(i) ** 2))
     assert not np.shares_memory(kept[-1][2].numpy(), kept[-2][2].numpy())
 
@@ -755,3 +757,316 @@ def test_threads_go_back_through_one_compiled_function(backend):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# --- What a recording must not take for something else --------------------------------------------
+
+
+def same_as_eagerly(function, *calls, backend="numpy"):
+    """Call a compiled function and an ordinary one in turns; functions among the calls between."""
+    run = tg.compile(function, backend=backend)
+    for call in calls:
+        if callable(call):
+            call()
+        else:
+            found, expected = run(*call), function(*call)
+            np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+
+X, Y = np.array([1.0, 2.0]), np.array([3.0, 5.0])
+
+
+def test_what_the_function_makes_begins_anew_at_each_call():
+    def accumulate(x):
+        total = tg.Tensor(np.zeros(2))
+        for _ in range(2):
+            total += x
+        total[0] = total[1] + 1
+        return total
+
+    def train(x):
+        w = tg.Tensor([0.0, 0.0], requires_grad=True)
+        optimizer = tg.optim.Adam([w], lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            ((w - x) ** 2).sum().backward()
+            optimizer.step()
+        w.data -= 0.1 * w.grad
+        return w
+
+    for function in (accumulate, train):
+        same_as_eagerly(function, (tg.Tensor(X),), (tg.Tensor(Y),), (tg.Tensor(X),))
+
+
+def test_arrays_that_the_function_writes_to_are_taken_as_they_were():
+    def shift(x):
+        buffer = np.zeros(2)
+        y = x + buffer
+        buffer += 1
+        return y + buffer
+
+    def one_hot(x):
+        mask = np.zeros(2)
+        y = x * 0
+        for i in range(2):
+            mask[i] = 1
+            y = y + (x * mask).sum() * (mask + i)
+            mask[i] = 0
+        return y
+
+    for function in (shift, one_hot):
+        same_as_eagerly(function, (tg.Tensor(X),), (tg.Tensor(Y),))
+
+
+def test_what_objects_among_the_arguments_hold_is_guarded():
+    model = tg.nn.Sequential(tg.nn.Linear(2, 2, rng=0), tg.nn.Dropout(0.5, rng=0)).eval()
+    run = tg.compile(lambda model, x: model(x))
+    np.testing.assert_array_equal(run(model, X), model(X))
+    model[0].weight = tg.Tensor(np.ones((2, 2)))
+    np.testing.assert_array_equal(run(model, X), model(X))
+    model.train()
+    assert (run(model, np.ones((50, 2))) == 0).any()
+    with pytest.raises(CompileError, match="random numbers were drawn"):
+        tg.compile(lambda rng, x: x + rng.normal(size=2))(np.random.default_rng(0), X)
+
+
+def test_an_argument_may_be_in_the_closure_too():
+    w = tg.Tensor([10.0, 10.0])
+    run = tg.compile(lambda x: x * w)
+    for x in (w, tg.Tensor(X), w):
+        np.testing.assert_array_equal(run(x).numpy(), x.numpy() * 10)
+    v, w = tg.Tensor(X, requires_grad=True), tg.Tensor(Y, requires_grad=True)
+
+    @tg.compile
+    def step(x):
+        x.zero_grad()
+        w.zero_grad()
+        (x * w).sum().backward()
+
+    for _ in range(2):
+        step(v)
+    for _ in range(2):
+        step(w)
+    np.testing.assert_array_equal(w.grad, 2 * Y)
+
+
+class Scale:
+    factor = 2.0
+
+
+class Slotted:
+    __slots__ = ("factor",)
+
+
+class Halved(tg.nn.Dropout):
+    def hello(self):
+        return self.p
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (Scale, "factor", 3.0),
+        (Scale(), "factor", 3.0),
+        (Slotted(), "factor", 4.0),
+        (Halved(0.5, rng=0), "training", False),
+    ],
+    ids=["class", "object", "slots", "module"],
+)
+def test_attributes_wherever_they_are_kept_are_guarded(owner, name, value):
+    if isinstance(owner, Slotted):
+        owner.factor = 2.0
+    before = getattr(owner, name)
+
+    def function(x):
+        return x * owner.factor if name == "factor" else owner(x)
+
+    run = tg.compile(function)
+    run(X)
+    setattr(owner, name, value)
+    np.testing.assert_array_equal(run(X), function(X))
+    setattr(owner, name, before)
+
+
+def test_sets_and_long_tables_are_guarded():
+    chosen, table, model = {1}, {i: str(i) for i in range(30_000)}, tg.nn.Dropout(0.5, rng=0)
+
+    def function(x):
+        return model(x) * len(chosen) * len(table[5])
+
+    same_as_eagerly(
+        function,
+        model.eval,
+        (X,),
+        lambda: chosen.add(2),
+        (X,),
+        lambda: table.update({5: "ab"}),
+        (X,),
+    )
+    run = tg.compile(function)
+    run(X)
+    model.train()
+    assert (run(np.ones(50)) == 0).any()
+
+
+def test_defaults_and_signed_zeros_are_guarded():
+    def divide(x, k=1.0):
+        return x / k
+
+    with np.errstate(divide="ignore"):
+        same_as_eagerly(divide, (X, 0.0), (X, -0.0), (X, np.nan))
+    run = tg.compile(divide)
+    run(X)
+    divide.__defaults__ = (2.0,)
+    np.testing.assert_array_equal(run(X), X / 2)
+
+
+def test_a_name_that_is_not_bound_yet_hides_no_argument():
+    def make():
+        def function(x, k):
+            return later if x is None else x * k
+
+        run = tg.compile(function)
+        found = [run(X, 2.0), run(X, 3.0)]
+        later = 1
+        return found
+
+    np.testing.assert_array_equal(make(), [2 * X, 3 * X])
+
+
+def test_learning_rates_and_counts_that_the_function_reads_are_not_frozen():
+    def training(wrap):
+        w = tg.Tensor(X, requires_grad=True)
+        optimizer = tg.optim.SGD([w], lr=0.1)
+
+        @wrap
+        def step():
+            optimizer.zero_grad()
+            (w * w).sum().backward()
+            w.data -= optimizer.lr * w.grad
+            optimizer.step()
+            return w * (1.0 if optimizer.steps < 3 else 10.0)
+
+        found = []
+        for _ in range(5):
+            found.append(step().numpy())
+            optimizer.lr *= 0.5
+        return found
+
+    np.testing.assert_allclose(training(tg.compile), training(lambda step: step))
+
+
+def test_hooks_that_come_and_go_are_noticed():
+    w = tg.Tensor(X, requires_grad=True)
+
+    @tg.compile
+    def step():
+        w.grad = None
+        (w * w).sum().backward()
+
+    def gradient():
+        step()
+        return w.grad.copy()
+
+    np.testing.assert_array_equal(gradient(), 2 * X)
+    remove = w.register_hook(lambda g: g * 100)
+    for _ in range(2):
+        np.testing.assert_array_equal(gradient(), 200 * X)
+    remove()
+    np.testing.assert_array_equal(gradient(), 2 * X)
+
+
+def test_modes_around_a_call_hold():
+    w = tg.Tensor(X, requires_grad=True)
+    run = tg.compile(lambda: tg.log(w))
+    with tg.no_grad():
+        assert not run().requires_grad
+    assert run().requires_grad
+    with tg.no_grad():
+        assert not run().requires_grad
+    w.data[...] = -1
+    with tg.debug(), pytest.raises(FloatingPointError, match="log"):
+        run()
+
+
+def test_tensors_that_somebody_keeps_have_values():
+    kept = []
+
+    @tg.compile
+    def function(x):
+        kept.append(x * 2)
+        return x * 3
+
+    function(tg.Tensor(X))
+    np.testing.assert_array_equal(kept[0].numpy(), 2 * X)
+    assert repr(kept[0] + 1) == "Tensor([3., 5.])"
+
+
+def test_a_refused_recording_leaves_the_model_as_it_was():
+    model = tg.nn.Linear(2, 2, rng=0)
+
+    @tg.compile
+    def step(x):
+        model.weight.requires_grad = False
+        loss = model(x).sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(CompileError, match="given another graph"):
+        step(np.ones((1, 2)))
+    assert model.weight.requires_grad
+    for p in model.parameters():
+        assert type(p.numpy()) is np.ndarray
+        assert p.grad is None
+
+
+def test_copies_of_an_object_have_programs_of_their_own():
+    class Model:
+        def __init__(self):
+            self.w = tg.Tensor(X)
+
+        @tg.compile
+        def scaled(self, x):
+            return x * self.w
+
+    model = Model()
+    np.testing.assert_array_equal(model.scaled(Y), X * Y)
+    for copied in (copy.copy(model), copy.deepcopy(model)):
+        copied.w = tg.Tensor(Y)
+        np.testing.assert_array_equal(copied.scaled(Y), Y * Y)
+    assert model.scaled is model.scaled
+
+
+def test_masked_arrays_are_refused():
+    with pytest.raises(CompileError, match="argument 0 is a MaskedArray"):
+        tg.compile(lambda x: x * 2)(np.ma.array(X, mask=[True, False]))
+
+
+def test_what_cannot_be_compiled_is_said():
+    with pytest.raises(TypeError, match="got a generator"):
+        tg.compile(lambda x: (yield x))
+    with pytest.raises(ValueError, match="limit is 0"):
+        tg.compile(lambda x: x, limit=0)
+    with pytest.raises(ValueError, match="not recorded yet"):
+        tg.compile(lambda x: x).graph()
+    run = tg.compile(functools.partial(np.multiply, 2))
+    np.testing.assert_array_equal(run(X), 2 * X)
+    assert repr(run) == "<compiled partial, 1 recorded>"
+
+
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (lambda b: (b * 1.0) + ((b + b) * 1.0), [np.array([True, False])]),
+        (lambda b: (b + b) > b, [np.array([True, False])]),
+        (lambda n: (n != -1) * 1.0, [np.array([0, 1, 255], np.uint8)]),
+        (lambda n: (n < 300) * 1.0, [np.array([0, 1, 255], np.uint8)]),
+        (lambda n: ((n + n) > n) * 1.0, [np.array([100, -100], np.int8)]),
+        (lambda a, b: a == b, [np.array([2**63 - 1, -1, 5]), np.array([2**63, 1, 5], np.uint64)]),
+    ],
+)
+def test_native_whole_numbers_and_truth_values_are_numpys(function, args):
+    pytest.importorskip("numba")
+    found, expected = tg.compile(function, backend="numba")(*args), function(*args)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)

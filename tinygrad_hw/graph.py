@@ -120,13 +120,19 @@ class Constant(Leaf):
         return cls(value)
 
 
-_latest_write = 0
+class _Clock:
+    """When something last happened to any node that need not show in it."""
+
+    latest_write = 0
+    latest_hook = 0
+
+
+clock = _Clock()
 
 
 def stamp(nodes: Iterable[Node]) -> None:
     """Note that the values of some nodes were written to."""
-    global _latest_write
-    _latest_write = now = tick()
+    clock.latest_write = now = tick()
     for node in nodes:
         if node.extras is None:
             node.extras = {"written": now}
@@ -144,11 +150,6 @@ def with_bases(node: Node) -> list[Node]:
         node = base
         nodes.append(node)
     return nodes
-
-
-def latest_write() -> int:
-    """Time at which a value was written to last."""
-    return _latest_write
 
 
 class Handle:

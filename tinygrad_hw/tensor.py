@@ -17,6 +17,7 @@ from .graph import (
     Recorded,
     as_array,
     check_untracked,
+    clock,
     constant_of,
     is_recording,
     recorder,
@@ -328,9 +329,14 @@ class Tensor(Handle):
         if not callable(hook):
             raise TypeError(f"register_hook: got {hook!r}; want a function of the gradient")
         hooks = self._node.extra().setdefault("hooks", {})
-        key = tick()
+        clock.latest_hook = key = tick()
         hooks[key] = hook
-        return lambda: hooks.pop(key, None)
+
+        def remove() -> None:
+            clock.latest_hook = tick()
+            hooks.pop(key, None)
+
+        return remove
 
     def __reduce__(self) -> Any:
         """Copy or pickle a leaf or a constant with its name and gradient, without its hooks."""

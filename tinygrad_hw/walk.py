@@ -11,7 +11,7 @@ import numpy as np
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import FREED, Constant, Handle, Leaf, Node, as_array, latest_write, recorder, with_bases
+from .graph import FREED, Constant, Handle, Leaf, Node, as_array, clock, recorder, with_bases
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
 
@@ -243,7 +243,7 @@ def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[Node]]:
                 marked.append(parent)
     order.sort(key=by_index, reverse=True)
     if marked:
-        time = latest_write()
+        time = clock.latest_write
         for node in reversed(order):
             if node.index > time:
                 break

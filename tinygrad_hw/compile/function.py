@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import random
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import update_wrapper
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from ..graph import FREED, Handle, Leaf, Node
 from ..walk import pull
 from .call import MISS, Effects, caller
 from .errors import CompileError
-from .guards import Guards, Test
+from .guards import Guards, Test, same_plain, state_of
 from .program import Program, Ref, Source
 from .recording import Recorder
 from .traced import Traced
@@ -55,8 +57,11 @@ class Compiled:
     __name__: str
 
     def __init__(self, function: Callable[..., Any], backend: str, limit: int) -> None:
-        if not callable(function):
-            raise TypeError(f"compile: got {type(function).__name__}; want a function")
+        if not callable(function) or inspect.isgeneratorfunction(function):
+            kind = "generator" if callable(function) else type(function).__name__
+            raise TypeError(f"compile: got a {kind}; want a function")
+        if limit < 1:
+            raise ValueError(f"compile: limit is {limit}; want at least 1 recording")
         self.function, self.limit = function, limit
         self.backend_name = backend
         self._backend = backend_of(backend)
@@ -66,17 +71,25 @@ class Compiled:
         self._lock = threading.RLock()
         # The thread that is inside, by its number.
         self._owner = 0
-        update_wrapper(self, function)
+        self.__name__ = type(function).__name__
+        update_wrapper(self, function, updated=())
+        # Under what name the objects of a class have it.
+        self._attribute = getattr(function, "__name__", "")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         me = threading.get_ident()
         if self._given_up or graph.state.recorder is not None or self._owner == me:
+            return self.function(*args, **kwargs)
+        mode = graph.state.mode
+        if mode.observers:
             return self.function(*args, **kwargs)
         # The statement `with` takes twice as long.
         self._lock.acquire()
         self._owner = me
         try:
             for variant in self._variants:
+                if variant.recording is not mode.recording:
+                    continue
                 leaves = variant.match(args, kwargs)
                 if leaves is not None:
                     result = variant.run(leaves)
@@ -90,20 +103,41 @@ class Compiled:
             self._lock.release()
         return self.function(*args, **kwargs)
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._attribute = name
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        bound = Compiled(self.function.__get__(instance), self.backend_name, self.limit)
-        name = getattr(self.function, "__name__", "")
-        if name and getattr(type(instance), name, None) is self and hasattr(instance, "__dict__"):
+        kept: dict[str, Any] = getattr(instance, "__dict__", {})
+        there = kept.get(self._attribute)
+        # A copied object comes with what belongs to the original.
+        if there is None or (isinstance(there, Compiled) and there._instance() is not instance):
             # One for each object, made once: its programs are about that object.
-            instance.__dict__.setdefault(name, bound)
-            bound = instance.__dict__[name]
-        return bound
+            there = Compiled(self.function.__get__(instance), self.backend_name, self.limit)
+            there._attribute = self._attribute
+            kept[self._attribute] = there
+        return there
+
+    def _instance(self) -> Any:
+        """The object whose method this is, if it is one."""
+        return getattr(self.function, "__self__", None)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self._attribute] = value
+
+    def __reduce__(self) -> Any:
+        """Copy and pickle without the records: they are about this function and its objects."""
+        instance = getattr(self.function, "__self__", None)
+        if instance is not None and isinstance(
+            getattr(type(instance), self._attribute, 0), Compiled
+        ):
+            return getattr, (instance, self._attribute)
+        return Compiled, (self.function, self.backend_name, self.limit)
 
     def _recorded(self, args: Any, kwargs: Any) -> Any:
         if self._variants:
-            self._reasons.append(self._variants[0].difference(args, kwargs))
+            self._reasons.append(self._reason(args, kwargs))
         if len(self._variants) >= self.limit:
             self._given_up = True
             warnings.warn(
@@ -117,6 +151,11 @@ class Compiled:
         variant, result = record(self.function, args, kwargs, self._backend)
         self._variants.insert(0, variant)
         return result
+
+    def _reason(self, args: Any, kwargs: Any) -> str:
+        recording = graph.state.mode.recording
+        there = [v for v in self._variants if v.recording is recording]
+        return there[0].difference(args, kwargs) if there else "no_grad() is on, or off again"
 
     @property
     def programs(self) -> list[Program]:
@@ -138,6 +177,8 @@ class Compiled:
         """Draw a recorded program, the latest by default; needs the pictures of the package."""
         from .picture import picture_of
 
+        if not self._variants:
+            raise ValueError(f"compile: {self.__name__} is not recorded yet; call it first")
         return picture_of(self.programs[number])
 
     def __repr__(self) -> str:
@@ -158,6 +199,7 @@ class Variant:
         backend: Backend,
     ) -> None:
         self.guards, self.arguments, self.pullbacks = guards, arguments, pullbacks
+        self.recording = graph.is_recording()
         self._kept = [Ref(i) for p in pullbacks for i in p.residuals]
         recorder.program.outputs += self._kept
         self.program = recorder.program.optimized()
@@ -168,6 +210,7 @@ class Variant:
         self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _, _ in self._optimizers]
         self._tensors = [t for t in recorder.tensors if id(t) not in arguments.tensors]
         self._facts = [_facts(t) for t in self._tensors]
+        arguments.reached = {id(t) for t in (*guards.tensors, *self._tensors)}
         self.executable: Any = None
         self._call: Any = None
         test = Test()
@@ -182,11 +225,15 @@ class Variant:
 
     def _test_tensors(self, test: Test) -> None:
         """Test the tensors and optimisers that the program meets."""
-        for tensor, (shape, dtype, leaf, has_grad) in zip(self._tensors, self._facts, strict=True):
+        clock = graph.clock
+        test.term(f"{test.known(clock)}.latest_hook == {clock.latest_hook}")
+        for tensor, (shape, dtype, node, has_grad, _) in zip(
+            self._tensors, self._facts, strict=True
+        ):
             t, s, d = map(test.known, (tensor, shape, dtype))
             test.term(f"{t}._node is {test.known(tensor._node)}")
             test.term(f"{t}._data.shape == {s} and {t}._data.dtype == {d}")
-            if leaf:
+            if isinstance(node, Leaf):
                 test.term(f"{t}._node.grad is {'not ' if has_grad else ''}None")
         for optimizer, memory, lengths in self._memories:
             p, m, n = map(test.known, (optimizer, memory, lengths))
@@ -203,7 +250,7 @@ class Variant:
             if leaves is None or self._fits():
                 return leaves
         except (LookupError, ValueError, AttributeError):
-            pass
+            leaves = self.arguments.match(args, kwargs)
         same = [_facts(t) for t in self._tensors] == self._facts and self.guards.changed() is None
         same = same and all(
             o.memory is memory and [len(entries) for entries in memory] == lengths
@@ -217,10 +264,10 @@ class Variant:
         if reason:
             return reason
         for tensor, facts in zip(self._tensors, self._facts, strict=True):
-            if _facts(tensor) != facts:
-                now = _facts(tensor)
+            now = _facts(tensor)
+            if now != facts:
                 name = getattr(tensor, "name", None) or f"a tensor {facts[0]}"
-                return f"{name}: (shape, dtype, leaf, has a gradient) was {facts}, is {now}"
+                return f"{name}: (shape, dtype, node, has a gradient, hooks) was {facts}, is {now}"
         return "an optimiser's memory is another"
 
     # --- Running it ---------------------------------------------------------------------------
@@ -268,8 +315,12 @@ class _Ready(NamedTuple):
 
 def _facts(tensor: Any) -> tuple[Any, ...]:
     node = tensor._node
-    leaf = isinstance(node, Leaf)
-    return tensor._data.shape, tensor._data.dtype, leaf, leaf and node.grad is not None
+    has_grad = isinstance(node, Leaf) and node.grad is not None
+    return tensor._data.shape, tensor._data.dtype, node, has_grad, _hooks(node)
+
+
+def _hooks(node: Node | None) -> tuple[Any, ...]:
+    return () if node is None or node.extras is None else tuple(node.extras.get("hooks", ()))
 
 
 # --- Arguments --------------------------------------------------------------------------------
@@ -284,6 +335,8 @@ class Arguments:
         self.kinds = [_kind(leaf) for leaf in self.leaves]
         self.pattern = _pattern(self.leaves)
         self.tensors = {id(leaf): leaf for leaf in self.leaves if isinstance(leaf, Handle)}
+        # Tensors that the function has from elsewhere, too: an argument stays or stays not one.
+        self.reached: set[int] = set()
         # For the common case, positional arrays and tensors, a test without containers.
         plain = not kwargs and all(
             leaf is arg for leaf, arg in zip(self.leaves, args, strict=False)
@@ -300,6 +353,10 @@ class Arguments:
             if kind[1] is None:
                 test.term(f"a{i} is {test.known(kind[2])}")
                 continue
+            if kind[1] != "array" and id(self.leaves[i]) in self.reached:
+                test.term(f"a{i} is {test.known(self.leaves[i])}")
+            elif kind[1] != "array" and self.reached:
+                test.term(f"id(a{i}) not in {test.known(self.reached)}")
             array = f"a{i}" if kind[1] == "array" else f"a{i}._data"
             test.term(f"{array}.shape == {test.known(kind[2])}")
             test.term(f"{array}.dtype == {test.known(kind[3])}")
@@ -323,7 +380,7 @@ class Arguments:
             if type(leaf) is not kind[0]:
                 return None
             if kind[1] is None:
-                if leaf is not kind[2] and not (isinstance(leaf, _PLAIN) and leaf == kind[2]):
+                if not _same_leaf(leaf, kind[2]):
                     return None
                 continue
             array = leaf if kind[1] == "array" else leaf._data
@@ -331,9 +388,19 @@ class Arguments:
                 return None
             if kind[1] != "array" and _kind(leaf) != kind:
                 return None
+        if not self._reaches_the_same(leaves):
+            return None
         if len(leaves) > 1 and _pattern(leaves) != self.pattern:
             return None
         return leaves
+
+    def _reaches_the_same(self, leaves: Sequence[Any]) -> bool:
+        """Tell whether arguments that the function has from elsewhere too are the same."""
+        return all(
+            now is leaf or not ({id(now), id(leaf)} & self.reached)
+            for now, leaf in zip(leaves, self.leaves, strict=True)
+            if isinstance(leaf, Handle)
+        )
 
     def difference(self, args: Any, kwargs: Any) -> str:
         """Say what is different in other arguments."""
@@ -342,8 +409,11 @@ class Arguments:
         leaves = tree.flatten((args, kwargs))[0]
         for i, (leaf, kind) in enumerate(zip(leaves, self.kinds, strict=True)):
             now = _kind(leaf)
-            if now != kind:
+            same = _same_leaf(leaf, kind[2]) if now[1] is kind[1] is None else now == kind
+            if not same:
                 return f"argument {i} was {_described(kind)}, is {_described(now)}"
+        if not self._reaches_the_same(leaves):
+            return "an argument is, or was, a tensor that the function has from elsewhere too"
         if _pattern(leaves) != self.pattern:
             return "other arguments are the same tensor"
         return ""
@@ -352,9 +422,13 @@ class Arguments:
         return ", ".join(map(_described, self.kinds)) or "none"
 
 
+def _same_leaf(leaf: Any, recorded: Any) -> bool:
+    return leaf is recorded or same_plain(leaf, recorded)
+
+
 def _structure(container: Any) -> Any:
-    if isinstance(container, dict):
-        return (dict, *((key, _structure(value)) for key, value in container.items()))
+    if isinstance(container, Mapping):
+        return (type(container), *((key, _structure(value)) for key, value in container.items()))
     if isinstance(container, (list, tuple)):
         return (type(container), *map(_structure, container))
     return None
@@ -365,7 +439,7 @@ def _kind(leaf: Any) -> tuple[Any, ...]:
         node = leaf._node
         leaf_kind = "constant" if node is None else "leaf" if isinstance(node, Leaf) else "computed"
         has_grad = isinstance(node, Leaf) and node.grad is not None
-        return type(leaf), leaf_kind, leaf._data.shape, leaf._data.dtype, has_grad
+        return type(leaf), leaf_kind, leaf._data.shape, leaf._data.dtype, has_grad, _hooks(node)
     if isinstance(leaf, np.ndarray):
         return type(leaf), "array", leaf.shape, leaf.dtype
     return type(leaf), None, leaf
@@ -394,13 +468,16 @@ def record(
     function: Callable[..., Any], args: Any, kwargs: Any, backend: Backend
 ) -> tuple[Variant, Any]:
     """Call a function once; give what was recorded, and the result of the call."""
-    guards, arguments, recorder = Guards(function), Arguments(args, kwargs), Recorder()
-    before = _legacy_random()
+    arguments, recorder = Arguments(args, kwargs), Recorder()
+    guards = Guards(function, arguments.leaves)
+    before = _other_random()
     with recorder.active():
         leaves = [_enter(recorder, leaf, i) for i, leaf in enumerate(arguments.leaves)]
         for tensor in guards.tensors:
             if not isinstance(tensor._data, Traced):
                 recorder.meet(tensor)
+        for optimizer in guards.optimizers:
+            recorder.enter_optimizer(optimizer)
         new_args, new_kwargs = arguments.rebuild(iter(leaves))
         result = function(*new_args, **new_kwargs)
         outputs, rebuild = tree.flatten(result)
@@ -425,25 +502,28 @@ def _enter(recorder: Recorder, leaf: Any, number: int) -> Any:
         if not isinstance(leaf._data, Traced):
             recorder.meet(leaf, number)
         return leaf
+    if isinstance(leaf, (np.ma.MaskedArray, np.matrix)):
+        raise CompileError(
+            f"compile: argument {number} is a {type(leaf).__name__}, which computes otherwise than "
+            "an array; pass an array"
+        )
     if isinstance(leaf, np.ndarray):
         return recorder.argument(np.asarray(leaf), number)
     return leaf
 
 
-def _legacy_random() -> Any:
-    state: Any = np.random.get_state()  # noqa: NPY002 (to notice that it was used)
-    return state[0], state[1].tobytes(), state[2:]
+def _other_random() -> Any:
+    """The states of NumPy's and Python's global generators."""
+    return state_of(np.random.mtrand._rand), random.getstate()
 
 
 def _check_random(recorder: Recorder, guards: Guards, before: Any) -> None:
     """Raise if random numbers were drawn that the program would not draw again."""
     drawn = {id(i.params.get("rng")) for i in recorder.program.instructions if not i.pure}
-    stray = any(
-        g.bit_generator.state != state and id(g) not in drawn for g, state in guards.generators
-    )
-    if stray or _legacy_random() != before:
+    stray = any(state_of(g) != state and id(g) not in drawn for g, state in guards.generators)
+    if stray or _other_random() != before:
         raise CompileError(
-            "compile: random numbers were drawn with NumPy and would be the same at every call; "
+            "compile: random numbers were drawn and would be the same at every call; "
             "draw them outside and pass them as an argument, or use tg.dropout"
         )
 

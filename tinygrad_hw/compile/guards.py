@@ -7,28 +7,39 @@ sure that the same are there.
 
 from __future__ import annotations
 
+import copy
 import functools
+import os
+import sys
 import sysconfig
 import types
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..graph import Handle
+from ..nn.module import Module
 from ..optim import Optimizer
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
-_LIBRARIES = (_PACKAGE, *{sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")})
+_LIBRARIES = tuple(
+    os.path.join(folder, "")
+    for folder in (
+        _PACKAGE,
+        *{sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")},
+    )
+)
 # Of an optimiser these change at every step, and the program reads them.
 _CHANGING = frozenset({"lr", "steps", "memory"})
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
-_MOST = 20_000
+_MOST, _LONG = 20_000, 100
 
 
 class Place(NamedTuple):
-    """An entry of a container or a cell of a closure, and what was there."""
+    """An entry of a container, an attribute or a cell of a closure, and what was there."""
 
     kind: str
     owner: Any
@@ -39,30 +50,39 @@ class Place(NamedTuple):
     def now(self) -> Any:
         """Give what is there now; the class of errors stands for nothing."""
         try:
-            if self.kind == "cell":
-                return self.owner.cell_contents
-            return len(self.owner) if self.kind == "length" else self.owner[self.key]
-        except (LookupError, ValueError):
+            return _READ[self.kind](self.owner, self.key)
+        except (LookupError, ValueError, AttributeError):
             return LookupError
 
     def same(self) -> bool:
         """Tell whether what is there is as good as what was."""
         value = self.now()
-        if value is self.value:
-            return True
-        return (
-            type(value) is type(self.value)
-            and isinstance(value, _PLAIN)
-            and _same(value, self.value)
-        )
+        if self.kind == "whole":
+            return bool(value == self.value)
+        return value is self.value or same_plain(value, self.value)
 
     def change(self) -> str:
         """Say what is different."""
         return f"{self.name} changed from {_brief(self.value)} to {_brief(self.now())}"
 
 
-def _same(a: Any, b: Any) -> bool:
-    return bool(a == b) or (a != a and b != b)
+# How to read what is at a place of each kind.
+_READ: dict[str, Callable[[Any, Any], Any]] = {
+    "cell": lambda owner, _: owner.cell_contents,
+    "length": lambda owner, _: len(owner),
+    "whole": lambda owner, _: owner,
+    "attribute": getattr,
+    "entry": lambda owner, key: owner[key],
+}
+
+
+def same_plain(a: Any, b: Any) -> bool:
+    """Tell whether two values are equal numbers, texts or flags; 0.0 and -0.0 are not."""
+    if type(a) is not type(b) or not isinstance(a, _PLAIN):
+        return False
+    if a != a:
+        return bool(b != b)
+    return bool(a == b) and (a != 0 or repr(a) == repr(b))
 
 
 def _brief(value: Any) -> str:
@@ -79,40 +99,51 @@ class Guards:
     places : list of Place
     arrays : list of (array, copy)
         Arrays outside of tensors: what is computed from them by NumPy alone is not recorded.
-    generators : list of (Generator, state)
+    generators : list of (Generator or RandomState, state)
     tensors : list of Tensor
+    optimizers : list of Optimizer
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any] = ()) -> None:
         self.places: list[Place] = []
         self.arrays: list[tuple[Any, Any]] = []
-        self.generators: list[tuple[np.random.Generator, Any]] = []
+        self.generators: list[tuple[Any, Any]] = []
         self.tensors: list[Any] = []
+        self.optimizers: list[Optimizer] = []
         # Attributes of the user's objects matter once a function of the user's names them.
         self._names = {"training"}
         self._root = function
         self._unnamed: dict[str, list[tuple[Any, str]]] = {}
         seen: set[int] = set()
-        stack: list[tuple[Any, str]] = [(function, getattr(function, "__name__", "function"))]
-        while stack and len(self.places) < _MOST:
-            value, name = stack.pop()
+        found = deque([(function, getattr(function, "__name__", "function"))])
+        # Arrays and tensors among the arguments may differ from call to call.
+        found.extend(
+            (leaf, f"argument {i}")
+            for i, leaf in enumerate(arguments)
+            if not isinstance(leaf, (Handle, np.ndarray))
+        )
+        # What is near comes first: of a large container in a large one no more than so much.
+        while found and len(self.places) < _MOST:
+            value, name = found.popleft()
             if not isinstance(value, _PLAIN) and id(value) not in seen:
                 seen.add(id(value))
-                stack.extend(reversed(self._visit(value, name)))
+                found.extend(self._visit(value, name))
 
     def _visit(self, value: Any, name: str) -> list[tuple[Any, str]]:
         from . import function
 
-        if isinstance(value, (types.ModuleType, type, types.BuiltinFunctionType)):
+        if isinstance(value, types.BuiltinFunctionType):
             return []
+        if isinstance(value, (types.ModuleType, type)):
+            return self._of_the_user(value, name)
         if isinstance(value, Handle):
             self.tensors.append(value)
             return []
         if isinstance(value, np.ndarray):
             self.arrays.append((value, value.copy()))
             return []
-        if isinstance(value, np.random.Generator):
-            self.generators.append((value, value.bit_generator.state))
+        if isinstance(value, (np.random.Generator, np.random.RandomState)):
+            self.generators.append((value, state_of(value)))
             return []
         if isinstance(value, types.FunctionType):
             return self._function(value)
@@ -122,33 +153,51 @@ class Guards:
             return [(value.function, name)]
         if isinstance(value, functools.partial):
             return [(value.func, name), (value.args, name), (value.keywords, name)]
+        if isinstance(value, (set, frozenset)) or _long_and_plain(value):
+            self.places.append(Place("whole", value, None, copy.copy(value), name))
+            return []
         if isinstance(value, dict):
             return self._entries(value, value, name, "{0}[{1!r}]")
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple, deque)):
             return self._entries(value, range(len(value)), name, "{0}[{1}]")
+        return self._object(value, name)
+
+    def _object(self, value: Any, name: str) -> list[tuple[Any, str]]:
+        kinds = [kind for kind in type(value).__mro__ if _by_user(kind)]
+        found: list[tuple[Any, str]] = []
+        for kind in kinds:
+            methods = [m for m in vars(kind).values() if isinstance(m, types.FunctionType)]
+            found += [(method, name) for method in methods]
+            found += self._named(value, name, [k for k, v in vars(kind).items() if _is_data(v)])
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
-            return []
-        methods = [
-            (method, name)
-            for kind in type(value).__mro__
-            for method in vars(kind).values()
-            if isinstance(method, types.FunctionType)
-            and not method.__code__.co_filename.startswith(_LIBRARIES)
-        ]
-        if methods:
-            return methods + self._named_attributes(attributes, name)
+            return found
+        ours = isinstance(value, (Module, Optimizer))
+        if kinds and not ours:
+            return found + self._named(attributes, name)
         keys = [k for k in attributes if not (isinstance(value, Optimizer) and k in _CHANGING)]
-        return self._entries(attributes, keys, name, "{0}.{1}")
+        if isinstance(value, Optimizer):
+            self.optimizers.append(value)
+            found += self._named(attributes, name, ["steps"])
+        return found + self._entries(attributes, keys, name, "{0}.{1}")
 
-    def _named_attributes(self, attributes: dict[str, Any], name: str) -> list[tuple[Any, str]]:
+    def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
+        """Follow a module or a class of the user's."""
+        return self._named(vars(value), name) if _by_user(value) else []
+
+    def _named(self, owner: Any, name: str, keys: Any = None) -> list[tuple[Any, str]]:
+        """Follow the attributes that functions of the user's name, now or later."""
         found = []
-        for key in list(attributes):
+        for key in list(owner if keys is None else keys):
             if key in self._names:
-                found.append(self._place("entry", attributes, key, f"{name}.{key}"))
+                found.append(self._attribute(owner, key, name))
             else:
-                self._unnamed.setdefault(key, []).append((attributes, name))
+                self._unnamed.setdefault(key, []).append((owner, name))
         return found
+
+    def _attribute(self, owner: Any, key: str, name: str) -> tuple[Any, str]:
+        kind = "entry" if isinstance(owner, Mapping) else "attribute"
+        return self._place(kind, owner, key, f"{name}.{key}")
 
     def _entries(self, owner: Any, keys: Any, name: str, form: str) -> list[tuple[Any, str]]:
         if not isinstance(owner, tuple):
@@ -172,22 +221,22 @@ class Guards:
         ]
         names = _names(code)
         for key in sorted(names - self._names):
-            for attributes, name in self._unnamed.pop(key, ()):
-                found.append(self._place("entry", attributes, key, f"{name}.{key}"))
+            for owner, name in self._unnamed.pop(key, ()):
+                found.append(self._attribute(owner, key, name))
         self._names |= names
         for name in sorted(name for name in names if name in function.__globals__):
-            value = function.__globals__[name]
-            if not isinstance(value, types.ModuleType):
-                found.append(self._place("entry", function.__globals__, name, name))
-        return [*found, (function.__defaults__, "defaults"), (function.__kwdefaults__, "defaults")]
+            found.append(self._place("entry", function.__globals__, name, name))
+        for name in ("__defaults__", "__kwdefaults__"):
+            found.append(self._place("attribute", function, name, f"{function.__name__}.{name}"))
+        return found
 
     def changed(self) -> str | None:
         """Say what is no longer as it was, if anything."""
         for place in self.places:
             if not place.same():
                 return place.change()
-        for array, copy in self.arrays:
-            if not same_array(array, copy):
+        for array, before in self.arrays:
+            if not same_array(array, before):
                 return (
                     f"an array {array.shape} that the function reaches was written to; pass it as "
                     "an argument"
@@ -202,11 +251,15 @@ class Guards:
                 test.term(f"len({o}) == {value}")
             elif kind == "cell":
                 test.term(f"{o}.cell_contents is {v}")
+            elif kind == "whole":
+                test.term(f"{o} == {v}")
+            elif kind == "attribute":
+                test.term(f"{o}.{key} is {v}")
             else:
                 place = repr(key) if type(key) in (int, str) else test.known(key)
                 test.term(f"{o}[{place}] is {v}")
-        for array, copy in self.arrays:
-            test.term(f"{test.known(same_array)}({test.known(array)}, {test.known(copy)})")
+        for array, before in self.arrays:
+            test.term(f"{test.known(same_array)}({test.known(array)}, {test.known(before)})")
 
 
 class Test:
@@ -238,11 +291,41 @@ class Test:
         return holds
 
 
-def same_array(array: Any, copy: Any) -> bool:
-    """Tell whether an array is still equal to its copy."""
-    if array.shape != copy.shape or array.dtype != copy.dtype:
+def _is_data(value: Any) -> bool:
+    """Tell whether an attribute of a class is a value, or a slot for one, and no method."""
+    return isinstance(value, types.MemberDescriptorType) or not hasattr(value, "__get__")
+
+
+def _long_and_plain(value: Any) -> bool:
+    """Tell whether a container is compared as a whole, faster than entry by entry."""
+    if not isinstance(value, (list, dict)) or len(value) < _LONG:
         return False
-    return bool(np.array_equal(array, copy, equal_nan=array.dtype.kind in "fc"))
+    entries = value.values() if isinstance(value, dict) else value
+    return all(isinstance(entry, _PLAIN) for entry in entries)
+
+
+def state_of(generator: Any) -> Any:
+    """Give the state of a random generator, to compare."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    kind, keys, *rest = generator.get_state()
+    return kind, keys.tobytes(), rest
+
+
+def _by_user(value: Any) -> bool:
+    """Tell whether a module or a class is neither of a library nor of Python."""
+    module = value if isinstance(value, types.ModuleType) else sys.modules.get(value.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return getattr(module, "__name__", "") == "__main__"
+    return not file.startswith(_LIBRARIES)
+
+
+def same_array(array: Any, other: Any) -> bool:
+    """Tell whether an array is still equal to its copy."""
+    if array.shape != other.shape or array.dtype != other.dtype:
+        return False
+    return bool(np.array_equal(array, other, equal_nan=array.dtype.kind in "fc"))
 
 
 def _names(code: types.CodeType) -> set[str]:

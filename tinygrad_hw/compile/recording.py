@@ -9,6 +9,7 @@ fails changes nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, 
 from .traced import Counter, Number, Traced, as_type, real
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_INSIDE = os.path.join(_PACKAGE, "")
 # A value that is asked for here is asked for by the user; elsewhere in the package, by the engine.
 _FOR_USERS = tuple(str(_PACKAGE / part) for part in ("tensor.py", "training.py", "commands"))
 # Through these an index goes, whoever made it.
@@ -127,7 +129,7 @@ class Recorder:
         )
         return out
 
-    def emit_number(self, op: Any, args: tuple[Any, ...]) -> Number:
+    def emit_number(self, op: Any, args: tuple[Any, ...]) -> Any:
         """The same for Python numbers."""
         y = op.forward(*real(args))
         if not self.recording:
@@ -275,7 +277,7 @@ class Recorder:
 
     def _from_engine(self, through: tuple[str, ...] = ()) -> bool:
         file = _caller(through).f_code.co_filename
-        return file.startswith(str(_PACKAGE)) and not file.startswith(_FOR_USERS)
+        return file.startswith(_INSIDE) and not file.startswith(_FOR_USERS)
 
     def assumed(self, what: str, traced: Traced) -> Any:
         """Give the engine a value that it branches on, and have each run check it.
@@ -293,7 +295,7 @@ class Recorder:
         """Raise for a value that is asked for while it is not known."""
         asked = _caller().f_code.co_name
         what = {"__bool__": "bool()", "__float__": "float()", "__int__": "int()"}.get(asked, what)
-        frame = _caller((str(_PACKAGE),))
+        frame = _caller((_INSIDE,))
         kind = "number" if isinstance(traced, Number) else f"{traced.dtype}{list(traced.shape)}"
         raise CompileError(
             f"compile: {what} of a recorded {kind} at {frame.f_code.co_filename}:{frame.f_lineno}: "
@@ -326,7 +328,7 @@ class Recorder:
                     "compile: a tensor from outside is given another graph, by requires_grad or an "
                     "assignment; do it outside the function"
                 )
-            if before is not node and node.grad is not None:
+            if before is not node and isinstance(node, Leaf) and node.grad is not None:
                 raise CompileError(
                     "compile: backward() reaches a graph that was made outside the function; call "
                     "it outside, or pass x.detach()"
