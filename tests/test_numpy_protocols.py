@@ -99,6 +99,20 @@ def test_no_function_drops_a_gradient(name):
         (lambda t: np.ones(3) / t, lambda t: tg.divide(np.ones(3), t)),
         (lambda t: np.ones(3) - t, lambda t: tg.subtract(np.ones(3), t)),
         (lambda t: np.full(3, 2.0) ** t, lambda t: tg.power(np.full(3, 2.0), t)),
+        (lambda t: np.sort(t, axis=None), lambda t: tg.sort(t.reshape(-1))),
+        (lambda t: np.concatenate([t, t[0]], axis=None), lambda t: tg.concatenate([*t, t[0]])),
+        (lambda t: np.add.reduce(t, initial=1), lambda t: tg.sum(t, axis=0) + 1),
+        (lambda t: np.maximum.reduce(t, initial=1.0), lambda t: tg.maximum(tg.max(t, 0), 1)),
+        (lambda t: np.transpose(t, axes=(1, 0)), lambda t: t.T),
+        (lambda t: np.reshape(t, (9,), "C"), lambda t: t.reshape(9)),
+        (lambda t: np.ravel(t, "C"), lambda t: t.reshape(9)),
+        (lambda t: np.sum(t, 0, None, None, True), lambda t: tg.sum(t, 0, keepdims=True)),
+        (lambda t: np.sum(t, 0, np.float32), lambda t: tg.sum(t.astype(np.float32), 0)),
+        (lambda t: np.max(t, 0, None, True), lambda t: tg.max(t, 0, keepdims=True)),
+        (lambda t: np.clip(t, 0.6, None), lambda t: tg.clip(t, 0.6)),
+        (lambda t: np.around(t, 1), lambda t: tg.round(t, 1)),
+        (lambda t: np.linalg.svd(t, True, False), lambda t: tg.svdvals(t)),
+        (lambda t: np.linalg.norm(t, axis=None), lambda t: tg.norm(t)),
     ],
 )
 def test_a_numpy_call_is_the_op_and_its_gradient(call, same):
@@ -110,6 +124,49 @@ def test_a_numpy_call_is_the_op_and_its_gradient(call, same):
     y.backward(cotangent)
     z.backward(cotangent)
     np.testing.assert_array_equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: np.argsort(x, axis=None),
+        lambda x: np.trace(x),
+        lambda x: np.trace(x, 1, 1, 2),
+        lambda x: np.linalg.trace(x),
+        lambda x: np.where(x > 1)[2],
+        lambda x: np.sum(x, 0, np.float32),
+    ],
+)
+def test_a_numpy_call_on_a_stack_of_matrices_is_numpys(call):
+    x = np.random.default_rng(0).random((2, 3, 3)) * 2
+    mine, numpys = np.asarray(call(tg.Tensor(x))), call(x)
+    np.testing.assert_allclose(mine, numpys, rtol=1e-6)
+    assert (mine.shape, mine.dtype) == (numpys.shape, numpys.dtype)
+
+
+@pytest.mark.parametrize("name", ["fmax", "fmin"])
+def test_fmax_and_fmin_pass_over_nan_and_so_do_their_gradients(name):
+    a, b = np.array([1.0, np.nan, 3.0, np.nan]), np.array([2.0, 2.0, np.nan, np.nan])
+    x, y = tg.Tensor(a, requires_grad=True), tg.Tensor(b, requires_grad=True)
+    z = getattr(np, name)(x, y)
+    np.testing.assert_array_equal(z.numpy(), getattr(np, name)(a, b))
+    z[:3].sum().backward()
+    np.testing.assert_array_equal(x.grad[1:3], [0, 1])
+    np.testing.assert_array_equal(y.grad[1:3], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda t: np.ravel(t, "F"), "order"),
+        (lambda t: np.reshape(t, (9,), "F"), "order"),
+        (lambda t: np.sum(t, initial=1), "initial"),
+        (lambda t: np.linalg.qr(t, "complete"), "mode"),
+    ],
+)
+def test_an_argument_that_the_op_has_not_is_refused_by_its_name(call, argument):
+    with pytest.raises(TypeError, match=f"'{argument}'; tg.* takes no such argument: leave it out"):
+        call(leaf(3, 3))
 
 
 @pytest.mark.parametrize(

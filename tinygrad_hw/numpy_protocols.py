@@ -6,6 +6,8 @@ says what to use instead; none falls back to the bare array, which would lose th
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,10 @@ _OTHER_NAMES = {
     "true_divide": "divide",
     "mod": "remainder",
     "pow": "power",
+    "around": "round",
     "rint": "round",
     "positive": "identity",
     "copy": "identity",
-    "fmax": "maximum",
-    "fmin": "minimum",
     "asin": "arcsin",
     "acos": "arccos",
     "atan": "arctan",
@@ -40,6 +41,9 @@ _OTHER_NAMES = {
     "bitwise_xor": "logical_xor",
     "invert": "logical_not",
 }
+_OTHER_KEYWORDS = {"a_min": "min", "a_max": "max", "ddof": "correction", "newshape": "shape"}
+# Keywords of NumPy that stand for the arguments which our op takes one by one.
+_BY_PLACE = {"reshape": "shape", "transpose": "axes"}
 # What to write in the place of well-known functions that have no op.
 _INSTEAD = {
     "append": "tg.concatenate",
@@ -149,12 +153,12 @@ def _reduced(name: str, inputs: Any, kwargs: Any) -> Any:
         "logical_and": ops.all,
         "logical_or": ops.any,
     }
-    options = {key: value for key, value in kwargs.items() if key in ("axis", "keepdims")}
-    rest = {k for k, v in kwargs.items() if k not in options and v not in (None, np._NoValue, True)}
-    if name not in reductions or rest:
+    if name not in reductions or kwargs.get("where", True) is not True:
         raise MissingRuleError(f"np.{name}.reduce: has no gradient here; {_advice(name)}")
-    options.setdefault("axis", 0)
-    return reductions[name](*inputs, **options)
+    (x,), options = _cast_first(inputs, kwargs)
+    y = reductions[name](x, options.get("axis", 0), options.get("keepdims", False))
+    initial = options.get("initial")
+    return y if initial is None or initial is np._NoValue else _op(name)(y, initial)
 
 
 def call_function(function: Any, args: Any, kwargs: Any) -> Any:
@@ -163,34 +167,96 @@ def call_function(function: Any, args: Any, kwargs: Any) -> Any:
     if name in _ABOUT_ARRAYS or name in _ON_VALUES:
         values = [_values(arg) for arg in args]
         return function(*values, **{key: _values(value) for key, value in kwargs.items()})
-    given = {k: v for k, v in kwargs.items() if v is not None and v is not np._NoValue}
-    if "out" in given:
-        raise TypeError(f"np.{name}: cannot write a tensor's values into out=; assign the result")
-    if name == "svd" and not given.pop("compute_uv", True):
-        name = "svdvals"
     module = function.__module__.removeprefix("numpy")
     if module == ".fft":
         raise MissingRuleError(f"np.fft.{name}: has no gradient here; {_advice(name)}")
+    args, options = _cast_first(*_required_and_given(function, args, kwargs))
+    if "out" in options:
+        raise TypeError(f"np.{name}: cannot write a tensor's values into out=; assign the result")
+    if name == "svd" and not options.pop("compute_uv", True):
+        name = "svdvals"
     op = _op(name, f"{module}.{name}".removeprefix("."))
-    for old, new in (("a_min", "min"), ("a_max", "max"), ("ddof", "correction")):
-        if old in given:
-            given[new] = given.pop(old)
-    given = {_RENAMED.get((name, key), key): value for key, value in given.items()}
+    options = {_OTHER_KEYWORDS.get(key, key): value for key, value in options.items()}
+    if _BY_PLACE.get(name) in options:
+        args = (*args, options.pop(_BY_PLACE[name]))
     try:
-        return op(*args, **given)
+        return op(*args, **options)
     except TypeError as error:
         if "unexpected keyword" in str(error):
             raise TypeError(
-                f"np.{name}: {error}; tg.{op.__name__} takes no such argument"
+                f"np.{name}: {error}; tg.{op.__name__} takes no such argument: leave it out"
             ) from None
         raise
 
 
-_RENAMED = {("clip", "a_min"): "min", ("clip", "a_max"): "max"}
+def _required_and_given(function: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    """Split arguments into those that NumPy requires, and by name those that differ from defaults.
+
+    An op has the required ones in the same order, but not the others.
+    """
+    signature = _signature(function)
+    if signature is None:
+        return args, {k: v for k, v in kwargs.items() if v is not None or k == "axis"}
+    required: list[Any] = []
+    given: dict[str, Any] = {}
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            required.extend(value)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            given.update(value)
+        elif parameter.kind is parameter.POSITIONAL_ONLY or parameter.default is parameter.empty:
+            required.append(value)
+        elif value is not parameter.default:
+            given[name] = value
+    return tuple(required), given
+
+
+@functools.cache
+def _signature(function: Any) -> Any:
+    """Give a function's parameters; None for one in C, which says them from NumPy 2.4 on."""
+    import inspect
+
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return None
+
+
+def _cast_first(args: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Apply ``dtype=`` to what is summed, and not to the sum, which may have overflowed by then."""
+    options = dict(options)
+    first = args[0] if args else None
+    dtype = options.pop("dtype", None) if isinstance(first, Handle) else None
+    return (args if dtype is None else (args[0].astype(dtype), *args[1:])), options
+
+
+def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    return ops.trace(ops.moveaxis(x, (axis1, axis2), (-2, -1)), offset)
+
+
+def _where(condition: Any, *branches: Any) -> Any:
+    return ops.where(condition, *branches) if branches else np.nonzero(_values(condition))
+
+
+def _passing_over_nan(op: Any) -> Any:
+    def extreme(a: Any, b: Any) -> Any:
+        return ops.where(ops.isnan(a), b, ops.where(ops.isnan(b), a, op(a, b)))
+
+    return extreme
+
+
+# Where NumPy's function does something else than our op of that name, or we have none.
+_AS_IN_NUMPY = {
+    "fmax": _passing_over_nan(ops.maximum),
+    "fmin": _passing_over_nan(ops.minimum),
+    "trace": _trace,
+    "where": _where,
+}
 
 
 def _op(name: str, path: str | None = None) -> Any:
-    op = getattr(ops, _OTHER_NAMES.get(name, name), None)
+    op = _AS_IN_NUMPY.get(path or name) or getattr(ops, _OTHER_NAMES.get(name, name), None)
     if not callable(op) or name.startswith("_") or name in ("primitives", "Any"):
         raise MissingRuleError(
             f"np.{path or name}: has no rule for gradients on tensors; {_advice(name)}"
@@ -214,5 +280,6 @@ def _values(arg: Any) -> Any:
     if isinstance(arg, Handle):
         return arg._data
     if isinstance(arg, (list, tuple)):
-        return type(arg)(_values(part) for part in arg)
+        parts = [_values(part) for part in arg]
+        return tuple(parts) if isinstance(arg, tuple) else parts
     return arg

@@ -410,8 +410,8 @@ def _(g, y, *parts, axis):
     )
 
 
-def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
-    """Join tensors along an axis that they have.
+def concatenate(parts: Sequence[Any], axis: int | None = 0) -> Any:
+    """Join tensors along an axis that they have; with None, flattened.
 
     Examples
     --------
@@ -419,7 +419,10 @@ def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
     >>> tg.concatenate([np.zeros((1, 2)), np.ones((2, 2))]).shape
     (3, 2)
     """
-    return _concatenate(*_several("concatenate", parts, axis), axis=axis)
+    parts = _several("concatenate", parts, axis)
+    if axis is None:
+        return _concatenate(*map(ravel, parts), axis=0)
+    return _concatenate(*parts, axis=axis)
 
 
 def _several(op: str, parts: Any, axis: Any) -> list[Any]:
