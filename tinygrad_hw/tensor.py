@@ -255,9 +255,7 @@ class Tensor(Handle):
         return ops.cast(self, dtype=dtype)  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        if copy is False:
-            return np.asarray(self._data, dtype=dtype)
-        return np.array(self._data, dtype=dtype)
+        return np.array(self._data, dtype=dtype, copy=copy is not False)
 
     def __float__(self) -> float:
         return float(self.item())
