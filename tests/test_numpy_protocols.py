@@ -144,6 +144,20 @@ def test_a_numpy_call_on_a_stack_of_matrices_is_numpys(call):
     assert (mine.shape, mine.dtype) == (numpys.shape, numpys.dtype)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a: np.linalg.eigh(a).eigenvalues,
+        lambda a: np.linalg.slogdet(a).logabsdet,
+        lambda a: np.linalg.slogdet(a).sign,
+        lambda a: abs(np.linalg.qr(a).R),
+    ],
+)
+def test_what_a_decomposition_gives_has_numpys_names(call):
+    a = np.array([[2.0, 1.0], [1.0, 3.0]])
+    np.testing.assert_allclose(call(tg.Tensor(a, requires_grad=True)).numpy(), call(a))
+
+
 @pytest.mark.parametrize("name", ["fmax", "fmin"])
 def test_fmax_and_fmin_pass_over_nan_and_so_do_their_gradients(name):
     a, b = np.array([1.0, np.nan, 3.0, np.nan]), np.array([2.0, 2.0, np.nan, np.nan])
@@ -226,6 +240,13 @@ def test_explicit_conversions_give_values():
     assert (np.shape(t), np.ndim(t), np.size(t)) == ((3,), 1, 3)
     assert np.zeros_like(t).shape == (3,)
     assert float(tg.sum(t)) == t.numpy().sum()
+
+
+def test_a_conversion_that_may_not_copy_refuses_where_it_must():
+    t = leaf(3)
+    assert np.shares_memory(np.asarray(t, copy=False), np.asarray(t, copy=False))
+    with pytest.raises(ValueError, match="avoid copy"):
+        np.asarray(t, dtype=np.float32, copy=False)
 
 
 def test_an_array_of_a_tensor_is_no_window_to_its_values():

@@ -6,7 +6,7 @@ extended collection of matrix derivative results", where no other source is name
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,27 @@ from .linalg import _mT
 from .shape import expand_dims
 
 __all__ = ["cholesky", "det", "eigh", "inv", "qr", "slogdet", "solve", "svdvals"]
+
+
+class SlogdetResult(NamedTuple):
+    """What ``slogdet`` gives, under NumPy's names."""
+
+    sign: Any
+    logabsdet: Any
+
+
+class EighResult(NamedTuple):
+    """What ``eigh`` gives, under NumPy's names."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+class QRResult(NamedTuple):
+    """What ``qr`` gives, under NumPy's names."""
+
+    Q: Any
+    R: Any
 
 
 def _square(draw):
@@ -128,7 +149,7 @@ def _(g, y, a):
     return (expand_dims(g, (-1, -2)) * _mT(inv(a)),)
 
 
-def slogdet(a: Any) -> tuple[Any, Any]:
+def slogdet(a: Any) -> SlogdetResult:
     """Sign and logarithm of the absolute value of the determinant.
 
     Returns
@@ -146,7 +167,9 @@ def slogdet(a: Any) -> tuple[Any, Any]:
     """
     logabsdet = _logabsdet(a)
     sign = np.asarray(np.linalg.slogdet(_value(a))[0])
-    return (sign if type(logabsdet) is np.ndarray else _as_tensor(sign)), logabsdet
+    if type(logabsdet) is not np.ndarray:
+        sign = _as_tensor(sign)
+    return SlogdetResult(sign, logabsdet)
 
 
 def _solve_call(draw):
@@ -290,7 +313,7 @@ def _(g, y, a):
     return ((s + _mT(s)) * 0.5,)
 
 
-def eigh(a: Any) -> tuple[Any, Any]:
+def eigh(a: Any) -> EighResult:
     """Eigenvalues, ascending, and eigenvectors of the symmetric part of ``a``.
 
     Parameters
@@ -299,9 +322,9 @@ def eigh(a: Any) -> tuple[Any, Any]:
 
     Returns
     -------
-    w : array or Tensor, shape (..., n)
-    v : array or Tensor, shape (..., n, n)
-        Eigenvectors in the columns; the largest entry of each is positive.
+    eigenvalues : array or Tensor, shape (..., n)
+    eigenvectors : array or Tensor, shape (..., n, n)
+        In the columns; the largest entry of each is positive.
 
     Notes
     -----
@@ -310,11 +333,11 @@ def eigh(a: Any) -> tuple[Any, Any]:
     Examples
     --------
     >>> import tinygrad_hw as tg
-    >>> tg.eigh(np.diag([3.0, 1.0]))[0]
+    >>> tg.eigh(np.diag([3.0, 1.0])).eigenvalues
     array([1., 3.])
     """
     packed = _eigh(a)
-    return (
+    return EighResult(
         getitem(packed, index=(..., 0, slice(None))),
         getitem(packed, index=(..., slice(1, None), slice(None))),
     )
@@ -351,14 +374,14 @@ def _(g, y, a):
     return (q @ gr + (q @ (skew * below) + rest) @ _mT(inv(r)),)
 
 
-def qr(a: Any) -> tuple[Any, Any]:
+def qr(a: Any) -> QRResult:
     """Reduced QR decomposition of matrices (..., m, n) with m >= n.
 
     Returns
     -------
-    q : array or Tensor, shape (..., m, n)
+    Q : array or Tensor, shape (..., m, n)
         Orthonormal columns.
-    r : array or Tensor, shape (..., n, n)
+    R : array or Tensor, shape (..., n, n)
         Upper triangular, with a positive diagonal.
 
     Raises
@@ -378,7 +401,7 @@ def qr(a: Any) -> tuple[Any, Any]:
         raise ShapeError(f"qr: got shape {shape}; want (..., m, n) with m >= n")
     m = shape[-2]
     packed = _qr(a)
-    return (
+    return QRResult(
         getitem(packed, index=(..., slice(None, m), slice(None))),
         getitem(packed, index=(..., slice(m, None), slice(None))),
     )
