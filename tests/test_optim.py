@@ -208,3 +208,25 @@ def test_clip_grad_norm():
     with pytest.raises(FloatingPointError, match="nan"):
         optim.clip_grad_norm([a, b], 1.0)
     assert b.grad == pytest.approx(0.8)
+
+
+def test_clip_grad_norm_refuses_what_it_would_pass_over():
+    w = tg.Tensor([3.0, 4.0], requires_grad=True)
+    w.grad = [3.0, 4.0]
+    with pytest.raises(TypeError, match=r"got one Tensor; want a list: clip_grad_norm\(\[tensor"):
+        optim.clip_grad_norm(w, 1.0)
+    with pytest.raises(TypeError, match=r"want clip_grad_norm\(module\.parameters\(\), \.\.\.\)"):
+        optim.clip_grad_norm(tg.nn.Linear(2, 2, rng=0), 1.0)
+    with pytest.raises(TypeError, match="want leaf tensors with requires_grad=True"):
+        optim.clip_grad_norm([w * 2], 1.0)
+    with pytest.raises(ValueError, match="comes twice"):
+        optim.clip_grad_norm([w, w], 1.0)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float16, 600.0), (np.float32, 1e25)])
+def test_clip_grad_norm_of_gradients_whose_squares_overflow(dtype, size):
+    w = tg.Tensor(np.ones(2, dtype), requires_grad=True)
+    w.grad = np.array([size, 0], dtype)
+    assert optim.clip_grad_norm([w], size / 2) == pytest.approx(size)
+    assert w.grad.dtype == dtype
+    np.testing.assert_allclose(w.grad, [size / 2, 0], rtol=1e-3)

@@ -52,20 +52,7 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         name = type(self).__name__
-        if isinstance(parameters, Tensor):
-            raise TypeError(f"{name}: got one Tensor; want a list: {name}([tensor], ...)")
-        if hasattr(parameters, "parameters"):
-            raise TypeError(
-                f"{name}: got a {type(parameters).__name__}; want {name}(module.parameters(), ...)"
-            )
-        self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError(f"{name}: got no parameters; pass module.parameters() or a list")
-        for p in self.parameters:
-            if not isinstance(p, Tensor) or not isinstance(p._node, Leaf):
-                raise TypeError(f"{name}: got {p!r}; want leaf tensors with requires_grad=True")
-        if len({id(p) for p in self.parameters}) < len(self.parameters):
-            raise ValueError(f"{name}: a parameter comes twice; pass each once")
+        self.parameters = _leaves(name, parameters)
         _check(name, "above 0", lr > 0, lr=lr)
         self.lr = lr
         self.steps = 0
@@ -562,6 +549,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     ------
     FloatingPointError
         If the norm is NaN or infinite; the gradients are left alone.
+    ValueError, TypeError
+        If there are no parameters, one comes twice, or one is not a leaf that requires a gradient.
 
     Examples
     --------
@@ -572,9 +561,11 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     (10.0, array([0.6, 0.8]))
     """
     _check("clip_grad_norm", "above 0", max_norm > 0, max_norm=max_norm)
-    leaves = [p._node for p in parameters if isinstance(p._node, Leaf)]
+    leaves: Any = [p._node for p in _leaves("clip_grad_norm", parameters)]
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
-    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
+    # In float64, since the square of a gradient of float16 or float32 may overflow.
+    exact = (g.astype(np.float64, copy=False) for g in gradients)
+    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in exact))
     if not math.isfinite(norm):
         raise FloatingPointError(
             f"clip_grad_norm: the norm is {norm}; find the op that made it with tg.debug()"
@@ -583,6 +574,25 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         for g in gradients:
             g *= max_norm / norm
     return norm
+
+
+def _leaves(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:
+    """List parameters; raise for what could not be trained."""
+    if isinstance(parameters, Tensor):
+        raise TypeError(f"{op}: got one Tensor; want a list: {op}([tensor], ...)")
+    if hasattr(parameters, "parameters"):
+        raise TypeError(
+            f"{op}: got a {type(parameters).__name__}; want {op}(module.parameters(), ...)"
+        )
+    listed = list(parameters)
+    if not listed:
+        raise ValueError(f"{op}: got no parameters; pass module.parameters() or a list")
+    for p in listed:
+        if not isinstance(p, Tensor) or not isinstance(p._node, Leaf):
+            raise TypeError(f"{op}: got {p!r}; want leaf tensors with requires_grad=True")
+    if len({id(p) for p in listed}) < len(listed):
+        raise ValueError(f"{op}: a parameter comes twice; pass each once")
+    return listed
 
 
 def _check(op: str, wanted: str, holds: Any, **setting: Any) -> None:
