@@ -148,6 +148,30 @@ def test_batch_norm_updates_its_running_averages(backend):
     np.testing.assert_allclose(layers[0].running_var.numpy(), layers[1].running_var.numpy(), 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_step_that_clips_its_gradients_is_the_same_compiled(dtype, backend):
+    def run(make):
+        w = tg.Tensor(np.ones(3, dtype), requires_grad=True)
+        sgd = tg.optim.SGD([w], lr=0.1)
+
+        def step(x):
+            sgd.zero_grad()
+            loss = (w * w * x).sum()
+            loss.backward()
+            tg.optim.clip_grad_norm([w], 1.0)
+            sgd.step()
+            return loss
+
+        f = make(step)
+        for i in range(4):
+            f(np.arange(3, dtype=dtype) + i * 100)
+        return w.numpy()
+
+    np.testing.assert_array_equal(
+        run(lambda step: tg.compile(step, backend=backend)), run(lambda step: step)
+    )
+
+
 def test_a_diverged_step_is_left_to_the_function():
     def run(compiled):
         w = tg.Tensor([1.0, 4.0], requires_grad=True)

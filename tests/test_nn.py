@@ -97,6 +97,14 @@ def test_batch_norm_trains_its_running_averages_and_uses_them():
     np.testing.assert_array_equal(layer.running_mean.numpy(), before)
 
 
+def test_batch_norm_keeps_the_unbiased_variance_of_a_small_batch():
+    layer = nn.BatchNorm(3, momentum=0.1)
+    x = RNG.normal(3, 2, (4, 3)).astype(np.float32)
+    layer(x)
+    expected = 0.9 + 0.1 * x.var(axis=0, ddof=1)
+    np.testing.assert_allclose(layer.running_var.numpy(), expected, rtol=1e-6)
+
+
 def test_dropout_draws_again_at_each_call_and_stops_in_eval():
     layer = nn.Dropout(0.5, rng=0)
     x = np.ones(1000, np.float32)

@@ -182,6 +182,9 @@ class AvgPool2d(MaxPool2d):
 class BatchNorm(Module):
     """Normalise each channel by the batch in training, by running averages in use.
 
+    The batch's variance is divided by the number of entries N, its share in the running average by
+    N - 1: that one is to estimate the variance of all data.
+
     Parameters
     ----------
     channels : int
@@ -223,7 +226,9 @@ class BatchNorm(Module):
         )
         if self.training:
             mean, var = ops.batch_statistics(x)
-            for running, now in ((self.running_mean, mean), (self.running_var, var)):
+            n = math.prod(np.shape(x)[:-1])  # More than 1, or there was no variance above.
+            unbiased = var * (n / (n - 1))
+            for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
                 # A new array: a graph may still use the old one.
                 running._data = ((1 - self.momentum) * running._data + self.momentum * now).astype(
                     running.dtype
