@@ -29,6 +29,18 @@ def test_round_trip_and_the_same_bytes(tmp_path, suffix):
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"one.{suffix}", f"two.{suffix}"]
 
 
+def test_a_name_that_looks_like_a_members_is_not_mixed_up(tmp_path):
+    state = {"w": np.ones(1), "w.npy": np.zeros(1), "w.npy.npy": np.full(1, 2.0)}
+    tg.save(tmp_path / "w.npz", state)
+    assert tg.load(tmp_path / "w.npz") == state
+
+
+def test_names_that_are_the_same_text_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="two names are '1' as text; want strings, each once"):
+        tg.save(tmp_path / "w.npz", {1: np.ones(1), "1": np.zeros(1)})
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_half_written(tmp_path, monkeypatch):
     path = tmp_path / "w.npz"
     tg.save(path, {"w": np.ones(3)})

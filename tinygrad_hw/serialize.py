@@ -31,7 +31,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If the suffix is another, or a value is no array of numbers.
+        If the suffix is another, a value is no array of numbers, or two names are the same text.
     OSError
         If the file cannot be written.
 
@@ -44,7 +44,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     {'w': array([1., 2.])}
     """
     path = _checked(path)
-    arrays = {str(name): _numeric(name, value) for name, value in state.items()}
+    arrays = _by_text(state)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: {path.parent} is no folder; make it first")
     with hw5.replacing(path) as temporary:
@@ -79,7 +79,8 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         if path.suffix == ".npz":
             # Opened here, since np.load leaves a damaged file open.
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+                # By the member's name: for "w.npy" NumPy would give the array "w", if there is one.
+                return {name: file[f"{name}.npy"] for name in file.files}
         loaded: dict[str, np.ndarray[Any, Any]] = _safetensors().load_file(str(path))
         return loaded
     except ImportError:
@@ -99,6 +100,15 @@ def _checked(path: str | Path) -> Path:
     if path.suffix not in _SUFFIXES:
         raise ValueError(f"{path}: has the suffix {path.suffix!r}; want .npz or .safetensors")
     return path
+
+
+def _by_text(state: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for name, value in state.items():
+        if str(name) in arrays:
+            raise ValueError(f"save: two names are {str(name)!r} as text; want strings, each once")
+        arrays[str(name)] = _numeric(name, value)
+    return arrays
 
 
 def _numeric(name: str, value: Any) -> np.ndarray[Any, Any]:
