@@ -76,6 +76,21 @@ def test_state_dict_round_trip_and_its_errors():
         np.testing.assert_array_equal(value, before[name])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "dtype"), [(np.full((4, 2), 1j), "complex128"), (np.full((4, 2), "x"), "<U1")]
+)
+def test_a_state_with_numbers_of_another_kind_changes_nothing(wrong, dtype):
+    net = nn.Sequential(nn.Linear(3, 4, rng=0), nn.Linear(4, 2, rng=0))
+    before = net.state_dict()
+    state = {name: value + 1 for name, value in before.items()} | {"layers.1.weight": wrong}
+    with pytest.raises(
+        ValueError, match=rf"of another kind layers\.1\.weight: {dtype} for float32"
+    ):
+        net.load_state_dict(state)
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_train_and_eval_reach_every_module():
     net = Net(0)
     net.eval()

@@ -140,32 +140,33 @@ class Module:
         Raises
         ------
         ValueError
-            If names are missing or unexpected, or shapes differ; the message names each.
+            If names are missing or unexpected, or shapes or kinds of numbers differ, such as
+            complex ones for floats; the message names each.
         """
         tensors = dict(self._named_tensors())
-        missing = [name for name in tensors if name not in state]
-        unexpected = [name for name in state if name not in tensors]
-        misshapen = [
-            f"{name}: {np.shape(state[name])} for {t.shape}"
-            for name, t in tensors.items()
-            if name in state and np.shape(state[name]) != t.shape
-        ]
-        troubles = [
-            f"{kind} {', '.join(names)}"
-            for kind, names in (
-                ("missing", missing),
-                ("unexpected", unexpected),
-                ("of another shape", misshapen),
-            )
-            if names
-        ]
+        values = {name: np.asarray(state[name]) for name in tensors if name in state}
+        differ = {
+            "missing": [name for name in tensors if name not in state],
+            "unexpected": [name for name in state if name not in tensors],
+            "of another shape": [
+                f"{name}: {value.shape} for {tensors[name].shape}"
+                for name, value in values.items()
+                if value.shape != tensors[name].shape
+            ],
+            "of another kind": [
+                f"{name}: {value.dtype} for {tensors[name].dtype}"
+                for name, value in values.items()
+                if not np.can_cast(value.dtype, tensors[name].dtype, "same_kind")
+            ],
+        }
+        troubles = [f"{kind} {', '.join(names)}" for kind, names in differ.items() if names]
         if troubles:
             raise ValueError(
                 f"load_state_dict: {type(self).__name__} does not fit the state: "
                 f"{'; '.join(troubles)}"
             )
         for name, t in tensors.items():
-            t.data[...] = np.asarray(state[name])
+            t.data[...] = values[name]
 
     def train(self, mode: bool = True) -> Self:
         """Set this module and all below it to training, as dropout and batch norm need it."""
