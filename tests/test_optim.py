@@ -123,6 +123,74 @@ def test_a_resumed_run_goes_on_bit_for_bit(name, tmp_path):
     np.testing.assert_array_equal(again.numpy(), run(make))
 
 
+def trained(make):
+    w = tg.Tensor(START, requires_grad=True)
+    optimizer = make([w])
+    w.grad = GRADIENTS[0]
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("taken", "given", "message"),
+    [
+        ("adam", "momentum", r"Adam: the state has 'velocity' for parameter 0; want 'mean', 'squ"),
+        ("momentum", "adam", r"SGD: the state has 'mean', .*; want 'velocity': the state of the s"),
+        ("sgd", "momentum", r"SGD: the state has 'velocity' for parameter 0; want nothing"),
+        ("rmsprop", "adam", r"RMSprop: .* want 'square'"),
+    ],
+)
+def test_a_state_of_another_optimizer_is_refused_and_changes_nothing(taken, given, message):
+    optimizer = trained(CASES[taken][0])
+    before = optimizer.state_dict()
+    state = {**trained(CASES[given][0]).state_dict(), "lr": 7.0}
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+    after = optimizer.state_dict()
+    assert list(after) == list(before)
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("lr", "the state has no 'lr'; want what Adam"),
+        ("steps", "the state has no 'steps'; want what Adam"),
+        ("0.mean", "the state has 'square', 'count' for parameter 0; want 'mean', 'square', 'coun"),
+        ("0.count", "the state has 'mean', 'square' for parameter 0; want 'mean', 'square', 'cou"),
+    ],
+)
+def test_a_state_that_lacks_an_entry_is_refused(lost, message):
+    optimizer = trained(CASES["adam"][0])
+    state = optimizer.state_dict()
+    del state[lost]
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+
+
+def test_a_state_of_another_shape_is_refused():
+    optimizer = trained(CASES["momentum"][0])
+    state = optimizer.state_dict() | {"0.velocity": np.ones(2)}
+    with pytest.raises(ValueError, match=r"'0\.velocity' has shape \(2,\); want \(3,\): the state"):
+        optimizer.load_state_dict(state)
+
+
+def test_a_state_that_is_none_is_refused():
+    optimizer = trained(CASES["adam"][0])
+    with pytest.raises(ValueError, match="the state has no 'lr', 'steps'; want what Adam"):
+        optimizer.load_state_dict({})
+    with pytest.raises(ValueError, match="the state has no 'base', 'steps'; want what Cosine"):
+        optim.Cosine(optimizer, total=2).load_state_dict({})
+
+
+def test_a_state_before_the_first_gradient_fits():
+    fresh = CASES["adam"][0]([tg.Tensor(START, requires_grad=True)])
+    optimizer = trained(CASES["adam"][0])
+    optimizer.load_state_dict(fresh.state_dict())
+    assert (optimizer.steps, optimizer.memory) == (0, [{}])
+
+
 def test_a_parameter_without_a_gradient_is_passed_over():
     a, b = (tg.Tensor(1.0, requires_grad=True) for _ in range(2))
     optimizer = optim.Adam([a, b], lr=0.1)

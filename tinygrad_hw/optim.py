@@ -90,31 +90,45 @@ class Optimizer:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` gave.
+        """Take over what ``state_dict`` gave, all of it or nothing.
 
         Raises
         ------
         ValueError
-            If it belongs to other parameters.
+            If it belongs to other parameters or another kind of optimiser.
         """
+        name = type(self).__name__
+        lr, steps = _numbers(name, state, "lr", "steps")
         memory: list[dict[str, Array]] = [{} for _ in self.parameters]
         for key, value in state.items():
             if key in ("lr", "steps"):
                 continue
-            number, _, name = key.partition(".")
+            number, _, entry = key.partition(".")
             if not number.isdigit() or int(number) >= len(memory):
+                raise ValueError(f"{name}: unexpected {key!r} for {len(memory)} parameters")
+            memory[int(number)][entry] = np.array(value)
+        for i, entries in enumerate(memory):
+            # One without entries has had no gradient yet.
+            if entries:
+                self._check_memory(i, entries)
+        self.lr, self.steps, self.memory = lr, int(steps), memory
+
+    def _check_memory(self, i: int, entries: dict[str, Array]) -> None:
+        """Raise unless the entries are those that an update of the i-th parameter would begin."""
+        name, p = type(self).__name__, self.parameters[i]
+        wanted: dict[str, Array] = {}
+        self.update(np.ones_like(p._data), np.ones_like(p._data), wanted)
+        if entries.keys() != wanted.keys():
+            raise ValueError(
+                f"{name}: the state has {_listed(entries)} for parameter {i}; want "
+                f"{_listed(wanted)}: the state of the same optimizer with the same settings"
+            )
+        for entry, array in entries.items():
+            if array.shape != wanted[entry].shape:
                 raise ValueError(
-                    f"{type(self).__name__}: unexpected {key!r} for {len(memory)} parameters"
+                    f"{name}: '{i}.{entry}' has shape {array.shape}; want {wanted[entry].shape}: "
+                    "the state of the same parameters in the same order"
                 )
-            i = int(number)
-            if name != "count" and np.shape(value) != self.parameters[i].shape:
-                raise ValueError(
-                    f"{type(self).__name__}: {key!r} has shape {np.shape(value)}, the parameter "
-                    f"{self.parameters[i].shape}"
-                )
-            memory[i][name] = np.array(value)
-        self.lr, self.steps = float(state["lr"]), int(state["steps"])
-        self.memory = memory
 
 
 class SGD(Optimizer):
@@ -399,7 +413,8 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave."""
-        self.base, self.steps = float(state["base"]), int(state["steps"])
+        base, steps = _numbers(type(self).__name__, state, "base", "steps")
+        self.base, self.steps = base, int(steps)
         self.apply()
 
 
@@ -593,6 +608,20 @@ def _leaves(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     if len({id(p) for p in listed}) < len(listed):
         raise ValueError(f"{op}: a parameter comes twice; pass each once")
     return listed
+
+
+def _numbers(op: str, state: Mapping[str, Any], *keys: str) -> list[float]:
+    """Read numbers of a state; one without them is no state, or of something else."""
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise ValueError(
+            f"{op}: the state has no {_listed(missing)}; want what {op}.state_dict() gave"
+        )
+    return [float(state[key]) for key in keys]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
 
 
 def _check(op: str, wanted: str, holds: Any, **setting: Any) -> None:
