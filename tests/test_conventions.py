@@ -44,6 +44,12 @@ def test_slope_at_the_kink_is_zero(op, zero):
     assert second(op, [zero, -1.0, 1.0]).tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_elu_at_zero_has_the_slopes_of_its_exponential(alpha):
+    assert slope(lambda x: tg.elu(x, alpha), [0.0, 1000.0])[0].tolist() == [alpha, 1]
+    assert second(lambda x: tg.elu(x, alpha), [0.0, 1000.0]).tolist() == [alpha, 0]
+
+
 @pytest.mark.parametrize("op", [tg.maximum, tg.minimum])
 def test_elementwise_ties_share(op):
     a, b = slope(op, [1.0, 2.0, 3.0], [1.0, 3.0, 2.0])

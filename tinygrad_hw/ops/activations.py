@@ -11,7 +11,7 @@ from .. import domains
 from ..dispatch import primitive
 from ..domains import REAL, elementwise
 from ..kernels import hw5
-from .elementwise import add, erf, expm1, greater, minimum, multiply, sigmoid, where
+from .elementwise import add, erf, expm1, greater, multiply, sigmoid, where
 
 __all__ = [
     "elu",
@@ -89,13 +89,17 @@ def leaky_relu(x: Any, slope: float = 0.01) -> Any:
 def elu(x: Any, alpha: float = 1.0) -> Any:
     """Compute ``x`` where positive, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al. 2016).
 
+    The gradient at 0 is ``alpha``.
+
     Examples
     --------
     >>> import tinygrad_hw as tg
     >>> tg.elu(np.array([0.0, 2.0]))
     array([0., 2.])
     """
-    return where(greater(x, 0), x, multiply(alpha, expm1(minimum(x, 0))))
+    positive = greater(x, 0)
+    # expm1 may not overflow where it is not taken; minimum(x, 0) would halve the slope at 0.
+    return where(positive, x, multiply(alpha, expm1(where(positive, 0, x))))
 
 
 def silu(x: Any) -> Any:
