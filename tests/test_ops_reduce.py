@@ -368,6 +368,13 @@ def test_small_floats_stay(name, dtype):
         assert g.dtype == dtype
 
 
+@pytest.mark.parametrize("name", ["mean", "var", "std"])
+def test_more_entries_than_half_precision_counts_to(name):
+    x = np.arange(70_000) % 2
+    half, double = (gradient(getattr(tg, name), x.astype(t)) for t in (np.float16, np.float64))
+    np.testing.assert_allclose(half, double, rtol=0.01)
+
+
 def test_rules_compute_in_float32():
     x = tg.Tensor(np.ones((2, 3), np.float32), requires_grad=True)
     seen = []

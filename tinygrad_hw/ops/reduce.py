@@ -120,7 +120,8 @@ def _mean(x, *, axis, keepdims):
 
 @_mean.rule
 def _(g, y, x, *, axis, keepdims):
-    return (_spread(g / _count(x.shape, axis), x, axis, keepdims),)
+    # Half precision has no number for a count over 65504, but one for its inverse.
+    return (_spread(g * (1 / _count(x.shape, axis)), x, axis, keepdims),)
 
 
 def _check_count(x, axis, correction=0):
@@ -215,7 +216,8 @@ def _(g, y, x, *, axis, correction, keepdims):
     g, y = (_kept(value, x, axis, keepdims) for value in (g, y))
     # The mean of equal entries may be off by a rounding, and so not give the deviation 0.
     flat = np.ptp(_value(x), axis=axis, keepdims=True) == 0
-    slope = _slope(g, y * (_count(x.shape, axis) - correction), flat | (_value(y) == 0))
+    share = g * (1 / (_count(x.shape, axis) - correction))
+    slope = _slope(share, y, flat | (_value(y) == 0))
     return (slope * _deviation(x, axis),)
 
 
