@@ -79,6 +79,22 @@ def test_clip_at_its_bounds(x):
     assert slope(lambda t: tg.clip(t, 0.0, 1.0), x)[0] == 1
 
 
+def test_clip_between_bounds_that_are_the_wrong_way_is_constant():
+    x = [0.0, 1.0, 1.5, 2.0, 3.0]
+    assert tg.clip(np.array(x), 2.0, 1.0).tolist() == [1] * 5
+    assert slope(lambda t: tg.clip(t, 2.0, 1.0), x)[0].tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("kind", [np.asarray, tg.Tensor, list])
+def test_a_later_write_to_the_bounds_of_clip_changes_nothing(kind):
+    x = tg.Tensor([1.0, -1.0], requires_grad=True)
+    low = kind(np.zeros(2))
+    y = tg.clip(x, low)
+    (low.data if kind is tg.Tensor else low)[:] = [5.0, 5.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("op", [tg.sign, tg.floor, tg.ceil, tg.round])
 def test_steps_are_flat(op):
     g = tg.grad(lambda x: (op(x) + x).sum())(np.array([-1.5, 0.0, 0.5, 2.0]))
@@ -93,6 +109,12 @@ def test_power_at_zero():
     assert second(lambda x: x**1, [0.0, 3.0]).tolist() == [0, 0]
     assert second(lambda x: x**2, [0.0, 3.0]).tolist() == [2, 2]
     assert second(lambda x: x**2.0, [0.0, -3.0]).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int8, bool])
+def test_exponents_of_any_dtype_of_whole_numbers(dtype):
+    zero_and_one = np.array([0, 1], dtype)
+    assert slope(lambda x: x**zero_and_one, [1000.0, 2.0])[0].tolist() == [0, 1]
 
 
 def test_a_quotient_that_is_rounded_up_does_not_change_the_slope_of_its_remainder():

@@ -156,7 +156,8 @@ def _power_by_base(a, b):
         return b * power(a, b - 1) if b != 0 else 0
     # Elsewhere b = 0 is no exception: the derivative by b is a**-1 there.
     origin = logical_and(isinf(1 / a), equal(b, 0))
-    return b * power(where(origin, 1, a), b - 1)
+    # Unsigned zeros less the integer 1 would wrap around.
+    return b * power(where(origin, 1, a), b - 1.0)
 
 
 # --- Powers and logarithms --------------------------------------------------------------------
@@ -472,7 +473,7 @@ def _(g, y, condition, a, b, *, needs):
 @primitive(
     name="clip",
     domain=elementwise(REAL, lower=-1.0, upper=1.0),
-    piece=lambda x, *, lower, upper: _within(x, lower, upper),
+    piece=lambda x, *, lower, upper: np.subtract(*_beyond(x, lower, upper), dtype=np.int8),
     conventions="gradient 1 inside and at the bounds",
 )
 def _clip(x, *, lower, upper):
@@ -481,13 +482,15 @@ def _clip(x, *, lower, upper):
 
 @_clip.rule(keeps="x")
 def _(g, y, x, *, lower, upper):
-    return (where(equal(_within(_value(x), lower, upper), 0), g, 0),)
+    return (where(logical_or(*_beyond(_value(x), lower, upper)), 0, g),)
 
 
-def _within(x, lower, upper):
-    below = 0 if lower is None else np.less(x, lower)
-    above = 0 if upper is None else np.greater(x, upper)
-    return np.subtract(above, below, dtype=np.int8)
+def _beyond(x, lower, upper):
+    """Tell which entries are below and which are above; both, if the bounds are the wrong way."""
+    return (
+        False if lower is None else np.less(x, lower),
+        False if upper is None else np.greater(x, upper),
+    )
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Any:
@@ -497,7 +500,8 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     ----------
     x : array or Tensor
     min, max : float, array or None
-        Constants: pass tensors that want a gradient to ``maximum`` and ``minimum``.
+        Constants: pass tensors that want a gradient to ``maximum`` and ``minimum``. Where ``min``
+        is above ``max``, the result is ``max`` and the gradient 0.
 
     Examples
     --------
@@ -510,7 +514,16 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
             raise with_graph(TypeError)(
                 "clip: a bound requires a gradient; use minimum(maximum(x, low), high)"
             )
+    if isinstance(x, Handle) and x._node is not None:
+        # The walk back compares with the bounds again.
+        min, max = _own(min), _own(max)
     return _clip(x, lower=_value(min), upper=_value(max))
+
+
+def _own(bound: Any) -> Any:
+    """Copy what could be written to later."""
+    value = _value(bound)
+    return np.array(value) if isinstance(value, (np.ndarray, list)) else value
 
 
 remainder = primitive(
