@@ -280,6 +280,11 @@ def test_factors_whose_product_underflows():
     np.testing.assert_allclose(gradient(tg.prod, np.array([1e-200, 1e-150])), [1e-150, 1e-200])
 
 
+def test_cumprod_of_factors_whose_product_overflows():
+    x = np.array([1e-20, 1e20, 1e20, 1e-20], np.float32)
+    np.testing.assert_array_equal(gradient(lambda t: tg.cumprod(t)[0], x), [1, 0, 0, 0])
+
+
 def test_cumprod_against_every_factor_left_out():
     rng = np.random.default_rng(0)
     x = rng.standard_normal(37)

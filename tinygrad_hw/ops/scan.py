@@ -80,18 +80,32 @@ def _recurrence_call(draw):
 
 @primitive(name="recurrence", domain=Domain("all reals, any axis", _recurrence_call))
 def _recurrence(b, a, *, axis, reverse):
-    """Solve ``y[k] = b[k] + a[k] y[k - 1]`` along an axis, or with ``y[k + 1]`` in reverse.
+    """Solve ``y[k] = b[k] + a[k] y[k - 1]`` along an axis, or with ``y[k + 1]`` in reverse."""
+    b, a = (np.moveaxis(_backwards(v, axis, reverse), axis, 0) for v in (b, a))
+    y = _by_doubling(b.copy(), a.copy())
+    if not np.isfinite(y).all():
+        # Products of many factors may overflow where the solution does not.
+        y = _step_by_step(b.copy(), a)
+    return _backwards(np.moveaxis(y, 0, axis), axis, reverse)
 
-    By doubling: after each pass the recurrence reaches twice as far back. So it takes few calls of
-    NumPy even along a long axis, and no division, which zeros would spoil.
+
+def _by_doubling(y, a):
+    """Solve it in place: after each pass the recurrence reaches twice as far back.
+
+    So it takes few calls of NumPy even along a long axis, and no division, which zeros would spoil.
     """
-    b, a = (np.moveaxis(_backwards(v, axis, reverse), axis, 0).copy() for v in (b, a))
     far = 1
-    while far < len(b):
-        b[far:] += a[far:] * b[:-far]
+    while far < len(y):
+        y[far:] += a[far:] * y[:-far]
         a[far:] *= a[:-far]
         far *= 2
-    return _backwards(np.moveaxis(b, 0, axis), axis, reverse)
+    return y
+
+
+def _step_by_step(y, a):
+    for k in range(1, len(y)):
+        y[k] += a[k] * y[k - 1]
+    return y
 
 
 @_recurrence.rule(keeps="y a")
