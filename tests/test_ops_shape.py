@@ -344,6 +344,25 @@ def test_the_same_part_twice_gets_both_gradients():
     np.testing.assert_array_equal(x.grad, [0 + 2 + 4, 1 + 3 + 5])
 
 
+@pytest.mark.parametrize("values", [7, (7, 8), [(7, 8)], [(7, 8), (5, 6)]])
+def test_pad_takes_every_form_of_constant_values(values):
+    x = tg.Tensor(entries((2, 3)), requires_grad=True)
+    widths = [(1, 2), (2, 1)]
+    expected = np.pad(x.numpy(), widths, constant_values=values)
+    for pad in (tg.pad, np.pad):
+        y = pad(x, widths, constant_values=values)
+        np.testing.assert_array_equal(y.numpy(), expected)
+        (g,) = tg.grad(y, [x], np.ones(y.shape))
+        np.testing.assert_array_equal(g.numpy(), 1)
+
+
+def test_pad_refuses_values_that_want_a_gradient():
+    t = tg.Tensor([1.0, 2.0], requires_grad=True)
+    for values in (t, t[0]):
+        with pytest.raises(TypeError, match="pad: constant_values require a gradient"):
+            tg.pad(t, 1, constant_values=values)
+
+
 def test_tril_and_triu_hide_what_they_leave_out():
     x = tg.Tensor([[1.0, np.nan], [np.inf, 2.0]], requires_grad=True)
     tg.tril(tg.triu(x)).backward(np.ones((2, 2)))
@@ -405,6 +424,7 @@ def test_an_axis_given_twice_raises(call):
         (lambda x: tg.matrix_transpose(x[0]), "swapaxes: axis (-1, -2) is out of bounds"),
         (lambda x: tg.repeat(x, [1, 2], 1), "repeat: got 2 repeats for 3 places; want 1 or 3"),
         (lambda x: tg.pad(x, -1), "pad: pad_width is -1; want no negative number"),
+        (lambda x: tg.pad(x, 1, constant_values=(1, 2, 3)), "pad: constant_values (1, 2, 3) does"),
         (lambda x: tg.pad(x[:, :1], 1, "reflect"), "axis 1 of shape (2, 1) has nothing to reflect"),
         (lambda x: tg.split(x, 2, 1), "split: 3 entries do not divide into 2 equal parts"),
         (lambda x: tg.diag(x[None]), "diag: got shape (1, 2, 3); want a vector or a matrix"),

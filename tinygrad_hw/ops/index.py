@@ -530,7 +530,7 @@ def _diagonal_places(shape, k):
     return rows, rows + k
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: float = 0.0) -> Any:
+def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0.0) -> Any:
     """Surround by a border.
 
     Parameters
@@ -539,12 +539,12 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: floa
     pad_width : int, (before, after) or one such pair an axis
     mode : "constant", "edge" or "reflect"
         What the border holds: one value, the outermost entries, or the inner ones mirrored.
-    constant_values : float
+    constant_values : float, (before, after) or one such pair an axis
 
     Raises
     ------
     ShapeError
-        If the widths are negative or do not fit, or there is too little to mirror.
+        If the widths are negative, they or the values do not fit, or there is too little to mirror.
 
     Examples
     --------
@@ -563,12 +563,8 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: floa
         raise ShapeError(f"pad: pad_width is {pad_width}; want no negative number")
     if mode == "constant":
         inner = tuple(slice(b, b + n) for (b, _), n in zip(widths, shape, strict=True))
-        full = [b + n + a for (b, a), n in zip(widths, shape, strict=True)]
-        return (
-            _setitem(np.full(full, constant_values, _value(x).dtype), x, index=inner)
-            if hasattr(_value(x), "dtype")
-            else pad(np.asarray(x), pad_width, constant_values=constant_values)
-        )
+        dtype = getattr(_value(x), "dtype", None) or np.asarray(x).dtype
+        return _setitem(_surroundings(shape, widths, constant_values, dtype), x, index=inner)
     if mode not in ("edge", "reflect"):
         raise with_graph(ValueError)(f"pad: mode is {mode!r}; want 'constant', 'edge' or 'reflect'")
     for axis, (pair, n) in enumerate(zip(widths, shape, strict=True)):
@@ -577,6 +573,21 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: floa
                 raise ShapeError(f"pad: axis {axis} of shape {shape} has nothing to {mode}")
             x = take(x, np.pad(np.arange(n), pair, mode=mode), axis=axis)  # type: ignore[call-overload]
     return x
+
+
+def _surroundings(shape, widths, values, dtype):
+    """The padded array, still without what it surrounds."""
+    if isinstance(values, Handle) and values._node is not None:
+        raise with_graph(TypeError)("pad: constant_values require a gradient; use concatenate")
+    if np.ndim(values) == 0:
+        full = [b + n + a for (b, a), n in zip(widths, shape, strict=True)]
+        return np.full(full, values, dtype)
+    try:
+        return np.pad(np.zeros(shape, dtype), widths, constant_values=values)
+    except ValueError:
+        raise ShapeError(
+            f"pad: constant_values {values} does not fit {len(shape)} axes; want one pair an axis"
+        ) from None
 
 
 __all__ = [
