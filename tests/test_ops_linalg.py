@@ -497,3 +497,9 @@ def test_what_does_not_fit_says_so(call, message):
     with pytest.raises(ValueError, match=r"^\w+: ") as caught:
         call(tg.Tensor(entries((2, 3)), requires_grad=True))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("op", [tg.cholesky, tg.eigh, lambda x: np.vdot(x, x)])
+def test_complex_numbers_are_refused_where_numpy_would_conjugate(op):
+    with pytest.raises(TypeError, match=r"^\w+: got .*complex.*; want real"):
+        op(tg.Tensor(np.eye(2) * (1 + 1j)))

@@ -149,6 +149,16 @@ def test_norm(ord, axis):
     check_call(tg.norm, (x,), {"ord": ord, "axis": axis}, order=3)
 
 
+def test_complex_numbers_keep_their_imaginary_part():
+    x = np.array([3 + 4j, 1j, -2 + 1j])
+    total = np.exp(x).sum()
+    np.testing.assert_allclose(tg.softmax(x), np.exp(x) / total)
+    np.testing.assert_allclose(tg.logsumexp(x), np.log(total))
+    np.testing.assert_allclose(np.exp(tg.log_softmax(x)), np.exp(x) / total)
+    for ord in (None, 1, 2, 3, math.inf):
+        np.testing.assert_allclose(np.linalg.norm(tg.Tensor(x), ord), np.linalg.norm(x, ord))
+
+
 @pytest.mark.parametrize("axis", [None, 0, 1, -1])
 @pytest.mark.parametrize("name", ["cumsum", "cumprod"])
 def test_running(name, axis):

@@ -264,6 +264,8 @@ def cholesky(a):
 
 def _symmetric_part(a):
     a = _squares(a)
+    if a.dtype.kind == "c":
+        raise TypeError(f"got dtype {a.dtype}; want real numbers")
     if a.dtype.kind != "f":
         a = a.astype(float)
     return (a + np.swapaxes(a, -1, -2)) * a.dtype.type(0.5)

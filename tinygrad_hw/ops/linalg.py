@@ -148,6 +148,13 @@ def inner(a: Any, b: Any) -> Any:
 def vdot(a: Any, b: Any) -> Any:
     """Sum of the products of all entries.
 
+    Raises
+    ------
+    ShapeError
+        If there are not equally many entries.
+    TypeError
+        If there are complex ones.
+
     Examples
     --------
     >>> import tinygrad_hw as tg
@@ -156,6 +163,9 @@ def vdot(a: Any, b: Any) -> Any:
     """
     if np.size(_value(a)) != np.size(_value(b)):
         raise ShapeError(f"vdot: got shapes {np.shape(a)} and {np.shape(b)}; want equal sizes")
+    if np.iscomplexobj(_value(a)):
+        # A conjugate has no rule here; without it, the product would be another than NumPy's.
+        raise with_graph(TypeError)("vdot: got complex numbers; want real ones, or sum(a * b)")
     return matmul(reshape(a, -1), reshape(b, -1))
 
 

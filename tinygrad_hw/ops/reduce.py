@@ -56,7 +56,7 @@ def _count(shape, axis):
 def _floats(x):
     """Give integers and booleans as floats, as NumPy's mean does."""
     x = np.asarray(x)
-    return x if x.dtype.kind == "f" else x.astype(float)
+    return x if x.dtype.kind in "fc" else x.astype(float)
 
 
 def _lanes(x, axis):
@@ -285,6 +285,8 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
     >>> tg.norm(np.array([3.0, -4.0])), tg.norm(np.array([3.0, -4.0]), 1)
     (array(5.), array(7.))
     """
+    if np.iscomplexobj(_value(x)):
+        x = abs(x)
     if ord is None or ord == "fro":
         return _norm(x, axis=axis, keepdims=keepdims)
     if isinstance(ord, str) or not (ord > 0 or ord == -math.inf):
@@ -396,7 +398,7 @@ amax, amin = max, min
 @primitive(name="logsumexp", domain=reduction())
 def _logsumexp(x, *, axis, keepdims):
     x = _floats(x)
-    top = np.max(x, axis=axis, keepdims=True)
+    top = np.max(x.real, axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
     with np.errstate(divide="ignore"):
         y = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
@@ -473,7 +475,7 @@ def softmax(x: Any, axis: Axis = -1) -> Any:
 @primitive(name="log_softmax", domain=_ALONG)
 def _log_softmax(x, *, axis):
     x = _floats(x)
-    y = x - np.max(x, axis=axis, keepdims=True)
+    y = x - np.max(x.real, axis=axis, keepdims=True)
     return y - np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
 
 
