@@ -388,6 +388,22 @@ def test_pooling_whole_numbers_pads_with_the_smallest():
     assert (tg.max_pool2d(x, 3, 1, padding=1) == -1).all()
 
 
+def test_pooling_truth_values_tells_whether_any_is_true():
+    x = np.array([[True, False, False], [False, False, False]])[..., None]
+    assert tg.max_pool2d(x, 2, padding="same")[..., 0].tolist() == [[True, False]]
+    assert tg.max_pool2d(x, 3, padding=1)[..., 0].tolist() == [[True]]
+
+
+@pytest.mark.parametrize("backend", [None, "numpy"])
+def test_a_window_with_nan_sends_its_gradient_to_the_last_entry(backend):
+    def slope(x):
+        return tg.grad(tg.max_pool2d(x, 2).sum(), x)
+
+    x = tg.Tensor(np.array([[1.0, np.nan], [3.0, 2.0]])[..., None], requires_grad=True)
+    found = (slope if backend is None else tg.compile(slope, backend=backend))(x)
+    assert found.numpy()[..., 0].tolist() == [[0, 0], [0, 1]]
+
+
 # --- Layers -----------------------------------------------------------------------------------
 
 

@@ -413,7 +413,8 @@ def _(h, y, g, *, shape, **window):
 def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding = "valid") -> Any:
     """Largest entry of each window of images, channel by channel.
 
-    The gradient of a window goes to its largest entry, to the first of equal ones, row-major.
+    The gradient of a window goes to its largest entry, to the first of equal ones, row-major; of a
+    window that holds NaN, it goes to the last entry.
 
     Parameters
     ----------
@@ -424,7 +425,8 @@ def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
         From one window to the next; by default ``size``. Rows and columns at the bottom and right
         that fill no whole window are left out.
     padding : as in :func:`conv2d`
-        Around the image, narrower than a window. What is padded never wins.
+        Around the image, narrower than a window. What is padded is smaller than any number; it
+        ties with -inf.
 
     Returns
     -------
@@ -445,9 +447,14 @@ def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     x = _array(x)
     border, window = _pool_window("max_pool2d", x, size, stride, padding)
     if border is not None:
-        lowest = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        x = index.pad(x, border, constant_values=lowest)
+        x = index.pad(x, border, constant_values=_lowest(x.dtype))
     return max_pool(x, **window)
+
+
+def _lowest(dtype):
+    if dtype.kind == "b":
+        return False
+    return -math.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
 def avg_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding = "valid") -> Any:
