@@ -241,6 +241,8 @@ def test_einsum_broadcasts_sides_of_length_1():
     check(
         lambda a, b: tg.einsum("ij,jk->ik", a, b), lambda a, b: np.einsum("ij,jk->ik", a, b), a, b
     )
+    one, three = entries((1, 1)), entries((3,), 1)
+    check(lambda a, b: tg.einsum("ii,i", a, b), lambda a, b: np.einsum("ii,i", a, b), one, three)
 
 
 def test_einsum_is_matmul():
@@ -260,6 +262,8 @@ def test_einsum_is_matmul():
         ("i->i", [(2, 3)], "'i' names 1 axes of an operand that has 2"),
         ("ij,jk->ik", [(2, 3), (4, 5)], "index 'j' is 3 long in one place and 4 in 'jk'"),
         ("ii->i", [(2, 3)], "index 'i' is 2 long in one place and 3 in 'ii'"),
+        ("ii->i", [(1, 3)], "index 'i' is 1 long in one place and 3 in 'ii'"),
+        ("i,jii", [(3,), (2, 3, 1)], "index 'i' is 3 long in one place and 1 in 'jii'"),
         ("ij->ijk", [(2, 3)], "has 'k' in its result"),
         ("ij->ii", [(2, 3)], "has 'i' in its result"),
         ("...i->i", [(2, 3)], "loses the axes of '...'"),

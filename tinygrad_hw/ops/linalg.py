@@ -372,10 +372,15 @@ def _with_equal_sides(terms: Sequence[str], operands: Sequence[Any]) -> Iterator
     """Repeat axes of length 1 that a subscript shares with longer ones."""
     sides: dict[str, int] = {}
     for term, operand in zip(terms, operands, strict=True):
+        own: dict[str, int] = {}
         for letter, n in zip(term, np.shape(operand), strict=True):
-            if n != 1 and sides.setdefault(letter, n) != n:
+            # As in NumPy, a diagonal does not repeat a side of 1.
+            known = own.setdefault(letter, n)
+            if known == n != 1:
+                known = sides.setdefault(letter, n)
+            if known != n:
                 raise ShapeError(
-                    f"einsum: index {letter!r} is {sides[letter]} long in one place and {n} in "
+                    f"einsum: index {letter!r} is {known} long in one place and {n} in "
                     f"{term!r} of shape {np.shape(operand)}; want equal lengths"
                 )
     for letter in "".join(terms):
