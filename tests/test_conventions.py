@@ -134,6 +134,13 @@ def test_sigmoid_of_large_negative_numbers_keeps_all_its_digits(dtype):
     assert tg.sigmoid(np.uint8(3)) == tg.sigmoid(3.0)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_arctan2_of_small_and_of_large_numbers(size):
+    a, b = (tg.Tensor(np.float32(size), requires_grad=True) for _ in range(2))
+    tg.arctan2(a, b).backward()
+    np.testing.assert_allclose([a.grad, b.grad], [0.5 / size, -0.5 / size], rtol=1e-5)
+
+
 def test_norm_and_std_at_their_corner():
     for ord in (0.5, 1, 1.5, 3, np.inf, -np.inf):
         assert np.isfinite(slope(lambda x, ord=ord: tg.norm(x, ord), [0.0, 0.0])[0]).all()

@@ -234,8 +234,9 @@ arctan2 = primitive(np.arctan2, domain=elementwise(REAL, POSITIVE))
 
 @arctan2.rule(keeps="a b")
 def _(g, y, a, b):
-    square_length = a * a + b * b
-    return g * b / square_length, -g * a / square_length
+    # Divided by the length twice, whose square may under- or overflow.
+    length = hypot(a, b)
+    return g * (b / length) / length, -g * (a / length) / length
 
 
 sinh = primitive(np.sinh, domain=elementwise(REAL))
