@@ -253,6 +253,36 @@ def test_integers_and_booleans_are_constants(f):
     assert y.dtype.kind in "bi"
 
 
+@pytest.mark.parametrize("backend", [None, "numpy", "numba"])
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8])
+def test_the_operators_of_bits_are_those_of_numpy(dtype, backend):
+    def bits(a, b):
+        return a & b, a | b, a ^ b, ~a, (~a > b) & (b > 0)
+
+    if backend == "numba":
+        pytest.importorskip("numba")
+    a, b = np.array([6, 0, 5, 1]).astype(dtype), np.array([3, 1, 0, 0]).astype(dtype)
+    found = (bits if backend is None else tg.compile(bits, backend=backend))(
+        *map(tg.Tensor, (a, b))
+    )
+    for y, expected in zip(found, bits(a, b), strict=True):
+        assert isinstance(y, tg.Tensor)
+        assert y.dtype == expected.dtype
+        np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_bits_meet_python_numbers_and_arrays_on_either_side():
+    x = tg.Tensor([6, 1])
+    for y in (x & 3, 3 & x, np.array([3, 3]) & x, np.bitwise_and(3, x)):
+        assert y.numpy().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("f", [lambda x: x & x, lambda x: (x > 0) | x, lambda x: ~x])
+def test_floats_have_no_bits(f):
+    with pytest.raises(TypeError, match=r"^\w+: got .*float64; want integers or truth values"):
+        f(tg.Tensor([1.0]))
+
+
 def test_gradients_share_no_memory():
     a, b, c = (tg.Tensor(np.ones((2, 3)), requires_grad=True) for _ in range(3))
     cotangent = np.ones((2, 3))

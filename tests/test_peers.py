@@ -115,6 +115,10 @@ for op in "equal not_equal less less_equal greater greater_equal".split():
 for op in "logical_and logical_or logical_xor".split():
     args = np.array([0.0, 0.0, 1.0, 2.0]), np.array([0.0, 3.0, 0.0, 4.0])
     case(op, getattr(tg, op), by_name(torch, op), by_name(jax, op), *args)
+for op in "bitwise_and bitwise_or bitwise_xor".split():
+    args = np.array([6, 5, -3]), np.array([3, 0, 12])
+    case(op, getattr(tg, op), by_name(torch, op), by_name(jax, op), *args)
+case("invert", tg.invert, lambda x: torch.bitwise_not(x), lambda x: jnp.invert(x), np.arange(-3, 3))
 for op in "logical_not isnan isinf isfinite".split():
     case(op, getattr(tg, op), by_name(torch, op), by_name(jax, op), np.array([0, np.nan, np.inf]))
 

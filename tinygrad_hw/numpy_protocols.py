@@ -36,10 +36,6 @@ _OTHER_NAMES = {
     "concat": "concatenate",
     "permute_dims": "transpose",
     "matrix_transpose": "matrix_transpose",
-    "bitwise_and": "logical_and",
-    "bitwise_or": "logical_or",
-    "bitwise_xor": "logical_xor",
-    "invert": "logical_not",
 }
 _OTHER_KEYWORDS = {"a_min": "min", "a_max": "max", "ddof": "correction", "newshape": "shape"}
 # Keywords of NumPy that stand for the arguments which our op takes one by one.

@@ -515,7 +515,7 @@ _OTHERS: dict[str, Any] = {
     "__neg__": _method("negative"),
     "__pos__": lambda self: self,
     "__abs__": _method("abs"),
-    "__invert__": _method("logical_not"),
+    "__invert__": _method("invert"),
     "flatten": _method("ravel"),
     "T": property(lambda self: ops.transpose(self)),
     "mT": property(lambda self: ops.swapaxes(self, -1, -2)),

@@ -58,6 +58,11 @@ def _form(text: str) -> Callable[..., str]:
     return spell
 
 
+def _inverted(dtype: Dtype, x: str) -> str:
+    # Native code computes with wider integers, of which the upper bits would be set.
+    return f"({x} == 0)" if dtype.kind == "b" else f"np.{dtype.name}(~{x})"
+
+
 UFUNCS: dict[Any, Callable[..., str]] = {
     np.add: _form("({0} + {1})"),
     np.subtract: _form("({0} - {1})"),
@@ -88,6 +93,8 @@ UFUNCS: dict[Any, Callable[..., str]] = {
     np.logical_not: _form("({0} == 0)"),
     np.bitwise_and: _form("({0} & {1})"),
     np.bitwise_or: _form("({0} | {1})"),
+    np.bitwise_xor: _form("({0} ^ {1})"),
+    np.invert: _inverted,
 }
 for _name in (
     "log log1p log2 log10 expm1 exp2 sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh "

@@ -75,9 +75,9 @@ OPERATORS: dict[str, Any] = {
     "le": elementwise.less_equal,
     "gt": elementwise.greater,
     "ge": elementwise.greater_equal,
-    "and": elementwise.logical_and,
-    "or": elementwise.logical_or,
-    "xor": elementwise.logical_xor,
+    "and": elementwise.bitwise_and,
+    "or": elementwise.bitwise_or,
+    "xor": elementwise.bitwise_xor,
 }
 
 # Functions that are methods of tensors too: those of arrays, and the elementwise ones.

@@ -27,6 +27,9 @@ __all__ = [
     "arctan",
     "arctan2",
     "arctanh",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
     "cast",
     "cbrt",
     "ceil",
@@ -45,6 +48,7 @@ __all__ = [
     "greater_equal",
     "hypot",
     "identity",
+    "invert",
     "isfinite",
     "isinf",
     "isnan",
@@ -544,7 +548,7 @@ def _(g, y, a, b):
 # --- Constants: no gradient flows -------------------------------------------------------------
 
 
-def _constant_op(function: Any) -> Any:
+def _constant_op(function: Any, wanted: str = "numbers") -> Any:
     """Make a NumPy function of tensors whose result has no gradient, such as a comparison."""
 
     def constant(*args: Any) -> Any:
@@ -554,6 +558,11 @@ def _constant_op(function: Any) -> Any:
         except ValueError as error:
             shapes = " and ".join(str(np.shape(value)) for value in values)
             raise ShapeError(f"{function.__name__}: {error} (shapes {shapes})") from error
+        except TypeError as error:
+            kinds = [str(getattr(value, "dtype", type(value).__name__)) for value in values]
+            raise with_graph(TypeError)(
+                f"{function.__name__}: got {' and '.join(kinds)}; want {wanted}"
+            ) from error
         return _as_tensor(y) if any(isinstance(arg, Handle) for arg in args) else y
 
     constant.__name__ = constant.__qualname__ = function.__name__
@@ -581,3 +590,7 @@ greater, greater_equal = _constant_op(np.greater), _constant_op(np.greater_equal
 isnan, isfinite, isinf = _constant_op(np.isnan), _constant_op(np.isfinite), _constant_op(np.isinf)
 logical_and, logical_or = _constant_op(np.logical_and), _constant_op(np.logical_or)
 logical_not, logical_xor = _constant_op(np.logical_not), _constant_op(np.logical_xor)
+
+_WHOLE = "integers or truth values, such as those of x > 0"
+bitwise_and, bitwise_or = _constant_op(np.bitwise_and, _WHOLE), _constant_op(np.bitwise_or, _WHOLE)
+bitwise_xor, invert = _constant_op(np.bitwise_xor, _WHOLE), _constant_op(np.invert, _WHOLE)
