@@ -205,13 +205,13 @@ def test_scatter_takes_linear_time(tail):
         g = np.ones((n, *tail))
         times = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             tg.scatter_add(g, index=index, shape=(n // 4, *tail))
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return min(times)
 
     # 20 times the entries: 20 times the time and more, for they leave the caches; not 400 times.
-    assert seconds(400_000) < 150 * seconds(20_000)
+    assert any(seconds(400_000) < 150 * seconds(20_000) for _ in range(3))
 
 
 # --- setitem ----------------------------------------------------------------------------------

@@ -309,9 +309,9 @@ def test_cumprod_against_every_factor_left_out():
 @pytest.mark.parametrize("name", ["cumprod", "prod", "sort", "median", "max"])
 def test_long_axes_are_fast(name):
     x = np.random.default_rng(0).uniform(0.9, 1.1, 200_000)
-    start = time.perf_counter()
+    start = time.process_time()
     gradient(lambda t: getattr(tg, name)(t).sum(), x)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 # --- Conventions ------------------------------------------------------------------------------
