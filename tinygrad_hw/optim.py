@@ -580,15 +580,16 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     # In float64, since the square of a gradient of float16 or float32 may overflow.
     exact = (g.astype(np.float64, copy=False) for g in gradients)
-    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in exact))
-    if not math.isfinite(norm):
+    norm = np.sqrt(sum((np.vdot(g, g) for g in exact), np.float64(0)))
+    if not np.isfinite(norm):
         raise FloatingPointError(
             f"clip_grad_norm: the norm is {norm}; find the op that made it with tg.debug()"
         )
-    if norm > max_norm:
-        for g in gradients:
-            g *= max_norm / norm
-    return norm
+    # Without a branch, which a recorded step would take the same way at every call.
+    scale = max_norm / np.maximum(norm, max_norm)
+    for g in gradients:
+        g *= scale.astype(g.dtype)
+    return float(norm) if (recording := recorder()) is None else recording.number(norm)
 
 
 def _leaves(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:

@@ -88,7 +88,7 @@ class _Caller:
             if ref.index in results:
                 lines += [f"if {self.fails(ref.index, np.asarray(value))}:", "    return MISS"]
         outputs = [self.owned(value) for value in self.program.outputs[: len(self.effects.tensors)]]
-        kept = [f"v{ref.index}" for ref in self.program.outputs[len(self.effects.tensors) :]]
+        kept = self.kept()
         lines += [f"y{k} = {text}" for k, text in enumerate(outputs)]
         rebound = [(w, self.owned(w.value)) for w in self.program.writes if not w.in_place]
         lines += [f"w{k} = {text}" for k, (_, text) in enumerate(rebound)]
@@ -134,6 +134,19 @@ class _Caller:
         if first and i in self.executable.owned:
             return f"v{i}"
         return f"own(v{i})" if first else f"own(v{i}, True)"
+
+    def kept(self) -> list[str]:
+        """Spell what pullbacks keep; of another output a copy, since its owner may write to it."""
+        count = len(self.effects.tensors)
+        outputs = [v.index if isinstance(v, Ref) else None for v in self.program.outputs[:count]]
+        texts = []
+        residuals = iter(self.program.outputs[count:])
+        for pullback in self.effects.pullbacks:
+            others = {i for k, i in enumerate(outputs) if k != pullback.output}
+            for _ in pullback.residuals:
+                i = next(residuals).index
+                texts.append(f"own(v{i}, True)" if i in others else f"v{i}")
+        return texts
 
     def in_place(self, writes: list[Write]) -> list[str]:
         """Spell the writes into arrays, and tell the tensors."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import graph, tree
-from ..dispatch import Primitive
+from ..dispatch import Primitive, parent_of
 from ..errors import GraphError
 from ..graph import FREED, Handle, Leaf, Node
 from ..walk import pull
@@ -213,6 +213,8 @@ class Variant:
         arguments.reached = {id(t) for t in (*guards.tensors, *self._tensors)}
         self.executable: Any = None
         self._call: Any = None
+        drawing = [i for i in self.program.instructions if not i.pure]
+        self._generators = {id(i.params["rng"]): i.params["rng"] for i in drawing}.values()
         test = Test()
         self._test_tensors(test)
         guards.test(test)
@@ -277,7 +279,15 @@ class Variant:
         if self._call is None:
             self.executable = self._backend(self.program)
             self._call = self._caller(self.executable)
-        return self._call(leaves)
+        if not self._generators:
+            return self._call(leaves)
+        states = [generator.bit_generator.state for generator in self._generators]
+        result = self._call(leaves)
+        if result is MISS:
+            # The function itself draws now.
+            for generator, state in zip(self._generators, states, strict=True):
+                generator.bit_generator.state = state
+        return result
 
     def first(self, values: dict[int, Any], leaves: Sequence[Any]) -> Any:
         """Do the same with the values of the recording."""
@@ -543,6 +553,7 @@ class Pullback:
     ) -> None:
         self.output, self.program, self.residuals = output, program, residuals
         self.parents, self.call = parents, call
+        self.keeps_output = False
         self.op = Primitive(_no_forward, "compiled", None, None, "", view=False)
         self.op.rule(self._rule)
         self.executable: Any = None
@@ -552,9 +563,10 @@ class Pullback:
         """Give an output a node whose rule runs the program."""
         parents = [leaves[p] if isinstance(p, int) else p for p in self.parents]
         node = Node()
-        node.primitive, node.parents = self.op, tuple(p._node for p in parents)
+        node.primitive, node.parents = self.op, tuple(map(parent_of, parents))
         # Backward raises if one of these arrays was written to meanwhile.
-        node.inputs, node.output = tuple(p._data for p in parents), None
+        node.inputs = tuple(p._data for p in parents)
+        node.output = tensor._data if self.keeps_output else None
         node.params = {"residuals": residuals, "leaves": leaves}
         node.index, node.extras = graph.tick(), None
         node.shape, node.dtype = tensor._data.shape, tensor._data.dtype
@@ -597,7 +609,8 @@ class _Call(NamedTuple):
         with graph.enable_grad():
             y = tree.flatten(self.function(*args, **kwargs))[0][output]
         nodes = [(leaves[p] if isinstance(p, int) else p)._node for p in parents]
-        cotangents, _ = pull([(y._node, g)], nodes, beyond=False)
+        wanted = [node for node in nodes if node is not None]
+        cotangents, _ = pull([(y._node, g)], wanted, beyond=False)
         return tuple(cotangents.get(node) for node in nodes)
 
 
@@ -644,11 +657,24 @@ def _record_pullbacks(
         residuals = list(dict.fromkeys(i for i in (*used, *program.results()) if i not in own))
         sources = {i: Source("residual", None, i) for i in residuals}
         program.inputs = {**sources, g.index: Source("cotangent", None, number)}
+        # Constants among them are parents without a cotangent: a write to one is noticed.
+        constants = _constants(whole, residuals, arguments.leaves)
+        program.outputs += [None] * len(constants)
         numbers = {id(leaf): i for i, leaf in enumerate(arguments.leaves)}
-        places = [numbers.get(id(t), t) for t in reached]
-        made.append(Pullback(number, program, residuals, places, call))
+        places = [numbers.get(id(t), t) for t in (*reached, *constants)]
+        pullback = Pullback(number, program, residuals, places, call)
+        value = whole.outputs[number]
+        pullback.keeps_output = isinstance(value, Ref) and value.index in residuals
+        made.append(pullback)
     del whole.instructions[forward:]
     return made
+
+
+def _constants(program: Program, values: list[int], leaves: Sequence[Any]) -> list[Any]:
+    """Give the constant tensors from outside whose arrays are among some values."""
+    sources = [program.inputs[i] for i in values if i in program.inputs]
+    owners = [leaves[s.key] if s.kind == "argument" else s.owner for s in sources]
+    return [t for t in owners if isinstance(t, Handle) and t._node is None]
 
 
 def _alive(root: Node) -> bool:

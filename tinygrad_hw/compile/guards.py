@@ -172,8 +172,10 @@ class Guards:
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
             return found
-        ours = isinstance(value, (Module, Optimizer))
-        if kinds and not ours:
+        if isinstance(value, Module) and "_record" not in attributes:
+            # A module notes this at its first call, which would look like a change.
+            value._note_paths()
+        if kinds and not isinstance(value, (Module, Optimizer)):
             return found + self._named(attributes, name)
         keys = [k for k in attributes if not (isinstance(value, Optimizer) and k in _CHANGING)]
         if isinstance(value, Optimizer):

@@ -140,6 +140,10 @@ class Recorder:
         )
         return out
 
+    def number(self, traced: Traced) -> Any:
+        """Give the number that a 0-d array holds."""
+        return self.emit_number(Operation("item", np.ndarray.item), (traced,))
+
     def _check_size(self, op: Any, args: Any, params: Any, involved: Any) -> None:
         if op.name in ("nonzero", "flatnonzero", "argwhere", "unique"):
             self.refuse(f"{op.name}, whose shape depends on values,", involved[0])

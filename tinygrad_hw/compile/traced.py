@@ -176,7 +176,7 @@ class Counter(Traced):
     __slots__ = ()
 
     def item(self, *args: Any) -> Any:
-        return self.recorder.emit_number(Operation("item", np.ndarray.item), (self,))
+        return self.recorder.number(self)
 
 
 def _binary(function: Any, ufunc: Any) -> tuple[Any, Any, Any]:
