@@ -913,6 +913,48 @@ def test_attributes_wherever_they_are_kept_are_guarded(owner, name, value):
     setattr(owner, name, before)
 
 
+def test_a_method_that_is_replaced_is_noticed():
+    class Model:
+        def scaled(self, x):
+            return x * 2
+
+    model = Model()
+    run = tg.compile(lambda x: model.scaled(x))
+    run(X)
+    Model.scaled = lambda self, x: x * 3
+    np.testing.assert_array_equal(run(X), 3 * X)
+
+
+def test_a_count_kept_on_a_class_goes_on():
+    class Calls:
+        count = 0
+
+    @tg.compile(limit=3)
+    def f(x):
+        Calls.count += 1
+        return x * Calls.count
+
+    for i in range(1, 4):
+        np.testing.assert_array_equal(f(X), X * i)
+    Calls.count = 0
+    np.testing.assert_array_equal(f(X), X)
+    assert Calls.count == 1
+
+
+def test_flags_that_the_function_sets_are_set_at_each_call():
+    model = tg.nn.Dropout(0.5, rng=0)
+
+    @tg.compile
+    def step(x):
+        model.train()
+        return model(x)
+
+    for _ in range(3):
+        model.eval()
+        assert (step(np.ones(50)) == 0).any()
+        assert model.training
+
+
 def test_sets_and_long_tables_are_guarded():
     chosen, table, model = {1}, {i: str(i) for i in range(30_000)}, tg.nn.Dropout(0.5, rng=0)
 

@@ -213,6 +213,8 @@ class Variant:
         arguments.reached = {id(t) for t in (*guards.tensors, *self._tensors)}
         self.executable: Any = None
         self._call: Any = None
+        # What the function sets, such as whether a model trains, is set at each call.
+        self._written = guards.written()
         drawing = [i for i in self.program.instructions if not i.pure]
         self._generators = {id(i.params["rng"]): i.params["rng"] for i in drawing}.values()
         test = Test()
@@ -279,7 +281,7 @@ class Variant:
         if self._call is None:
             self.executable = self._backend(self.program)
             self._call = self._caller(self.executable)
-        if not self._generators:
+        if not self._generators and not self._written:
             return self._call(leaves)
         states = [generator.bit_generator.state for generator in self._generators]
         result = self._call(leaves)
@@ -287,6 +289,9 @@ class Variant:
             # The function itself draws now.
             for generator, state in zip(self._generators, states, strict=True):
                 generator.bit_generator.state = state
+        else:
+            for place in self._written:
+                place.put()
         return result
 
     def first(self, values: dict[int, Any], leaves: Sequence[Any]) -> Any:

@@ -54,6 +54,13 @@ class Place(NamedTuple):
         except (LookupError, ValueError, AttributeError):
             return LookupError
 
+    def put(self) -> None:
+        """Put there what was there."""
+        if self.kind == "entry":
+            self.owner[self.key] = self.value
+        else:
+            setattr(self.owner, self.key, self.value)
+
     def same(self) -> bool:
         """Tell whether what is there is as good as what was."""
         value = self.now()
@@ -166,8 +173,8 @@ class Guards:
         kinds = [kind for kind in type(value).__mro__ if _by_user(kind)]
         found: list[tuple[Any, str]] = []
         for kind in kinds:
-            methods = [m for m in vars(kind).values() if isinstance(m, types.FunctionType)]
-            found += [(method, name) for method in methods]
+            methods = [k for k, v in vars(kind).items() if isinstance(v, types.FunctionType)]
+            found += [self._place("entry", vars(kind), k, f"{name}.{k}") for k in methods]
             found += self._named(value, name, [k for k, v in vars(kind).items() if _is_data(v)])
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
@@ -185,7 +192,7 @@ class Guards:
 
     def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
         """Follow a module or a class of the user's."""
-        return self._named(vars(value), name) if _by_user(value) else []
+        return self._named(value, name, vars(value)) if _by_user(value) else []
 
     def _named(self, owner: Any, name: str, keys: Any = None) -> list[tuple[Any, str]]:
         """Follow the attributes that functions of the user's name, now or later."""
@@ -231,6 +238,16 @@ class Guards:
         for name in ("__defaults__", "__kwdefaults__"):
             found.append(self._place("attribute", function, name, f"{function.__name__}.{name}"))
         return found
+
+    def written(self) -> list[Place]:
+        """Give the places where the function itself put another number, text or flag."""
+        return [
+            place._replace(value=place.now())
+            for place in self.places
+            if place.kind in ("entry", "attribute")
+            and not place.same()
+            and isinstance(place.now(), _PLAIN)
+        ]
 
     def changed(self) -> str | None:
         """Say what is no longer as it was, if anything."""
