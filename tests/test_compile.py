@@ -1104,6 +1104,10 @@ def test_copies_of_an_object_have_programs_of_their_own():
     assert model.scaled is model.scaled
 
 
+def test_arrays_are_arrays_to_the_function():
+    same_as_eagerly(lambda x: x / 255 if isinstance(x, np.ndarray) else x, (X,), (Y,))
+
+
 def test_masked_arrays_are_refused():
     with pytest.raises(CompileError, match="argument 0 is a MaskedArray"):
         tg.compile(lambda x: x * 2)(np.ma.array(X, mask=[True, False]))

@@ -152,7 +152,7 @@ class Recorder:
         masks = [x for x in refs_in((args[1:], params), Traced) if x.dtype == bool]
         if masks:
             # As many as are true: known only if the engine made the mask, as one-hot rows.
-            if not self._from_engine(_INDEXING):
+            if not self.from_engine(_INDEXING):
                 self.refuse("x[mask], whose shape depends on values,", masks[0])
             count: Any = np.count_nonzero(masks[0])
             self.program.checks.append((self.ref(count), count.value[()]))
@@ -279,7 +279,8 @@ class Recorder:
 
     # --- Values that are asked for ------------------------------------------------------------
 
-    def _from_engine(self, through: tuple[str, ...] = ()) -> bool:
+    def from_engine(self, through: tuple[str, ...] = ()) -> bool:
+        """Tell whether the engine asks for a value, and not the user's function."""
         file = _caller(through).f_code.co_filename
         return file.startswith(_INSIDE) and not file.startswith(_FOR_USERS)
 
@@ -290,7 +291,7 @@ class Recorder:
         """
         if not self.recording:
             return traced.value
-        if not self._from_engine():
+        if not self.from_engine():
             self.refuse(what, traced)
         self.program.checks.append((self.ref(traced), np.array(traced.value)))
         return traced.value
