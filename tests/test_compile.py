@@ -913,6 +913,12 @@ def test_attributes_wherever_they_are_kept_are_guarded(owner, name, value):
     setattr(owner, name, before)
 
 
+def test_a_label_out_of_range_is_named_while_recording_too():
+    run = tg.compile(lambda x, labels: tg.softmax_cross_entropy(x, labels))
+    with pytest.raises(IndexError, match=r"label 5 at \(0,\) is out of range"):
+        run(np.eye(2), np.array([5, 0]))
+
+
 def test_a_method_that_is_replaced_is_noticed():
     class Model:
         def scaled(self, x):

@@ -362,9 +362,10 @@ def _whole(op, name, values):
 
 
 def _no_class(op, name, values, n):
-    place = tuple(np.argwhere((values < 0) | (values >= n))[0].tolist())
+    first = int(np.argmax((values < 0) | (values >= n)))
+    place = tuple(map(int, np.unravel_index(first, values.shape)))
     return with_graph(IndexError)(
-        f"{op}: {name} {values[place]} at {place} is out of range; want 0 to {n - 1}"
+        f"{op}: {name} {int(values[place])} at {place} is out of range; want 0 to {n - 1}"
     )
 
 
