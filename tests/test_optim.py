@@ -298,3 +298,15 @@ def test_clip_grad_norm_of_gradients_whose_squares_overflow(dtype, size):
     assert optim.clip_grad_norm([w], size / 2) == pytest.approx(size)
     assert w.grad.dtype == dtype
     np.testing.assert_allclose(w.grad, [size / 2, 0], rtol=1e-3)
+
+
+def test_a_frozen_parameter_stays_as_it_is():
+    frozen, trained = (tg.Tensor([1.0], requires_grad=True) for _ in range(2))
+    optimizer = tg.optim.Adam([frozen, trained], lr=0.1)
+    frozen.requires_grad = False
+    for _ in range(2):
+        optimizer.zero_grad()
+        (frozen * trained).sum().backward()
+        optimizer.step()
+    assert frozen.numpy() == 1
+    assert trained.numpy() != 1

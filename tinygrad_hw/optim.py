@@ -32,6 +32,9 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 
 
+_FROZEN = Leaf(np.zeros(()))
+
+
 class Optimizer:
     """Base of the optimisers: it holds the parameters; a subclass says how to change one.
 
@@ -65,14 +68,16 @@ class Optimizer:
         if (recording := recorder()) is not None:
             recording.enter_parameters(self)
         for p in self.parameters:
-            p._node.grad = None  # type: ignore[union-attr]
+            if isinstance(p._node, Leaf):
+                p._node.grad = None
 
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         if (recording := recorder()) is not None:
             recording.enter_optimizer(self)
         self.steps += 1
-        leaves: Any = [p._node for p in self.parameters]
+        # One that is frozen, by requires_grad = False, stays as it is.
+        leaves: Any = [p._node or _FROZEN for p in self.parameters]
         stamp([leaf for leaf in leaves if leaf.grad is not None])
         for p, leaf, memory in zip(self.parameters, leaves, self.memory, strict=True):
             if leaf.grad is not None:
