@@ -1,5 +1,6 @@
 """grad, value_and_grad, vjp, jvp, jacobian, hessian, hvp: nested, and on containers."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +83,8 @@ def test_aux_comes_without_the_graph():
     (_, aux), _ = f([1.0, 2.0])
     assert not aux["y"].requires_grad
     assert aux["n"] == 3
+    kept = Counter("aab")
+    assert tg.value_and_grad(lambda x: ((x * x).sum(), kept), has_aux=True)([1.0])[0][1] is kept
 
 
 def test_parameters_in_a_closure_get_their_gradients_through_a_derivative():

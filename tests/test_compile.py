@@ -947,6 +947,73 @@ def test_a_count_kept_on_a_class_goes_on():
     assert Calls.count == 1
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_does_not_change_the_program_records_nothing_again():
+    class Net(tg.nn.Module):
+        def __init__(self):
+            self.w = tg.Tensor(X, requires_grad=True)
+
+        @classmethod
+        def build(cls):
+            return cls()
+
+        def forward(self, x):
+            return (self.w * x).sum()
+
+    class Trainer:
+        def __init__(self):
+            self.net = Net.build()
+            self.optimizer = tg.optim.Adam(self.net.parameters(), lr=0.1)
+            self.steps = 2
+
+        @tg.compile
+        def train(self, x):
+            for _ in range(self.steps):
+                self.optimizer.zero_grad()
+                loss = self.net(x)
+                loss.backward()
+                self.optimizer.step()
+            return loss
+
+        @tg.compile
+        def evaluate(self, x):
+            return self.net(x)
+
+    trainer = Trainer()
+    for _ in range(12):
+        trainer.train(Y)
+        trainer.evaluate(Y)
+        trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+        # As when the other of two networks learns.
+        trainer.net.w.requires_grad = False
+        trainer.net.w.requires_grad = True
+        trainer.net.w.register_hook(lambda g: g)()
+    assert trainer.optimizer.steps == 24
+    assert len(trainer.evaluate.programs) <= 2
+
+
+def test_numbers_that_somebody_keeps_have_values():
+    kept, w = [], tg.Tensor(X, requires_grad=True)
+
+    @tg.compile
+    def step():
+        w.grad = None
+        (w * w).sum().backward()
+        kept.append(tg.optim.clip_grad_norm([w], 1.0))
+
+    step()
+    assert f"{kept[0]:.3f}" == f"{np.linalg.norm(2 * X):.3f}"
+    without = tg.Tensor(X, requires_grad=True)
+    found = tg.compile(lambda x: x * tg.optim.clip_grad_norm([without], 1.0))(X)
+    np.testing.assert_array_equal(found, 0 * X)
+
+
+def test_any_generator_in_reach_is_watched():
+    generator = np.random.RandomState(np.random.PCG64(0))
+    run = tg.compile(lambda x: x * 2 if generator is not None else x)
+    np.testing.assert_array_equal(run(X), 2 * X)
+
+
 def test_flags_that_the_function_sets_are_set_at_each_call():
     model = tg.nn.Dropout(0.5, rng=0)
 
@@ -1018,7 +1085,7 @@ def test_learning_rates_and_counts_that_the_function_reads_are_not_frozen():
             (w * w).sum().backward()
             w.data -= optimizer.lr * w.grad
             optimizer.step()
-            return w * (1.0 if optimizer.steps < 3 else 10.0)
+            return w * optimizer.steps
 
         found = []
         for _ in range(5):
@@ -1027,6 +1094,9 @@ def test_learning_rates_and_counts_that_the_function_reads_are_not_frozen():
         return found
 
     np.testing.assert_allclose(training(tg.compile), training(lambda step: step))
+    optimizer = tg.optim.SGD([tg.Tensor(X, requires_grad=True)], lr=0.1)
+    with pytest.raises(CompileError, match=r"bool\(\) of a recorded"):
+        tg.compile(lambda x: x if optimizer.steps < 3 else -x)(X)
 
 
 def test_hooks_that_come_and_go_are_noticed():

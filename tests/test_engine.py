@@ -395,6 +395,25 @@ def test_no_grad_is_of_its_thread():
     assert seen == [True]
 
 
+def test_one_no_grad_serves_threads_at_once():
+    quiet, inside, leave = tg.no_grad(), threading.Event(), threading.Event()
+    found = []
+
+    def other():
+        with tg.no_grad(), quiet:
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=other)
+    with quiet:
+        thread.start()
+        inside.wait()
+    found.append((leaf(1.0) * 2).requires_grad)
+    leave.set()
+    thread.join()
+    assert found == [True]
+
+
 def test_hooks_see_and_replace_the_gradient_and_can_be_removed():
     x = leaf(2.0)
     y = x * x

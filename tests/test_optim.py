@@ -310,3 +310,27 @@ def test_a_frozen_parameter_stays_as_it_is():
         optimizer.step()
     assert frozen.numpy() == 1
     assert trained.numpy() != 1
+
+
+def test_clipping_at_infinity_only_measures():
+    frozen, w = (tg.Tensor([3.0, 4.0], requires_grad=True) for _ in range(2))
+    (w * w).sum().backward()
+    frozen.requires_grad = False
+    assert tg.optim.clip_grad_norm([frozen, w], np.inf) == 10
+    np.testing.assert_array_equal(w.grad, [6, 8])
+
+
+def test_an_optimizer_of_ones_own_takes_its_state_back():
+    class Slow(tg.optim.Optimizer):
+        def update(self, p, g, memory):
+            last = memory.setdefault("last", np.zeros_like(p))
+            p -= self.lr / self.steps * (g + last)
+            last[...] = g
+
+    w = tg.Tensor([1.0], requires_grad=True)
+    optimizer = Slow([w], lr=0.1)
+    (w * w).sum().backward()
+    optimizer.step()
+    other = Slow([w], lr=0.1)
+    other.load_state_dict(optimizer.state_dict())
+    np.testing.assert_array_equal(other.memory[0]["last"], [2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -225,7 +226,9 @@ def value_and_grad(
         value = call.released(y)
         if has_aux:
             leaves, rebuild = tree.flatten(call.aux)
-            value = value, rebuild(iter([call.released(leaf) for leaf in leaves]))
+            released = [call.released(leaf) for leaf in leaves]
+            same = all(map(operator.is_, leaves, released))
+            value = value, call.aux if same else rebuild(iter(released))
         return value, gradient
 
     return _named(function, "value_and_grad", value_and_gradient)

@@ -225,6 +225,9 @@ def check_untracked(op: str, items: Any) -> None:
 
 
 def _holds_tracked(items: Any) -> bool:
+    # Of a long list of numbers there are few types.
+    if not any(issubclass(kind, (list, tuple, Handle)) for kind in set(map(type, items))):
+        return False
     return any(
         _holds_tracked(item)
         if type(item) in SEQUENCES
@@ -238,6 +241,10 @@ ORDINARY = Mode()
 
 
 class _State(threading.local):
+    def __init__(self) -> None:
+        # The modes around, of blocks that this thread is in.
+        self.before: list[Mode] = []
+
     mode = ORDINARY
     # While set, ``recorder.apply(primitive, args, params)`` takes the place of every call.
     recorder: Any = None
@@ -256,19 +263,14 @@ class _Entered(ContextDecorator):
 
     def __init__(self, change: Callable[[Mode], Mode]) -> None:
         self.change = change
-        self.before: list[Mode] = []
-
-    def _recreate_cm(self) -> _Entered:
-        # Threads may be inside the same decorated function.
-        return _Entered(self.change)
 
     def __enter__(self) -> None:
         mode = self.change(state.mode)
-        self.before.append(state.mode)
+        state.before.append(state.mode)
         state.mode = ORDINARY if mode == ORDINARY else mode
 
     def __exit__(self, *error: object) -> None:
-        state.mode = self.before.pop()
+        state.mode = state.before.pop()
 
 
 def no_grad() -> Any:

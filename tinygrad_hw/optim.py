@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Leaf, recorder, stamp
+from .graph import Leaf, Recorded, recorder, stamp
 from .tensor import Tensor
 
 __all__ = [
@@ -30,9 +30,6 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-
-
-_FROZEN = Leaf(np.zeros(()))
 
 
 class Optimizer:
@@ -77,11 +74,14 @@ class Optimizer:
             recording.enter_optimizer(self)
         self.steps += 1
         # One that is frozen, by requires_grad = False, stays as it is.
-        leaves: Any = [p._node or _FROZEN for p in self.parameters]
-        stamp([leaf for leaf in leaves if leaf.grad is not None])
-        for p, leaf, memory in zip(self.parameters, leaves, self.memory, strict=True):
-            if leaf.grad is not None:
-                self.update(p._data, leaf.grad, memory)
+        trained = [
+            (p._data, p._node, memory)
+            for p, memory in zip(self.parameters, self.memory, strict=True)
+            if isinstance(p._node, Leaf) and p._node.grad is not None
+        ]
+        stamp([leaf for _, leaf, _ in trained])
+        for data, leaf, memory in trained:
+            self.update(data, leaf.grad, memory)
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
         """Change the array ``p`` in place; ``g`` is left alone."""
@@ -116,11 +116,18 @@ class Optimizer:
             # One without entries has had no gradient yet.
             if entries:
                 self._check_memory(i, entries)
-        self.lr, self.steps, self.memory = lr, int(steps), memory
+        self.lr, self.steps = lr, int(steps)
+        # In place: a compiled step goes on with it.
+        for entries, loaded in zip(self.memory, memory, strict=True):
+            entries.clear()
+            entries.update(loaded)
 
     def _check_memory(self, i: int, entries: dict[str, Array]) -> None:
         """Raise unless the entries are those that an update of the i-th parameter would begin."""
         name, p = type(self).__name__, self.parameters[i]
+        if type(self).update.__module__ != __name__:
+            # Nobody knows what an optimiser of the user's begins, and when.
+            return
         wanted: dict[str, Array] = {}
         self.update(np.ones_like(p._data), np.ones_like(p._data), wanted)
         if entries.keys() != wanted.keys():
@@ -581,7 +588,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     (10.0, array([0.6, 0.8]))
     """
     _check("clip_grad_norm", "above 0", max_norm > 0, max_norm=max_norm)
-    leaves: Any = [p._node for p in _leaves("clip_grad_norm", parameters)]
+    leaves: Any = [p._node for p in _leaves("clip_grad_norm", parameters, frozen=True)]
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     # In float64, since the square of a gradient of float16 or float32 may overflow.
     exact = (g.astype(np.float64, copy=False) for g in gradients)
@@ -590,15 +597,18 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
         raise FloatingPointError(
             f"clip_grad_norm: the norm is {norm}; find the op that made it with tg.debug()"
         )
+    recording = recorder()
+    if recording is None and norm <= max_norm:
+        return float(norm)
     # Without a branch, which a recorded step would take the same way at every call.
-    scale = max_norm / np.maximum(norm, max_norm)
+    scale = 1 / np.maximum(norm / max_norm, 1)
     for g in gradients:
         g *= scale.astype(g.dtype)
-    return float(norm) if (recording := recorder()) is None else recording.number(norm)
+    return recording.number(norm) if isinstance(norm, Recorded) else float(norm)
 
 
-def _leaves(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:
-    """List parameters; raise for what could not be trained."""
+def _leaves(op: str, parameters: Iterable[Tensor], *, frozen: bool = False) -> list[Tensor]:
+    """List parameters; raise for what could not be trained, or leave out what is frozen."""
     if isinstance(parameters, Tensor):
         raise TypeError(f"{op}: got one Tensor; want a list: {op}([tensor], ...)")
     if hasattr(parameters, "parameters"):
@@ -608,6 +618,8 @@ def _leaves(op: str, parameters: Iterable[Tensor]) -> list[Tensor]:
     listed = list(parameters)
     if not listed:
         raise ValueError(f"{op}: got no parameters; pass module.parameters() or a list")
+    if frozen:
+        listed = [p for p in listed if not isinstance(p, Tensor) or p.requires_grad] or listed
     for p in listed:
         if not isinstance(p, Tensor) or not isinstance(p._node, Leaf):
             raise TypeError(f"{op}: got {p!r}; want leaf tensors with requires_grad=True")

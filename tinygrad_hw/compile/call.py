@@ -119,7 +119,8 @@ class _Caller:
         owner = self.known(source.owner)
         if source.kind == "entry":
             return f"{owner}[{source.key!r}]"
-        return owner + {"data": "._data", "grad": "._node.grad", "rate": ".lr"}[source.kind]
+        names = {"data": "._data", "grad": "._node.grad", "rate": ".lr", "steps": ".steps"}
+        return owner + names[source.kind]
 
     def tensor_arguments(self) -> set[int]:
         """Numbers of the arguments that are tensors."""
@@ -156,10 +157,9 @@ class _Caller:
         elif not self.executable.writes_in_place:
             lines += [f"{self.read(w.target)}[...] = v{w.value.index}" for w in writes]
         written = [w.target.owner for w in writes if w.target.kind == "data"]
-        # That a tensor has the node that it had is one of the conditions of the call.
-        nodes = tuple(tensor._node for tensor in written if tensor._node is not None)
+        nodes = "".join(f"{self.known(t)}._node, " for t in written if t._node is not None)
         if nodes:
-            lines.append(f"stamp({self.known(nodes)})")
+            lines.append(f"stamp(({nodes}))")
         lines += [f"{self.known(t)}._stamp()" for t in written if t._node is None]
         return lines
 

@@ -203,8 +203,10 @@ class Variant:
         # What begins an optimiser's memory fits but once: native code would not pay.
         self._backend = backend_of("numpy") if _begins_memory(self.program) else backend
         self._rebuild, self._kinds = rebuild, kinds
-        self._steps, self._optimizers = recorder.steps, list(recorder.optimizers.values())
-        self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _, _ in self._optimizers]
+        self._steps = recorder.steps
+        self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _ in self._steps]
+        # When a hook was registered or removed last, as far as it is known to change nothing here.
+        self._hooks_at = [graph.clock.latest_hook]
         self._tensors = [t for t in recorder.tensors if id(t) not in arguments.tensors]
         self._facts = [_facts(t) for t in self._tensors]
         arguments.reached = {id(t) for t in (*guards.tensors, *self._tensors)}
@@ -226,15 +228,14 @@ class Variant:
 
     def _test_tensors(self, test: Test) -> None:
         """Test the tensors and optimisers that the program meets."""
-        clock = graph.clock
-        test.term(f"{test.known(clock)}.latest_hook == {clock.latest_hook}")
+        test.term(f"{test.known(graph.clock)}.latest_hook == {test.known(self._hooks_at)}[0]")
         for tensor, (shape, dtype, node, has_grad, _) in zip(
             self._tensors, self._facts, strict=True
         ):
-            t, s, d = map(test.known, (tensor, shape, dtype))
-            test.term(f"{t}._node is {test.known(tensor._node)}")
+            t, s, d, n = map(test.known, (tensor, shape, dtype, node))
+            test.term(f"type({t}._node) is {n}" if node is Leaf else f"{t}._node is {n}")
             test.term(f"{t}._data.shape == {s} and {t}._data.dtype == {d}")
-            if isinstance(node, Leaf):
+            if node is Leaf:
                 test.term(f"{t}._node.grad is {'not ' if has_grad else ''}None")
         for optimizer, memory, lengths in self._memories:
             p, m, n = map(test.known, (optimizer, memory, lengths))
@@ -257,7 +258,10 @@ class Variant:
             o.memory is memory and [len(entries) for entries in memory] == lengths
             for o, memory, lengths in self._memories
         )
-        return leaves if same else None
+        if not same:
+            return None
+        self._hooks_at[0] = graph.clock.latest_hook
+        return leaves
 
     def difference(self, args: Any, kwargs: Any) -> str:
         """Say why a call does not fit."""
@@ -327,8 +331,9 @@ class _Ready(NamedTuple):
 
 def _facts(tensor: Any) -> tuple[Any, ...]:
     node = tensor._node
-    has_grad = isinstance(node, Leaf) and node.grad is not None
-    return tensor._data.shape, tensor._data.dtype, node, has_grad, _hooks(node)
+    leaf = isinstance(node, Leaf)
+    has_grad = leaf and node.grad is not None
+    return tensor._data.shape, tensor._data.dtype, Leaf if leaf else node, has_grad, _hooks(node)
 
 
 def _hooks(node: Node | None) -> tuple[Any, ...]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import pickle
 import sys
 import sysconfig
 import types
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +80,8 @@ _READ: dict[str, Callable[[Any, Any], Any]] = {
     "length": lambda owner, _: len(owner),
     "whole": lambda owner, _: owner,
     "attribute": getattr,
+    # As it is there: a method of a class is another object each time that it is got.
+    "class": lambda owner, key: vars(owner)[key],
     "entry": lambda owner, key: owner[key],
 }
 
@@ -89,7 +92,8 @@ def same_plain(a: Any, b: Any) -> bool:
         return False
     if a != a:
         return bool(b != b)
-    return bool(a == b) and (a != 0 or repr(a) == repr(b))
+    signed = isinstance(a, (float, complex, np.inexact))
+    return bool(a == b) and (not signed or repr(a) == repr(b))
 
 
 def _brief(value: Any) -> str:
@@ -121,6 +125,7 @@ class Guards:
         self._names = {"training"}
         self._root = function
         self._unnamed: dict[str, list[tuple[Any, str]]] = {}
+        self._kinds: set[type] = set()
         seen: set[int] = set()
         found = deque([(function, getattr(function, "__name__", "function"))])
         # Arrays and tensors among the arguments may differ from call to call.
@@ -154,6 +159,8 @@ class Guards:
             return []
         if isinstance(value, types.FunctionType):
             return self._function(value)
+        if isinstance(value, (classmethod, staticmethod)):
+            return [(value.__func__, name)]
         if isinstance(value, types.MethodType):
             return [(value.__self__, name), (value.__func__, name)]
         if isinstance(value, function.Compiled):
@@ -174,7 +181,9 @@ class Guards:
         found: list[tuple[Any, str]] = []
         for kind in kinds:
             methods = [k for k, v in vars(kind).items() if isinstance(v, types.FunctionType)]
-            found += [self._place("entry", vars(kind), k, f"{name}.{k}") for k in methods]
+            if kind not in self._kinds:
+                found += [self._attribute(kind, key, kind.__name__) for key in methods]
+            self._kinds.add(kind)
             found += self._named(value, name, [k for k, v in vars(kind).items() if _is_data(v)])
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
@@ -187,17 +196,20 @@ class Guards:
         keys = [k for k in attributes if not (isinstance(value, Optimizer) and k in _CHANGING)]
         if isinstance(value, Optimizer):
             self.optimizers.append(value)
-            found += self._named(attributes, name, ["steps"])
         return found + self._entries(attributes, keys, name, "{0}.{1}")
 
     def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
         """Follow a module or a class of the user's."""
-        return self._named(value, name, vars(value)) if _by_user(value) else []
+        if not _by_user(value):
+            return []
+        return self._named(value if isinstance(value, type) else vars(value), name)
 
     def _named(self, owner: Any, name: str, keys: Any = None) -> list[tuple[Any, str]]:
         """Follow the attributes that functions of the user's name, now or later."""
         found = []
-        for key in list(owner if keys is None else keys):
+        if keys is None:
+            keys = vars(owner) if isinstance(owner, type) else owner
+        for key in list(keys):
             if key in self._names:
                 found.append(self._attribute(owner, key, name))
             else:
@@ -205,7 +217,9 @@ class Guards:
         return found
 
     def _attribute(self, owner: Any, key: str, name: str) -> tuple[Any, str]:
-        kind = "entry" if isinstance(owner, Mapping) else "attribute"
+        kind = "attribute"
+        if isinstance(owner, (type, dict)):
+            kind = "class" if isinstance(owner, type) else "entry"
         return self._place(kind, owner, key, f"{name}.{key}")
 
     def _entries(self, owner: Any, keys: Any, name: str, form: str) -> list[tuple[Any, str]]:
@@ -244,7 +258,7 @@ class Guards:
         return [
             place._replace(value=place.now())
             for place in self.places
-            if place.kind in ("entry", "attribute")
+            if place.kind in ("entry", "attribute", "class")
             and not place.same()
             and isinstance(place.now(), _PLAIN)
         ]
@@ -274,6 +288,8 @@ class Guards:
                 test.term(f"{o} == {v}")
             elif kind == "attribute":
                 test.term(f"{o}.{key} is {v}")
+            elif kind == "class":
+                test.term(f"{test.known(vars(owner))}[{key!r}] is {v}")
             else:
                 place = repr(key) if type(key) in (int, str) else test.known(key)
                 test.term(f"{o}[{place}] is {v}")
@@ -327,8 +343,7 @@ def state_of(generator: Any) -> Any:
     """Give the state of a random generator, to compare."""
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
-    kind, keys, *rest = generator.get_state()
-    return kind, keys.tobytes(), rest
+    return pickle.dumps(generator.get_state(legacy=False))
 
 
 def _by_user(value: Any) -> bool:

@@ -93,8 +93,8 @@ class Instruction(NamedTuple):
 class Source(NamedTuple):
     """Where a value comes from, or goes to.
 
-    ``kind`` is "data" or "grad" (of a tensor ``owner``), "entry" (``key`` of a dict), "rate" (of an
-    optimiser), or "argument" (number ``key``; its gradient if ``owner`` is "grad").
+    ``kind`` is "data" or "grad" (of a tensor ``owner``), "entry" (``key`` of a dict), "rate" or
+    "steps" (of an optimiser), or "argument" (number ``key``; its gradient if ``owner`` is "grad").
     """
 
     kind: str
@@ -106,7 +106,7 @@ class Source(NamedTuple):
         owner = leaves[self.key] if self.kind == "argument" else self.owner
         if "grad" in (self.kind, self.owner if self.kind == "argument" else None):
             return owner._node, "grad"
-        return owner, "lr" if self.kind == "rate" else "_data"
+        return owner, {"rate": "lr", "steps": "steps"}.get(self.kind, "_data")
 
     def read(self, leaves: Any = ()) -> Any:
         """Give what is there now; ``leaves`` are those of the arguments."""
@@ -128,8 +128,8 @@ class Source(NamedTuple):
             return f"{'gradient of ' if self.owner else ''}argument {self.key}"
         if self.kind == "entry":
             return f"the optimiser's {self.key}"
-        if self.kind == "rate":
-            return "learning rate"
+        if self.kind in ("rate", "steps"):
+            return "learning rate" if self.kind == "rate" else "number of steps"
         if self.kind in ("residual", "cotangent"):
             return f"{self.kind} {self.key}"
         name = self.owner.name or f"tensor {self.owner.shape}"

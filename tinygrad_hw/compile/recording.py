@@ -240,8 +240,9 @@ class Recorder:
             return
         memory = [dict(entries) for entries in optimizer.memory]
         self.optimizers[id(optimizer)] = (optimizer, optimizer.steps, memory)
-        rate = Source("rate", optimizer)
-        self._replace(rate, rate, Number)
+        for kind in ("rate", "steps"):
+            number = Source(kind, optimizer)
+            self._replace(number, number, Number)
         for entries in optimizer.memory:
             for name, array in entries.items():
                 whole = array.ndim == 0 and array.dtype.kind == "i"
@@ -340,6 +341,8 @@ class Recorder:
                 )
         for source, place, _, traced in self.places.values():
             now = traced if place is None else place.read()
+            if source.kind == "steps":
+                continue
             if source.kind == "rate" and now is not traced:
                 raise CompileError("compile: a learning rate is set; set it outside the function")
             if now is not traced:
@@ -347,7 +350,8 @@ class Recorder:
             elif traced is not None and traced.index not in self.program.inputs:
                 self.program.writes.append(Write(source, Ref(traced.index), True))
         for optimizer, steps, memory in self.optimizers.values():
-            self.steps.append((optimizer, optimizer.steps - steps))
+            if taken := real(optimizer.steps) - steps:
+                self.steps.append((optimizer, taken))
             for entries, before in zip(optimizer.memory, memory, strict=True):
                 # In the order in which they were made: a program is the same in every process.
                 for name in [name for name in entries if name not in before]:

@@ -154,12 +154,17 @@ class Traced(Recorded):
         return self.recorder.assumed(".tolist()", self).tolist()
 
     def __repr__(self) -> str:
+        # One that somebody keeps is its value when the recording is over.
+        if not self.recorder.recording:
+            return repr(self.value)
         return str(self.recorder.refuse("print", self))
 
     def __format__(self, spec: str) -> str:
-        return repr(self)
+        return repr(self) if self.recorder.recording else format(self.value, spec)
 
     def __getattr__(self, name: str) -> Any:
+        if not self.recorder.recording:
+            return getattr(self.value, name)
         raise AttributeError(
             f"compile: .{name} of an array is not recorded; use the function of NumPy or of "
             "tinygrad_hw of that name"
