@@ -83,6 +83,135 @@ def test_wrong_training_is_named_and_explained(check, mutant):
     assert mutant.likely in example_of(report, name).likely
 
 
+# By what stands in einsum.py, what replaces it, and a word of the sentence about it.
+STEPS = [
+    ("relu_backward(dl_dh, a)", "dl_dh", "relu_backward is missing"),
+    ("h = relu(a)", "h = a", "ReLU is missing"),
+    ("relu_backward(dl_dh, a)", "relu_backward(a, dl_dh)", "swapped"),
+    ("mini_batch_y[i %", "mini_batch_y[(i + 1) %", "labels"),
+    ("total += part", "total[:] = total * (part.shape != (30, 1)) + part", "last image"),
+    ("fc_backward(relu_", "fc_backward(0.5 * relu_", "w1 and b1 are 0.5 times"),
+    ("p -= learning_rate *", "p -= learning_rate * (1 + (p is w1)) *", "w1 are 2 times"),
+    ("total += part", "total += part; w2 -= 0.1 * second[0]", "first step"),
+    ("* total / x.shape[1]", "* total / 32", "R is fixed at 32"),
+    ("[i % len(mini_batch_x)]", "[2 * i % len(mini_batch_x)]", "only 1 and 3"),
+    ("[i % len(mini_batch_x)]", "[i % (len(mini_batch_x) - 1)]", "only 1 and 2 and 3"),
+    ("w1, b1 = 0.1 *", "w1, b1 = 0.0 *", "Gaussian"),
+    ("losses[i] += loss / x.shape[1]", "pass", "losses is not filled in"),
+    ("losses[i] += loss", "losses[i] += np.nan * loss", "losses is not filled in"),
+    ("w2, b2, losses", "w2, b2, None", "losses is not filled in"),
+    ("i % 1000 == 0", "i == 1000", "decays once only"),
+    ("p -= learning_rate *", "p -= learning_rate / (1 + i) *", "step 2"),
+]
+
+
+@pytest.mark.parametrize(("line", "instead", "likely"), STEPS)
+def test_a_training_that_is_not_algorithm_1_is_wrong_though_its_loss_falls(
+    check, line, instead, likely
+):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    assert line in source
+    report = check(source.replace(line, instead), ["train_mlp"], Limits(train_seconds=7.0))
+    assert report.failing == ["train_mlp"]
+    assert likely in example_of(report, "train_mlp").likely
+
+
+CHOICES = [
+    ("k = np.random.randint(len(mini_batch_x))", "order of its own"),
+    ("k = np.random.default_rng(i // 4).permutation(len(mini_batch_x))[i % 4]", "order of its own"),
+    ("k = (i + 1) % len(mini_batch_x)", ""),
+    ("k = -1 - i % len(mini_batch_x)", "order of its own"),
+]
+
+
+@pytest.mark.parametrize(("order", "note"), CHOICES)
+def test_another_order_of_the_mini_batches_is_right(check, order, note):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    source = source.replace(
+        "        x, y = mini_batch_x[", f"        {order}\n        x, y = mini_batch_x["
+    )
+    source = source.replace("[i % len(mini_batch_x)]", "[k]")
+    report = check(source, ["train_mlp"], Limits(train_seconds=1.0))
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert note in " ".join(report.functions[0].notes)
+
+
+def test_mini_batches_put_together_anew_are_right_with_a_note(check):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    anew = """
+        rng = np.random.default_rng(i)
+        chosen = rng.permutation(np.hstack(mini_batch_x).shape[1])[:5]
+        x, y = np.hstack(mini_batch_x)[:, chosen], np.hstack(mini_batch_y)[:, chosen]
+        totals"""
+    report = check(source.replace("\n        totals", anew), ["train_mlp"])
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert "of its own" in report.functions[0].notes[0]
+
+
+def test_momentum_is_right_with_a_note(check):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    source = source.replace("    losses = np", "    speeds = [0.0] * 4\n    losses = np", 1)
+    plain = "for p, total in zip((w1, b1, w2, b2), totals, strict=True):"
+    source = source.replace(plain, "for n, p in enumerate((w1, b1, w2, b2)):")
+    step = "p -= learning_rate * total / x.shape[1]"
+    moved = "speeds[n] = 0.9 * speeds[n] + totals[n] / x.shape[1]; p -= learning_rate * speeds[n]"
+    report = check(source.replace(step, moved), ["train_mlp"])
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert "momentum 0.9" in report.functions[0].notes[0]
+    carried = check(source.replace(step, moved.replace("0.9", "1.0")), ["train_mlp"])
+    assert "not set to 0" in example_of(carried, "train_mlp").likely
+
+
+DOWN_COLUMNS = """
+def train_cnn(mini_batch_x, mini_batch_y, learning_rate=0.1, num_iters=10):
+    w_conv, b_conv = np.random.randn(3, 3, 1, 3), np.zeros((3, 1))
+    w_fc, b_fc = np.random.randn(10, 147), np.zeros((10, 1))
+    for i in range(num_iters):
+        x, y = mini_batch_x[i % len(mini_batch_x)], mini_batch_y[i % len(mini_batch_x)]
+        totals = [0.0] * 4
+        for n in range(x.shape[1]):
+            image = x[:, n].reshape((14, 14, 1), order="F")
+            a = conv(image, w_conv, b_conv)
+            p = pool2x2(relu(a))
+            f = p.reshape((-1, 1), order="F")
+            _, dl_dy = loss_cross_entropy_softmax(fc(f, w_fc, b_fc), y[:, [n]])
+            dl_df, *second = fc_backward(dl_dy, f, w_fc, b_fc)
+            dl_dh = pool2x2_backward(dl_df.reshape(p.shape, order="F"), relu(a))
+            first = conv_backward(relu_backward(dl_dh, a), image, w_conv, b_conv)
+            totals = [t + part for t, part in zip(totals, [*first, *second])]
+        for w, total in zip((w_conv, b_conv, w_fc, b_fc), totals):
+            w -= learning_rate / x.shape[1] * total
+    return w_conv, b_conv, w_fc, b_fc
+"""
+
+
+def test_images_down_their_columns_are_right(check):
+    source = (SOLUTIONS / "einsum.py").read_text() + DOWN_COLUMNS
+    report = check(source, ["train_cnn"], Limits(train_seconds=1.0))
+    assert verdicts(report) == {"train_cnn": "ok"}
+
+
+def test_a_training_that_starts_anew_each_time_is_judged_by_its_loss_with_a_note(check):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    source = source.replace(
+        "import numpy as np", "import numpy as np\nRNG = np.random.default_rng()"
+    )
+    source = source.replace("np.random.randn(30, 196)", "RNG.normal(0, 1, (30, 196))")
+    report = check(source, ["train_mlp"], Limits(train_seconds=1.0))
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert "judged by its loss alone" in report.functions[0].notes[-1]
+
+
+def test_a_file_that_lets_underflow_raise_is_compared_step_by_step(check):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    source = source.replace(
+        "    losses = np.zeros", "    np.seterr(all='raise')\n    losses = np.zeros"
+    )
+    assert check(source, ["train_mlp"]).ok
+    wrong = source.replace("relu_backward(dl_dh, a)", "dl_dh")
+    assert check(wrong, ["train_mlp"]).failing == ["train_mlp"]
+
+
 @pytest.mark.parametrize("name", ["fc", "pool2x2_backward"])
 def test_only_what_is_wrong_is_named(check, name):
     mutant = next(m for m in MUTANTS if m.function == name)

@@ -1,8 +1,8 @@
 """Tests anybody's ``hw5.py`` against the handout, in processes with limits of their own.
 
 ``handout`` says what is asked, ``cases`` how it is asked for, ``reference`` what is right,
-``mistakes`` what is wrong and why; ``driver`` and ``worker`` run the file; ``judging``, ``batches``
-and ``training`` compare, and ``report`` tells.
+``mistakes`` what is wrong and why; ``driver`` and ``worker`` run the file; ``judging``,
+``batches``, ``training`` and ``steps`` compare, and ``report`` tells.
 """
 
 from __future__ import annotations

@@ -239,8 +239,8 @@ _CASES = [
 
 _FEW_IMAGES = (
     _rng(5),
-    "mini_batch_x = [rng.integers(0, 256, (196, 2)) / 256 for _ in range(3)]",
-    "mini_batch_y = [np.eye(10)[:, rng.integers(0, 10, 2)] for _ in range(3)]",
+    "mini_batch_x = [rng.integers(0, 256, (196, 3)) / 256 for _ in range(4)]",
+    "mini_batch_y = [np.eye(10)[:, rng.integers(0, 10, 3)] for _ in range(4)]",
 )
 _EASY_IMAGES = (
     _rng(6),

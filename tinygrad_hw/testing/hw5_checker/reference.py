@@ -139,33 +139,54 @@ def infer_cnn(
     return int(cnn_logits(x, w_conv, b_conv, w_fc, b_fc, order).argmax())
 
 
-def mlp_gradients(x: Array, y: Array, weights: Sequence[Array]) -> tuple[float, list[Array]]:
-    """Loss and gradients of the network of part 1 for one image."""
+def _through_relu(dl_dy: Array, x: Array, mistake: str) -> Array:
+    """``relu_backward``, or what stands in its place."""
+    if mistake == "relu_backward":
+        return dl_dy
+    return relu_backward(x, dl_dy) if mistake == "swapped" else relu_backward(dl_dy, x)
+
+
+def mlp_gradients(
+    x: Array, y: Array, weights: Sequence[Array], *, mistake: str = ""
+) -> tuple[float, list[Array]]:
+    """Loss and gradients of the network of part 1 for one image.
+
+    The mistake is ``"relu"`` or ``"relu_backward"``, which is missing, or ``"swapped"``, of the
+    latter's arguments.
+    """
     w1, b1, w2, b2 = weights
     a = fc(x, w1, b1)
-    h = relu(a)
+    h = a if mistake == "relu" else relu(a)
     loss, dl_dy = loss_cross_entropy_softmax(fc(h, w2, b2), y)
     dl_dh, dl_dw2, dl_db2 = fc_backward(dl_dy, h, w2, b2)
-    _, dl_dw1, dl_db1 = fc_backward(relu_backward(dl_dh, a), x, w1, b1)
+    _, dl_dw1, dl_db1 = fc_backward(_through_relu(dl_dh, a, mistake), x, w1, b1)
     return loss, [dl_dw1, dl_db1, dl_dw2, dl_db2]
 
 
-def cnn_gradients(x: Array, y: Array, weights: Sequence[Array]) -> tuple[float, list[Array]]:
-    """Loss and gradients of the network of part 2 for one image."""
+def cnn_gradients(
+    x: Array,
+    y: Array,
+    weights: Sequence[Array],
+    *,
+    mistake: str = "",
+    image_order: Order = "C",
+    order: Order = "C",
+) -> tuple[float, list[Array]]:
+    """Loss and gradients of the network of part 2 for one image; see :func:`mlp_gradients`.
+
+    The orders are those in which a column becomes an image and an image a column.
+    """
     w_conv, b_conv, w_fc, b_fc = weights
-    image = x.reshape(14, 14, 1)
+    image = x.reshape((14, 14, 1), order=image_order)
     a = conv(image, w_conv, b_conv)
-    h = relu(a)
+    h = a if mistake == "relu" else relu(a)
     p = pool2x2(h)
-    f = flattening(p)
+    f = flattening(p, order)
     loss, dl_dy = loss_cross_entropy_softmax(fc(f, w_fc, b_fc), y)
     dl_df, dl_dw_fc, dl_db_fc = fc_backward(dl_dy, f, w_fc, b_fc)
-    dl_dh = pool2x2_backward(flattening_backward(dl_df, p), h)
-    return loss, [
-        *conv_backward(relu_backward(dl_dh, a), image, w_conv, b_conv),
-        dl_dw_fc,
-        dl_db_fc,
-    ]
+    dl_dh = pool2x2_backward(flattening_backward(dl_df, p, order), h)
+    dl_da = _through_relu(dl_dh, a, mistake)
+    return loss, [*conv_backward(dl_da, image, w_conv, b_conv), dl_dw_fc, dl_db_fc]
 
 
 def train(
@@ -176,7 +197,6 @@ def train(
     num_iters: int,
     *,
     averaged: bool = True,
-    first_batch_only: bool = False,
     last_image_only: bool = False,
     carried_over: bool = False,
 ) -> list[Array]:
@@ -187,7 +207,7 @@ def train(
     weights = [w.copy() for w in start]
     sums: list[Array] = [np.zeros(w.shape) for w in weights]
     for step in range(num_iters):
-        x, y = batches[0 if first_batch_only else step % len(batches)]
+        x, y = batches[step % len(batches)]
         size = x.shape[1]
         if not carried_over:
             sums = [0.0 * total for total in sums]

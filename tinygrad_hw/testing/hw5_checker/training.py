@@ -5,96 +5,169 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import reference
 from .cases import Case, easy_training, exact_training
-from .compare import close
+from .compare import LOSS_TOLERANCE, close, show
 from .driver import Outcome, Session
 from .handout import HANDOUT
 from .judging import as_array, example, stopped_by
-from .reference import Array
+from .reference import Array, Gradients, Order
 from .report import Failure, FunctionReport
+from .steps import ROUNDING, UPWARDS, Batch, all_alike, explain
 
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "train_mlp": {"w1": (30, 196), "b1": (30, 1), "w2": (10, 30), "b2": (10, 1)},
     "train_cnn": {"w_conv": (3, 3, 1, 3), "b_conv": (3, 1), "w_fc": (10, 147), "b_fc": (10, 1)},
 }
-GRADIENTS = {"train_mlp": reference.mlp_gradients, "train_cnn": reference.cnn_gradients}
-# No weight moves at the first rate, which shows where a training starts.
-STILL, RATE = 1e-300, 0.125
-STEPS = 4
+_ORDERS: tuple[Order, Order] = ("C", "F")
+# What may be right: the handout does not say how a column becomes an image, and back.
+READINGS: dict[str, list[Gradients]] = {
+    "train_mlp": [reference.mlp_gradients],
+    "train_cnn": [
+        partial(reference.cnn_gradients, image_order=image, order=column)
+        for image in _ORDERS
+        for column in _ORDERS
+    ],
+}
+MISTAKEN: dict[str, dict[str, Gradients]] = {
+    name: {
+        sentence: partial(gradients, mistake=mistake)
+        for mistake, sentence in (
+            ("relu_backward", "relu_backward is missing on the way back"),
+            ("relu", "the ReLU is missing on the way forward"),
+            ("swapped", "the arguments of relu_backward are swapped: relu_backward(dl_dy, x)"),
+        )
+    }
+    for name, gradients in (
+        ("train_mlp", reference.mlp_gradients),
+        ("train_cnn", reference.cnn_gradients),
+    )
+}
+# No weight moves at the first rate, which shows where a training starts. Its square is still a
+# normal number, for files that let underflow raise.
+STILL, RATE = 1e-30, 0.125
+# The second decay by this factor is felt, and distinct from the first one.
+FAINT = 1e-6
+BATCHES, STEPS = 4, 5
 EASY_STEPS = 300
 FEW_CALLS = 2000
-# What a step may look like that is not Algorithm 1's.
+# What a training may be that is not seen step by step.
 NOT_DOWN = "the weights do not move down the gradient: it is w - gamma / R * dl/dw"
-UPWARDS = "the weights move up the gradient: it is w - gamma / R * dl/dw"
-MISTAKES: dict[str, tuple[float, dict[str, bool]]] = {
-    UPWARDS: (-1.0, {}),
-    "the sum over the images is not divided by their number R": (1.0, {"averaged": False}),
-    "only the last image of a mini-batch counts: add up over all (+= where = stands)": (
-        1.0,
-        {"last_image_only": True},
-    ),
-    "only the last image of a mini-batch counts, not divided by R": (
-        1.0,
-        {"last_image_only": True, "averaged": False},
-    ),
-    "only the first mini-batch is used: go on to the next one at each step": (
-        1.0,
-        {"first_batch_only": True},
-    ),
-    "the sums of the gradients are not set to 0 before a mini-batch": (1.0, {"carried_over": True}),
-}
+BY_LOSS = "not compared step by step, as {}: judged by its loss alone"
 
 
 def judge_training(name: str, session: Session) -> FunctionReport:
     """The verdict on ``train_mlp`` or ``train_cnn``, whose own functions are right."""
-    if {"learning_rate", "num_iters"} <= set(session.parameters[name]):
-        exact = _judge_steps(name, session)
-        if exact is not None:
-            return exact
-    return _judge_loss(name, session)
+    if not {"learning_rate", "num_iters"} <= set(session.parameters[name]):
+        return _judge_loss(name, session)
+    exact = _judge_steps(name, session)
+    if isinstance(exact, FunctionReport):
+        return exact
+    report = _judge_loss(name, session)
+    return replace(report, notes=(*report.notes, BY_LOSS.format(exact)))
 
 
 # --- Step by step -----------------------------------------------------------------------------
 
 
-def _judge_steps(name: str, session: Session) -> FunctionReport | None:
-    """Compare a few steps with Algorithm 1; None where they are neither it nor a known mistake."""
+def _judge_steps(name: str, session: Session) -> FunctionReport | str:
+    """Compare a few steps with Algorithm 1; say why where they cannot be compared."""
     still = _exact(name, session, STILL, 1)
     short = _exact(name, session, RATE, STEPS)
-    outcomes = session.call({name: [still, still, short]})[name]
-    if any(outcome.ended or outcome.raised for outcome in outcomes):
+    cases = [still, still, short]
+    outcomes = session.call({name: cases})[name]
+    if len(outcomes) < len(cases) or any(o.ended or o.raised for o in outcomes):
         # Perhaps only because it counts on 32 images.
-        return None
-    for case, outcome in zip([still, still, short], outcomes, strict=True):
+        return "a run on few images fails"
+    for case, outcome in zip(cases, outcomes, strict=True):
         failed = _failed(name, case, outcome, session)
         if failed is not None:
             return failed
     start, again, end = (_weights(name, outcome) for outcome in outcomes)
-    if not (start and again and end and _same(start, again)):
-        return None
-    arguments = short.named()
-    batches = list(zip(arguments["mini_batch_x"], arguments["mini_batch_y"], strict=True))
+    if not (start and again and end and _identical(start, again)):
+        return "no two runs start from the same weights"
+    equal = [w for w, a in zip(SHAPES[name], start, strict=True) if w[0] == "w" and not np.ptp(a)]
+    if equal:
+        listed = " and ".join(equal)
+        sentence = f"all entries of {listed} start at the same number: draw them from a Gaussian"
+        return _wrong(still, session, "different numbers at the start", "equal ones", sentence)
+    batches = _few_batches(short)
+    runs = [reference.train(g, start, batches, RATE, STEPS) for g in READINGS[name]]
+    if not any(all_alike(start, end, run) for run in runs):
+        return _explained(name, session, start)
+    wrong, notes = _judge_losses(name, short, outcomes[2], session, start)
+    if wrong is not None:
+        return wrong
+    # The first step is slow, as everything is when it is used for the first time.
+    step = min(outcomes[1].seconds, outcomes[2].seconds / STEPS)
+    return _judge_decay(name, session, _ok(name, outcomes[2], *notes), step)
 
-    def after(rate: float, **mistake: bool) -> list[Array]:
-        return reference.train(GRADIENTS[name], start, batches, rate, STEPS, **mistake)
 
-    if _same(end, after(RATE)):
-        # The first step is slow, as everything is when it is used for the first time.
-        step = min(outcomes[1].seconds, outcomes[2].seconds / STEPS)
-        return _judge_decay(name, session, _ok(name, outcomes[2]), step)
-    for sentence, (sign, mistake) in MISTAKES.items():
-        if _same(end, after(sign * RATE, **mistake)):
-            return _wrong(short, session, "the weights of Algorithm 1", "other weights", sentence)
-    unmoved = [w for w, a, b in zip(SHAPES[name], start, end, strict=True) if np.array_equal(a, b)]
-    if unmoved:
-        sentence = f"no step changes {' and '.join(unmoved)}: update all four"
-        return _wrong(short, session, "four arrays that change", "some that do not", sentence)
-    return None
+def _explained(name: str, session: Session, start: list[Array]) -> FunctionReport | str:
+    """Look at each step by itself, for as long as every mini-batch is due twice."""
+    cases = [_exact(name, session, RATE, steps) for steps in range(1, 2 * BATCHES + 1)]
+    outcomes = session.call({name: cases})[name]
+    ends = [_weights(name, outcome) for outcome in outcomes]
+    positions = [start, *(end for end in ends if end)]
+    if len(positions) <= len(cases):
+        return "a run of a few steps fails"
+    names, batches = list(SHAPES[name]), _few_batches(cases[0])
+    found = explain(names, READINGS[name], MISTAKEN[name], positions, batches, RATE)
+    if found.right:
+        return _ok(name, outcomes[-1], found.text)
+    case = cases[found.step - 1]
+    if found.wanted is None:
+        return _wrong(case, session, "the weights of Algorithm 1", "other weights", found.text)
+    weight, got = names[found.weight], positions[found.step][found.weight]
+    shown = show(weight, found.wanted, got), show(weight, got, found.wanted)
+    return _wrong(case, session, *shown, found.text)
+
+
+def _judge_losses(
+    name: str, case: Case, outcome: Outcome, session: Session, start: list[Array]
+) -> tuple[FunctionReport | None, list[str]]:
+    """What is wrong with the losses of a training, and remarks where they are another choice."""
+    value = outcome.returned
+    if len(value) == len(SHAPES[name]):
+        return None, []
+    losses = as_array(value[-1])
+    shape = (STEPS, 1)
+    if losses is None or not losses.size or not np.isfinite(losses).all() or not losses.any():
+        sentence = "losses is not filled in: it is the mean loss of each step's mini-batch"
+        expected = f"losses of shape {shape}, finite and above 0"
+        return _wrong(case, session, expected, _shown_losses(value[-1]), sentence), []
+    if losses.size != STEPS:
+        return None, [f"losses has {losses.size} entries for {STEPS} steps"]
+    notes = [] if losses.shape == shape else [f"losses has shape {losses.shape}, not {shape}"]
+    wanted = _mean_losses(name, _few_batches(case), start)
+    if not close(losses.ravel(), wanted, LOSS_TOLERANCE):
+        notes.append("losses are other than the mean loss of each step's mini-batch")
+    return None, notes
+
+
+def _shown_losses(value: Any) -> str:
+    """Losses that are of no use."""
+    return show("losses", value) if as_array(value) is not None else f"losses = {value!r}"
+
+
+def _mean_losses(name: str, batches: Sequence[Batch], start: list[Array]) -> Array:
+    gradients, weights, means = READINGS[name][0], start, []
+    for k in range(STEPS):
+        x, y = batch = batches[k % len(batches)]
+        images = range(x.shape[1])
+        means.append(np.mean([gradients(x[:, [n]], y[:, [n]], weights)[0] for n in images]))
+        weights = reference.train(gradients, weights, [batch], RATE, 1)
+    return np.array(means)
+
+
+def _few_batches(case: Case) -> list[Batch]:
+    arguments = case.named()
+    return list(zip(arguments["mini_batch_x"], arguments["mini_batch_y"], strict=True))
 
 
 def _judge_decay(
@@ -107,20 +180,35 @@ def _judge_decay(
         return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay"))
     # With this factor nothing moves after the first decay.
     runs = [_exact(name, session, RATE, steps, STILL) for steps in (1, 900, 1002, 1010)]
-    outcomes = session.call({name: runs})[name]
-    first, before, after, later = (
-        [_weights(name, o) for o in outcomes] if len(outcomes) == len(runs) else [None] * 4
-    )
-    if not (first and before and after and later) or _identical(first, before):
+    first, before, after, later = _ends(name, session, runs)
+    if not (first and before and after and later) or _moved(first, before) < ROUNDING:
         # A decay at step 0 as well is no more than another learning rate.
         return ok
+    expected, got = "a decay at every 1000th step", "another one"
     if not _identical(after, later):
         sentence = "the learning rate is not multiplied by decay_rate at every 1000th step"
-    elif _identical(before, after):
+        return _wrong(runs[3], session, expected, got, sentence)
+    if _identical(before, after):
         sentence = "the learning rate decays before the 1000th step"
-    else:
-        return ok
-    return _wrong(runs[3], session, "a decay at every 1000th step", "another one", sentence)
+        return _wrong(runs[3], session, expected, got, sentence)
+    if 7000 * step_seconds > session.limits.train_seconds:
+        return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay twice"))
+    twice = [_exact(name, session, RATE, steps, FAINT) for steps in (2002, 2010)]
+    after, later = _ends(name, session, twice)
+    if after and later and _moved(after, later) > FAINT**2 * 10 * _moved(first, before):
+        sentence = "the learning rate decays once only: it is due at every 1000th step"
+        return _wrong(twice[1], session, expected, "no second one", sentence)
+    return ok
+
+
+def _ends(name: str, session: Session, cases: Sequence[Case]) -> list[list[Array] | None]:
+    """The weights that runs return, None for each if one does not return any."""
+    ends = [_weights(name, outcome) for outcome in session.call({name: cases})[name]]
+    return ends if len(ends) == len(cases) and all(ends) else [None] * len(cases)
+
+
+def _moved(a: Sequence[Array], b: Sequence[Array]) -> float:
+    return float(np.linalg.norm(_difference(a, b)))
 
 
 def _exact(name: str, session: Session, rate: float, steps: int, decay: float = 1.0) -> Case:
@@ -166,7 +254,7 @@ def _direction(name: str, case: Case, steps: Sequence[Sequence[Array]]) -> float
     before, after = steps
     arguments = case.named()
     batch = arguments["mini_batch_x"][0], arguments["mini_batch_y"][0]
-    down = _difference(before, reference.train(GRADIENTS[name], before, [batch], 1.0, 1))
+    down = _difference(before, reference.train(READINGS[name][0], before, [batch], 1.0, 1))
     taken = _difference(before, after)
     lengths = np.linalg.norm(taken) * np.linalg.norm(down)
     return float(taken @ down / lengths) if lengths else 0.0
@@ -181,7 +269,7 @@ def _final_loss(name: str, case: Case, weights: list[Array] | None) -> float:
     x, y = arguments["mini_batch_x"][0], arguments["mini_batch_y"][0]
     if not weights or not all(np.isfinite(w).all() for w in weights):
         return np.inf
-    losses = [GRADIENTS[name](x[:, [n]], y[:, [n]], weights)[0] for n in range(x.shape[1])]
+    losses = [READINGS[name][0](x[:, [n]], y[:, [n]], weights)[0] for n in range(x.shape[1])]
     return float(np.mean(losses))
 
 
@@ -220,7 +308,7 @@ def _failed(name: str, case: Case, outcome: Outcome, session: Session) -> Functi
 def _ok(name: str, outcome: Outcome, *notes: str) -> FunctionReport:
     if isinstance(outcome.returned, list) and len(outcome.returned) == len(SHAPES[name]):
         notes = (*notes, "returns no losses")
-    return FunctionReport(name, "ok", outcome.seconds, notes=notes)
+    return FunctionReport(name, "ok", outcome.seconds, notes=tuple(filter(None, notes)))
 
 
 def _not_judged(name: str, outcome: Outcome, note: str) -> FunctionReport:
@@ -237,10 +325,6 @@ def _weights(name: str, outcome: Outcome) -> list[Array] | None:
     if not isinstance(value, list):
         return None
     return [np.asarray(w, float) for w in value[: len(SHAPES[name])]]
-
-
-def _same(a: Sequence[Array], b: Sequence[Array]) -> bool:
-    return all(close(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _identical(a: Sequence[Array], b: Sequence[Array]) -> bool:
