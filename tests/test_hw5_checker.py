@@ -485,3 +485,12 @@ def test_the_command_cannot_run_what_is_no_file(capsys, tmp_path):
 def test_no_python_is_no_verdict(check):
     with pytest.raises(CouldNotRun, match="line 1"):
         check("def fc(:\n")
+
+
+def test_a_file_that_python_cannot_decode_is_no_verdict(tmp_path):
+    path = tmp_path / "hw5.py"
+    path.write_bytes(FC.encode() + b"# caf\xe9\n")
+    with pytest.raises(CouldNotRun, match=r"line 4.*save the file as UTF-8"):
+        check_file(path)
+    path.write_bytes(b"# coding: latin-1\n" + FC.encode() + b"# caf\xe9\n")
+    assert check_file(path, ["fc"]).ok

@@ -13,6 +13,7 @@ import copy
 import functools
 import importlib.util
 import inspect
+import io
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ import random
 import signal
 import sys
 import time
+import tokenize
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -122,6 +124,18 @@ class Absent(types.ModuleType):
     def __iter__(self) -> Iterator[Absent]:
         # As in `figure, axes = plt.subplots()`.
         return iter((self, self))
+
+
+def source_of(path: Path) -> str:
+    """The text of a file, where Python would run it: ``ast.parse`` lets bytes in comments pass."""
+    data = path.read_bytes()
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        text = f"the byte {data[error.start]:#x} is no {encoding}; save the file as UTF-8"
+        raise SyntaxError(text, (str(path), line, None, None)) from None
 
 
 def load(tree: ast.Module, path: Path, names: dict[str, Any], job: dict[str, Any]) -> list[str]:
@@ -394,7 +408,7 @@ def main(job_path: str) -> None:
     fix_generators()
     compatible = sibling("older_numpy").OlderNumPy()
     try:
-        tree = compatible.rewrite(ast.parse(path.read_bytes(), str(path)), module.__dict__)
+        tree = compatible.rewrite(ast.parse(source_of(path), str(path)), module.__dict__)
         notes = load(tree, path, module.__dict__, job)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         say("unreadable", describe(error), getattr(error, "lineno", None))
