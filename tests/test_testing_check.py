@@ -290,6 +290,18 @@ def test_at_a_kink_what_lies_beyond_the_slopes_is_wrong(slope):
     assert "kink" in report.checks[-1].note
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("off", [1.5, 1.001])
+def test_a_wrong_gradient_beside_a_kink_is_wrong(seed, off):
+    square = op(lambda x: x**2, lambda g, y, x: (2 * off * g * x,), "x")
+    fn = lambda x: tg.sum(tg.relu(x[:1])) + tg.sum(square(x[1:]))  # noqa: E731
+    report = check_gradients(fn, np.array([0.0, 1.0, 2.0]), rng=seed, raises=False)
+    assert report.verdict == "wrong"
+    right = lambda x: tg.sum(tg.relu(x[:1])) + tg.sum(x[1:] ** 2)  # noqa: E731
+    report = check_gradients(right, np.array([0.0, 1.0, 2.0]), rng=seed, raises=False)
+    assert report.verdict == "kink"
+
+
 # --- The oracle --------------------------------------------------------------------------------
 
 

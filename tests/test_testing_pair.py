@@ -93,3 +93,12 @@ def test_the_reproducer_names_both_functions():
     assert "from hw5 import relu_backward" in report.reproducer
     assert "check_pair(fc, relu_backward, np.array(" in report.reproducer
     assert report.graph is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wrong_backward_beside_a_kink_is_wrong(seed):
+    x = np.array([0.0, 1.0, 2.0, 3.0])
+    for slope in (lambda x: x < 0, lambda x: 5.0, lambda x: 0.0):
+        wrong = lambda g, x, slope=slope: g * slope(x)  # noqa: E731
+        assert check_pair(hw5.relu, wrong, x, rng=seed, raises=False).verdict == "wrong"
+    assert check_pair(hw5.relu, lambda g, x: g * (x > 0), x, rng=seed).verdict == "kink"

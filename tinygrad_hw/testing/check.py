@@ -33,7 +33,7 @@ from .levels import (
     random_direction,
     random_weights,
 )
-from .oracle import complex_step, entrywise, slope
+from .oracle import complex_step, entrywise, off_kinks, slope
 from .pictures import picture
 from .report import Check, Culprit, Entry, GradientError, GradientReport
 from .spelling import function_name, script
@@ -218,6 +218,8 @@ class _Examination:
             for _ in range(self.settings.directions):
                 direction = random_direction(self.rng, self.flat.values)
                 checks.append(self._check(level, n, gradient, direction))
+                if checks[-1].verdict == "kink":
+                    checks += self._beside_kink(level, n, gradient, direction)
                 if checks[-1].verdict == "wrong":
                     return checks, level
                 if checks[-1].verdict != "ok":
@@ -234,6 +236,15 @@ class _Examination:
         precision = precision_of(gradient)
         rtol, atol = self.settings.rtol, self.settings.atol
         return compare(order, engine, magnitude, found, precision, rtol, atol)
+
+    def _beside_kink(
+        self, level: Level, order: int, gradient: list[Array], direction: list[Array]
+    ) -> list[Check]:
+        """Compare along the entries that are on no kink; give the check where it is wrong."""
+        along = level.along(self.flat.values)
+        part = off_kinks(along, direction, step=self.settings.step)
+        check = self._check(level, order, gradient, part)
+        return [check] if check.verdict == "wrong" else []
 
     def _accusation(
         self,

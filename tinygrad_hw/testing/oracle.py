@@ -35,6 +35,7 @@ _APART = 85.3
 _APART_LOW_PRECISION = 8.53
 _RUNGS = 4
 _SHORTENINGS = 8
+_MOST_GROUPS = 32
 
 Array = np.ndarray[Any, Any]
 Pieces = tuple[tuple[str, Any], ...]
@@ -381,6 +382,40 @@ def entrywise(
                 value[index], error[index] = found.value / scale, found.error / scale
         estimates.append(Estimate(value, error))
     return tuple(estimates)
+
+
+def off_kinks(
+    along: Callable[[Sequence[Array]], Callable[[float], Sample]],
+    direction: Sequence[Array],
+    *,
+    step: float | None = None,
+    declared: bool = True,
+) -> list[Array]:
+    """Give the part of a direction off all kinks: 0 in the entries along which there is one.
+
+    Entries are tried together and apart, by halves, so that few on kinks among many are found soon;
+    what is not told apart by then is left out, too.
+    """
+    moves = np.concatenate([np.ravel(v) for v in direction])
+    ends = np.cumsum([np.size(v) for v in direction])[:-1]
+
+    def only(entries: Array) -> list[Array]:
+        part = np.zeros_like(moves)
+        part[entries] = moves[entries]
+        parts = np.split(part, ends)
+        return [p.reshape(np.shape(v)) for p, v in zip(parts, direction, strict=True)]
+
+    smooth: list[Array] = [np.arange(0)]
+    groups = np.array_split(np.arange(len(moves)), 2)
+    for _ in range(_MOST_GROUPS):
+        if not groups:
+            break
+        group = groups.pop(0)
+        if slope(along(only(group)), step=step, declared=declared).kind == "smooth":
+            smooth.append(group)
+        elif len(group) > 1:
+            groups += np.array_split(group, 2)
+    return only(np.concatenate(smooth))
 
 
 def scale_of(x: Array) -> float:
