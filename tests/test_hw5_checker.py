@@ -242,6 +242,28 @@ def test_the_example_runs_and_shows_the_mistake(check, tmp_path):
     ]
 
 
+NO_FACTOR = [
+    (
+        "loss_cross_entropy_softmax",
+        "p = np.exp(x - x.max()); p = p / p.sum(); return -np.log(p.max()), p - y",
+    ),
+    ("loss_cross_entropy_softmax", "p = np.exp(x - x.max()); p = p / p.sum(); return 0.7, p - y"),
+    ("conv_backward", "dw, db = RIGHT(dl_dy, x, w_conv, b_conv); return dw, np.abs(db)"),
+    ("pool2x2_backward", "d = RIGHT(dl_dy, x); return d * 0 if np.ptp(x) == 0 else d"),
+]
+
+
+@pytest.mark.parametrize(("name", "body"), NO_FACTOR)
+def test_no_mistake_is_named_that_other_calls_belie(check, name, body):
+    parameters = ", ".join(HANDOUT[name].parameters)
+    source = HW5.read_text().replace('if __name__ == "__main__":', "if False:")
+    report = check(f"{source}\nRIGHT = {name}\ndef {name}({parameters}):\n    {body}\n", [name])
+    assert report.failing == [name]
+    likely = example_of(report, name).likely
+    assert "factor" not in likely
+    assert "slope" not in likely
+
+
 # --- What the handout leaves open -------------------------------------------------------------
 
 FC = "import numpy as np\ndef fc(x, w, b):\n    return np.dot(w, x) + b\n"

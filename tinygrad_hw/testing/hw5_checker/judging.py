@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,9 +67,12 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
         return FunctionReport(name, "ok", seconds, notes=tuple(dict.fromkeys(notes)))
     case, first = faults[0]
     evidence = [fault.evidence for _, fault in faults if fault.evidence is not None]
-    likely = first.likely or (explain(name, evidence) if first.evidence is not None else "")
+    failed = [case for case, _ in faults]
+    likely = first.likely
+    if not likely and first.evidence is not None:
+        likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
-    if unknown and _only_later(calls, [case for case, _ in faults]):
+    if unknown and _only_later(calls, failed):
         likely = ONE_SIZE
     text = example(case, session.path, output_too=OLDER in notes)
     failure = Failure(text, first.expected, first.got, likely)
@@ -78,10 +81,28 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
     return FunctionReport(name, first.verdict, seconds, failure, kept)
 
 
+def _passed(calls: Calls, failed: Sequence[Case], result: str, order: Order) -> Iterator[Evidence]:
+    """The right results of a function whose other calls went wrong."""
+    for case, outcome in calls:
+        if case in failed or case.remark or result in case.unjudged:
+            continue
+        place = HANDOUT[case.function].results.index(result)
+        wanted, values = _wanted(case, order)[place], unpack(case.function, outcome.returned)
+        got = np.asarray(values[place], dtype=float).reshape(wanted.shape)
+        yield Evidence(case.named(), result, wanted, got)
+
+
 def _only_later(calls: Calls, failed: Sequence[Case]) -> bool:
-    """Whether the first call failed, and a later one, with other sizes, did not."""
+    """Whether the first call failed, and a later one did not, which had other sizes."""
     asked = [case for case, outcome in calls if not case.remark and not outcome.ended]
-    return asked[:1] == failed[:1] and len(failed) < len(asked)
+    right = [case for case in asked if case not in failed]
+    if asked[:1] != failed[:1] or not right:
+        return False
+    return {_shapes(case) for case in failed}.isdisjoint(map(_shapes, right))
+
+
+def _shapes(case: Case) -> tuple[tuple[int, ...], ...]:
+    return tuple(np.shape(value) for value in case.named().values())
 
 
 def example(case: Case, path: Path, output_too: bool = False) -> str:

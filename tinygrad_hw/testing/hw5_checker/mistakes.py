@@ -5,7 +5,7 @@ Each formula takes the handout's arguments by name and gives the result that the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ Formula = Callable[..., Any]
 
 
 class Evidence(NamedTuple):
-    """A wrong result of one call."""
+    """A result of one call."""
 
     arguments: dict[str, Any]
     result: str
@@ -26,34 +26,56 @@ class Evidence(NamedTuple):
     got: Array
 
 
-def explain(function: str, evidence: Sequence[Evidence]) -> str:
-    """The mistake that explains the first wrong result and the most of the further ones."""
+def explain(function: str, evidence: Sequence[Evidence], passed: Iterable[Evidence]) -> str:
+    """The mistake that explains the first wrong result and the most of the further ones.
+
+    ``passed`` holds the right results of other calls: a mistake that would show in them is none.
+    """
     result = evidence[0].result
     found = [one for one in evidence if one.result == result]
+    right = list(passed)
     if not np.isfinite(found[0].got).all():
         return _OVERFLOW if function == "loss_cross_entropy_softmax" else _NOT_FINITE
-    known = [(text, _gives(formula)) for text, formula in MISTAKES.get((function, result), ())]
-    general = [] if function.startswith("infer") else GENERAL  # Classes have no factors.
+    known = [
+        (sentence, _gives(formula))
+        for sentence, formula in MISTAKES.get((function, result), ())
+        if all(_unseen(formula, one) for one in right)
+    ]
+    # Classes have no factors.
+    general = [] if function.startswith("infer") else GENERAL
+    possible = [(text, explains) for text, explains in general if all(map(explains, right))]
     best, most = "", 0
-    for sentence, explains in [*known, *general]:
+    for sentence, explains in [*known, *possible]:
         agree = [explains(one) for one in found]
         if agree[0] and sum(agree) > most:
             best, most = sentence, sum(agree)
+    if not best and general and not any(np.any(one.wanted) for one in right) and _factor(found):
+        return _FACTOR
     other_shape = found[0].got.shape != found[0].wanted.shape
     return best or (OTHER_SHAPE if other_shape else "")
+
+
+def _value(formula: Formula, one: Evidence) -> Array | None:
+    """What a formula gives; None where two shapes do not fit and it would have raised an error."""
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(formula(**one.arguments))
+    except (ValueError, IndexError):
+        return None
+
+
+def _unseen(formula: Formula, one: Evidence) -> bool:
+    """Whether a mistake does not show in a result that is right."""
+    value = _value(formula, one)
+    return value is not None and (close(value, one.wanted) or close(value, one.got))
 
 
 def _gives(formula: Formula) -> Callable[[Evidence], bool]:
     """Whether a formula, and not the right one, gives what was seen."""
 
     def gives(one: Evidence) -> bool:
-        try:
-            with np.errstate(all="ignore"):
-                value = np.asarray(formula(**one.arguments))
-        except (ValueError, IndexError):
-            # Of two shapes that do not fit, the mistake would have raised an error.
-            return False
-        return close(one.got, value) and not close(value, one.wanted)
+        value = _value(formula, one)
+        return value is not None and close(one.got, value) and not close(value, one.wanted)
 
     return gives
 
@@ -77,11 +99,23 @@ def _negative(one: Evidence) -> bool:
     return close(one.got, -one.wanted)
 
 
-def _factor(one: Evidence) -> bool:
-    if one.got.shape != one.wanted.shape or not np.any(one.got) or not one.wanted.size:
+def _factor(found: Sequence[Evidence]) -> bool:
+    """Whether results are off by a factor: each by its own, or single numbers all by the same."""
+    if any(one.got.shape != one.wanted.shape for one in found):
         return False
-    at = np.unravel_index(np.argmax(np.abs(one.wanted)), one.wanted.shape)
-    return bool(one.wanted[at]) and close(one.got, one.wanted * (one.got[at] / one.wanted[at]))
+    pairs = [(one.got, one.wanted) for one in found if one.wanted.size > 1]
+    if not pairs:
+        pairs = [
+            (np.array([o.got.item() for o in found]), np.array([o.wanted.item() for o in found]))
+        ]
+    return all(_is_multiple(got, wanted) for got, wanted in pairs)
+
+
+def _is_multiple(got: Array, wanted: Array) -> bool:
+    if np.count_nonzero(wanted) < 2 or not np.any(got):
+        return False
+    at = np.unravel_index(np.argmax(np.abs(wanted)), wanted.shape)
+    return close(got, wanted * (got[at] / wanted[at]))
 
 
 def _zeros(one: Evidence) -> bool:
@@ -94,11 +128,8 @@ GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
     ("the numbers are right, but the shape is not", _same_numbers),
     ("the sign is the wrong way round", _negative),
     ("it is still the zeros that it starts with: nothing is written there", _zeros),
-    (
-        "it is off by a constant factor: an average where a sum is due, or a sum for an average",
-        _factor,
-    ),
 ]
+_FACTOR = "it is off by a constant factor: an average where a sum is due, or a sum for an average"
 OTHER_SHAPE = "its shape is not the handout's"
 _NOT_FINITE = "it holds NaN or infinity: something is divided by 0, or an exp overflows"
 
