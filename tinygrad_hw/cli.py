@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    for stream in (sys.stdout, sys.stderr):
+        # Pictures and files' names hold what not every terminal can show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     chosen = parser.parse_args(arguments)
     command = importlib.import_module(f"tinygrad_hw.commands.{chosen.command}")
     return _run(chosen.command, command, chosen.arguments)
@@ -48,3 +53,7 @@ def _run(name: str, command: Any, arguments: Sequence[str]) -> int:
         print(f"tinygrad-hw {name}: {error}", file=sys.stderr)
         return 2
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
