@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import html.parser
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -328,6 +330,40 @@ def test_the_command_draws_what_a_function_returns(tmp_path, capsys):
     }.items():
         assert cli.main(["draw", what]) == 2
         assert re.search(says, capsys.readouterr().err)
+
+
+BROKEN = {
+    "def f(:\n": "users.py, line 1: SyntaxError: invalid syntax",
+    "x = 1\n1 / 0\n": "users.py, line 2: ZeroDivisionError: division by zero",
+    "import sys\n\nsys.exit(3)\n": "users.py, line 3: SystemExit: 3",
+    "def f(x):\n    return x\n": "TypeError: f() missing 1 required positional argument: 'x'",
+    "def f():\n    return undefined\n": "users.py, line 2: NameError: name 'undefined'",
+}
+
+
+@pytest.mark.parametrize("source", BROKEN)
+def test_the_command_names_the_line_of_an_error_in_a_users_file(source, tmp_path, capsys):
+    file = tmp_path / "users.py"
+    file.write_text(source)
+    assert cli.main(["draw", f"{file}:f"]) == 2
+    assert BROKEN[source] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_the_command_knows_the_lines_of_the_handouts_networks(model, capsys):
+    assert cli.main(["draw", model, "--show", "source"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"relu.*models\.py:\d+", out)
+    assert "lines are known" not in out
+
+
+@pytest.mark.parametrize("module", ["tinygrad_hw", "tinygrad_hw.cli"])
+def test_the_command_writes_to_what_knows_no_boxes(module):
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", module, "draw", "mlp"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "relu" in done.stdout
 
 
 def test_the_command_says_what_is_missing_without_a_traceback(no_renderer, tmp_path, capsys):

@@ -6,6 +6,9 @@ import argparse
 import inspect
 import runpy
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,21 +67,38 @@ def _draw(options: argparse.Namespace) -> int:
 def _outputs(what: str) -> tuple[tuple[Any, ...], Any]:
     if what in ("mlp", "cnn"):
         model = models.MLP(rng=0) if what == "mlp" else models.CNN(rng=0)
-        loss, names = models.example_loss(model)
+        with lines():
+            loss, names = models.example_loss(model)
         return (loss,), names
     path, _, function = what.rpartition(":")
     if not path.endswith(".py") or not function:
         raise ValueError(f"got {what!r}; want mlp, cnn or path.py:function")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    found = runpy.run_path(path).get(function)
+    with _line_of(path):
+        found = runpy.run_path(path).get(function)
     if not callable(found):
         raise ValueError(f"{path} has no function {function!r}")
-    result, names = _with_variables(found)
+    with _line_of(path):
+        result, names = _with_variables(found)
     outputs = tuple(result) if isinstance(result, (tuple, list)) else (result,)
     if not outputs or not all(isinstance(output, Handle) for output in outputs):
         raise ValueError(f"{what} returned {type(result).__name__}; want a Tensor, or several")
     return outputs, names
+
+
+@contextmanager
+def _line_of(path: str) -> Iterator[None]:
+    """Name the file and the line of an error of a user's file, in place of a traceback."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        at = [frame.lineno for frame in frames if frame.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else at[-1] if at else None
+        where = f"{path}, line {line}" if line else path
+        picture = f"\n{error.graph.text()}" if isinstance(error, Failed) else ""
+        raise ValueError(f"{where}: {type(error).__name__}: {error}{picture}") from error
 
 
 def _with_variables(function: Any) -> tuple[Any, dict[str, Any]]:
@@ -96,8 +116,6 @@ def _with_variables(function: Any) -> tuple[Any, dict[str, Any]]:
     try:
         with lines():
             result = function()
-    except Failed as error:
-        raise ValueError(f"{error}\n{error.graph.text()}") from error
     finally:
         sys.setprofile(before)
     return result, variables

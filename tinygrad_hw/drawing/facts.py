@@ -294,7 +294,7 @@ def caption(nodes: Sequence[Node], costs: Sequence[Cost], facts: Facts) -> str:
         parts[2] = "freed by backward"
     text = "; ".join(parts)
     if "source" in facts.show and not any(map(facts.source, ops)):
-        text += "\nlines are known of what was computed inside tg.debug()"
+        text += "\nlines are known of what module.graph, tinygrad-hw draw or tg.debug() ran"
     return text
 
 
