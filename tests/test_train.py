@@ -173,6 +173,25 @@ def test_control_c_keeps_what_it_has(data, tmp_path):
     assert (out / "cnn.checkpoint.npz").exists()
 
 
+def test_control_c_before_an_epoch_is_complete_leaves_older_weights_alone(
+    data, tmp_path, monkeypatch, capsys
+):
+    arguments = ["train", "mlp", "--data", str(data), "--out", str(tmp_path), "--epochs"]
+    assert main([*arguments, "1"]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def interrupted(self, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "train_epoch", interrupted)
+    capsys.readouterr()
+    assert main([*arguments, "2"]) == 130
+    error = capsys.readouterr().err
+    assert "interrupted in epoch 1; no epoch is complete, so nothing was written" in error
+    assert "--resume" not in error
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_checkpoint_of_other_settings_is_refused(data, tmp_path, capsys):
     arguments = ["train", "mlp", "--data", str(data), "--out", str(tmp_path)]
     assert main([*arguments, "--epochs", "1"]) == 0
@@ -186,15 +205,17 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path, capsys):
     checkpoint = tmp_path / "mlp.checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     assert main([*arguments, "--resume"]) == 2
-    assert "mlp.checkpoint.npz" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "mlp.checkpoint.npz: is damaged, or no checkpoint; start anew without --resume" in error
     np.savez(checkpoint, w=np.zeros(3))
     assert main([*arguments, "--resume"]) == 2
     assert "is no checkpoint of a training" in capsys.readouterr().err
 
 
-def test_resume_without_a_checkpoint_starts(data, tmp_path):
+def test_resume_without_a_checkpoint_starts_and_says_so(data, tmp_path, capsys):
     arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(tmp_path)]
     assert main([*arguments, "--resume"]) == 0
+    assert f"MLP: no checkpoint in {tmp_path}, so it starts anew" in capsys.readouterr().out
 
 
 # --- Bad input --------------------------------------------------------------------------------

@@ -192,7 +192,12 @@ class Run:
         ValueError
             If the file is damaged, or is of a run with other settings or data.
         """
-        state = load(path)
+        try:
+            state = load(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: is damaged, or no checkpoint; start anew without --resume"
+            ) from error
         try:
             identity = json.loads(state.pop("settings").tobytes())
             self.rows = json.loads(state.pop("rows").tobytes())["rows"]

@@ -69,16 +69,13 @@ def run(options: argparse.Namespace) -> int:
         if options.resume and checkpoint.exists():
             training.resume(checkpoint)
             print(f"{one.model.upper()}: resumed after epoch {len(training.rows)}")
+        elif options.resume:
+            print(f"{one.model.upper()}: no checkpoint in {options.out}, so it starts anew")
         start = time.perf_counter()
         try:
             _train(training, checkpoint, options.out)
         except KeyboardInterrupt:
-            _write_results(training, digits, options.out)
-            print(
-                f"{one.model.upper()}: interrupted in epoch {len(training.rows) + 1}; the weights "
-                f"so far are in {options.out}, go on with --resume",
-                file=sys.stderr,
-            )
+            print(_interrupted(training, digits, options.out), file=sys.stderr)
             return 130
         accuracy = _write_results(training, digits, options.out)
         seconds = time.perf_counter() - start
@@ -91,6 +88,15 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(summaries))
     print(f"weights, metrics.csv and figures are in {options.out}")
     return 0
+
+
+def _interrupted(training: Run, digits: Digits, out: Path) -> str:
+    """Write what there is after whole epochs; say where, and how to go on."""
+    text = f"{training.settings.model.upper()}: interrupted in epoch {len(training.rows) + 1}"
+    if not training.rows:
+        return f"{text}; no epoch is complete, so nothing was written"
+    _write_results(training, digits, out)
+    return f"{text}; the weights so far are in {out}, go on with --resume"
 
 
 def _gain(training: Run, digits: Digits) -> str:
