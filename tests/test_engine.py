@@ -659,6 +659,20 @@ def test_a_rule_that_returns_too_few_or_misshapen_cotangents():
         plus(leaf(1.0, 2.0), leaf(1.0, 2.0)).sum().backward()
 
 
+@pytest.mark.parametrize("keeps", ["a b", ("a", "b"), ["a", "b"]])
+def test_a_rule_names_what_it_keeps_in_a_string_or_a_sequence(keeps):
+    @tg.primitive
+    def product(a, b):
+        return a * b
+
+    product.rule(lambda g, y, a, b: (g * b, g * a), keeps=keeps)
+    a, b = leaf(2.0), leaf(3.0)
+    product(a, b).sum().backward()
+    assert (a.grad.item(), b.grad.item()) == (3.0, 2.0)
+    with pytest.raises(TypeError, match="names out of"):
+        product.rule(lambda g, y, a, b: (g * b, g * a), keeps=(*keeps, "c"))
+
+
 def test_needs_spares_the_gradient_that_nobody_wants():
     asked = []
 

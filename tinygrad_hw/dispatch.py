@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class Primitive:
         self.__module__ = getattr(forward, "__module__", None) or type(forward).__module__
         self.__wrapped__ = forward
 
-    def rule(self, function: Rule | None = None, *, keeps: str = "") -> Any:
+    def rule(self, function: Rule | None = None, *, keeps: str | Sequence[str] = "") -> Any:
         """Declare the local gradient, as a decorator or a call.
 
         Parameters
@@ -72,25 +72,27 @@ class Primitive:
             the inputs, and returns a tuple with the cotangent of each input, or None for zero. It
             is written with primitives and operators. With a keyword ``needs`` it is told which
             inputs want a gradient, as a tuple of bool.
-        keeps : str
+        keeps : str or sequence of str
             Names of the parameters of ``function``, out of the output and the inputs, whose values
-            it uses. The others are nodes: they have a shape and a dtype, but no value.
+            it uses; in a string, with spaces between. The others are nodes: they have a shape and
+            a dtype, but no value.
         """
         if function is None:
             return lambda function: self.rule(function, keeps=keeps)
         parameters = inspect.signature(function).parameters
         names = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
-        unknown = [name for name in keeps.split() if name not in names[1:] and name != "*"]
+        wanted = keeps.split() if isinstance(keeps, str) else list(keeps)
+        unknown = [name for name in wanted if name not in names[1:] and name != "*"]
         if unknown or len(names) < 2:
             raise TypeError(
                 f"{self.name}.rule: keeps={keeps!r} names {unknown}; "
                 f"the rule is {inspect.signature(function)}, want names out of {names[1:]}"
             )
-        kept = [names.index(name) - 1 for name in keeps.split() if name != "*"]
+        kept = [names.index(name) - 1 for name in wanted if name != "*"]
         self.keeps_output = 0 in kept
         self.keeps_inputs = tuple(i - 1 for i in kept if i > 0)
-        self.keeps_all = "*" in keeps or (
+        self.keeps_all = "*" in wanted or (
             not variadic and len(self.keeps_inputs) == len(names) - 2 > 0
         )
         self.asks_needs = "needs" in parameters
