@@ -324,6 +324,10 @@ def fc(x, w, b):
     if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
         assert "b[k, 0]" in report.functions[0].notes[0]
     assert check(source.replace("b[i]", "b"), ["fc"]).failing == ["fc"]
+    timed = "def timed(f):\n    return lambda *a: f(*a)\n" + source.replace(
+        "def fc", "@timed\ndef fc"
+    )
+    assert check(timed, ["fc"]).ok
 
 
 def test_sizes_of_the_homework_alone_are_told(check):

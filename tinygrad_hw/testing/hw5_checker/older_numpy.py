@@ -42,6 +42,8 @@ GONE: dict[str, Any] = {
     "sometrue": np.any,
     "str": str,
 }
+# The decorators of numba that compile a function.
+COMPILERS = set("cfunc generated_jit guvectorize jit njit stencil vectorize".split())
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.iadd,
     "Sub": operator.isub,
@@ -54,8 +56,8 @@ class Rewriter(ast.NodeTransformer):
     """Turns assignments to entries, and conversions to numbers, into calls."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Leave alone what a decorator may want to read, as a compiler does."""
-        return node if node.decorator_list else self.generic_visit(node)
+        """Leave alone what numba compiles: it cannot compile the calls."""
+        return node if any(map(_compiles, node.decorator_list)) else self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         """``a[i] = v``."""
@@ -90,6 +92,12 @@ class Rewriter(ast.NodeTransformer):
             return node
         call = ast.Call(ast.Name(_CONVERT, ast.Load()), [node.func, *node.args], [])
         return ast.copy_location(call, node)
+
+
+def _compiles(decorator: ast.expr) -> bool:
+    """Whether a decorator is one of numba's, by its name."""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).split(".")[-1] in COMPILERS
 
 
 def _statement(node: ast.stmt, name: str, target: ast.Subscript, *values: ast.expr) -> ast.stmt:
