@@ -25,6 +25,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,6 +224,9 @@ def loss_cross_entropy_softmax(x: Array, y: Array) -> tuple[float, Array]:
     x, y = _arrays(op, x=x, y=y)
     _check_column(op, "x", x)
     _check_same(op, "y", y.shape, x.shape)
+    if x.dtype.kind != "f":
+        # A difference of small or unsigned integers would wrap around.
+        x = x.astype(float)
     shifted = x - x.max(axis=0)
     exp = np.exp(shifted)
     total = exp.sum(axis=0)
@@ -592,10 +596,10 @@ def _sgd(
 ) -> Array:
     """Algorithm 1 of the handout: update ``weights`` in place and return the losses."""
     op = f"train_{name.lower()}"
-    if not 0 < learning_rate < np.inf:
-        raise ValueError(f"{op}: learning_rate is {learning_rate}; want a number above 0")
-    if not 0 < decay_rate <= 1:
-        raise ValueError(f"{op}: decay_rate is {decay_rate}; want in (0, 1]")
+    if not (isinstance(learning_rate, Real) and 0 < learning_rate < np.inf):
+        raise ValueError(f"{op}: learning_rate is {learning_rate!r}; want a number above 0")
+    if not (isinstance(decay_rate, Real) and 0 < decay_rate <= 1):
+        raise ValueError(f"{op}: decay_rate is {decay_rate!r}; want in (0, 1]")
     _check_whole(op, "num_iters", num_iters)
     keep_freed_memory()
     losses = np.empty((num_iters, 1))
@@ -825,7 +829,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to ``path`` once it is written."""
     import tempfile
 
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with _naming(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(descriptor)
     try:
         yield Path(name)
@@ -833,10 +838,20 @@ def replacing(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        with _naming(path):
+            os.replace(name, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an error name the path that was asked for, not a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def _read_digits(path: Path) -> tuple[Array, Array]:
@@ -1336,8 +1351,9 @@ def _check_whole(op: str, name: str, value: int) -> None:
         raise ValueError(f"{op}: {name} is {value!r}; want a whole number >= 1")
 
 
-def _batches(op: str, xs: Sequence[Array], ys: Sequence[Array]) -> list[tuple[Array, Array]]:
+def _batches(op: str, xs: Iterable[Array], ys: Iterable[Array]) -> list[tuple[Array, Array]]:
     """The mini-batches as pairs of arrays, images innermost in memory."""
+    xs, ys = list(xs), list(ys)
     if len(xs) == 0 or len(xs) != len(ys):
         raise ValueError(
             f"{op}: got {len(xs)} and {len(ys)} mini-batches; want as many, at least 1"

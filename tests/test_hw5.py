@@ -662,6 +662,7 @@ BAD = [
     ("train_cnn", ([z((196, 2))], [z((1, 2))]), r"\(1, 2\).*want"),
     ("train_mlp", ([z((196, 2))], [z((10, 2))], -1), "learning_rate is -1"),
     ("train_mlp", ([z((196, 2))], [z((10, 2))], np.nan), "learning_rate is nan"),
+    ("train_mlp", ([z((196, 2))], [z((10, 2))], "0.1"), "learning_rate is '0.1'; want a number"),
     ("train_mlp", ([z((196, 2)) + np.nan], [z((10, 2))]), "the loss of iteration 1 is nan"),
     ("train_cnn", ([z((196, 2)) + np.nan], [z((10, 2))]), "the loss of iteration 1 is nan"),
     (
@@ -750,6 +751,29 @@ def test_data_come_back_as_written(tmp_path):
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, wanted)
     assert classes == list("0123456789")
+
+
+def test_mini_batches_may_come_from_a_generator():
+    x, y = np.eye(196, 4), np.eye(10, 4)
+    lists = hw5.train_mlp([x, x[:, :2]], [y, y[:, :2]], num_iters=3, rng=0)
+    parts = hw5.train_mlp((p for p in (x, x[:, :2])), iter([y, y[:, :2]]), num_iters=3, rng=0)
+    assert all(map(np.array_equal, lists, parts))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool])
+def test_logits_of_integers_do_not_wrap_around(dtype):
+    x, y = np.array([[100], [0]]).astype(dtype), np.array([[0.0], [1.0]])
+    loss, dl_dx = hw5.loss_cross_entropy_softmax(x, y)
+    wanted, gradient = hw5.loss_cross_entropy_softmax(x.astype(float), y)
+    assert loss == wanted
+    np.testing.assert_array_equal(dl_dx, gradient)
+
+
+def test_an_error_of_writing_names_the_path_that_was_asked_for(tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    for path in (tmp_path / "nowhere" / "w.npz", tmp_path / "folder.npz"):
+        with pytest.raises(OSError, match=re.escape(f"'{path}'")):
+            hw5.save_weights(path, w=np.ones(2))
 
 
 @pytest.mark.parametrize(
