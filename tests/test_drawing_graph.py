@@ -596,3 +596,9 @@ def test_an_error_of_a_kind_of_the_users_stays_one():
         picky(leaf(1.0, "x"))
     assert caught.value.code == 7
     assert [v.title for v in caught.value.graph.nodes] == ["x", "picky"]
+
+
+def test_values_that_differ_in_their_last_digit_are_drawn():
+    x = tg.Tensor([1.0, 1.0, np.nextafter(1.0, 2.0)], requires_grad=True)
+    (vertex,) = (v for v in tg.draw(x * 2.0).nodes if v.kind == "parameter")
+    assert sum(vertex.histogram.counts) == 3

@@ -168,10 +168,14 @@ class Facts:
         if not self.look or value is None or value.size < 2 or value.dtype.kind not in "fiu":
             return None
         finite = value[np.isfinite(value)].astype(float)
-        if finite.size == 0 or not math.isfinite(float(finite.max()) - float(finite.min())):
+        if finite.size == 0:
             return None
-        counts = np.histogram(finite, BINS)[0].tolist()
-        return Histogram(float(finite.min()), float(finite.max()), tuple(counts))
+        low, high = float(finite.min()), float(finite.max())
+        if not math.isfinite(high - low):
+            return None
+        # NumPy takes no range that has fewer numbers than bins.
+        counts = np.histogram((finite - low) / (high - low or 1.0), BINS)[0].tolist()
+        return Histogram(low, high, tuple(counts))
 
     def cost(self, node: Node) -> Cost:
         """Count what the node stands for."""
