@@ -10,6 +10,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 import unicodedata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -284,6 +285,21 @@ def test_a_notebook_shows_graphs_tensors_and_modules():
 def test_a_notebook_without_a_renderer_shows_text(no_renderer):
     y = tg.Tensor(1.0, requires_grad=True) * 2
     assert y._repr_mimebundle_() == {"text/plain": repr(y)}
+
+
+@drawn
+def test_a_tangle_is_drawn_in_seconds():
+    rng, ops = np.random.default_rng(1), (tg.sin, tg.tanh, tg.exp, tg.abs)
+    ts = [tg.Tensor(rng.standard_normal((2, 2)), requires_grad=True) for _ in range(5)]
+    for i in range(150):
+        a, b = ts[rng.integers(max(0, len(ts) - 10), len(ts))], ts[rng.integers(len(ts))]
+        ts.append(tg.tanh(a * b) if i % 2 else ops[rng.integers(4)](a) + b)
+    tangle = tg.draw(ts[-1].sum())
+    assert len(tangle.edges) > len(tangle.nodes) + 100
+    start = time.perf_counter()
+    tangle.svg()
+    assert time.perf_counter() - start < 10
+    assert "nslimit" not in tg.draw(ts[20].sum()).dot()
 
 
 # --- Commands -----------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from .text import notes, visible
 
 FONT = "Helvetica,Arial,sans-serif"
 LONGEST = 40
+# Of a model's picture, backward included, there are fewer edges more than boxes.
+TANGLED = 100
 
 # Told apart by shape and words too, not only by colour.
 _STYLES = {
@@ -39,7 +41,7 @@ def body(graph: Graph) -> list[str]:
     lines = [
         f'\tgraph [rankdir={graph.direction} fontname="{FONT}" fontsize=11 fontcolor="#444444" '
         f"newrank=true nodesep=0.22 ranksep=0.42 pad=0.15 labelloc=b labeljust=l label={caption}"
-        ' bgcolor="white"]\n',
+        f' bgcolor="white"{_hurry(graph)}]\n',
         f'\tnode [fontname="{FONT}" fontsize=11 margin="0.12,0.06" height=0.3]\n',
         f'\tedge [fontname="{FONT}" fontsize=9 fontcolor="#666666" color="#777777" '
         "arrowsize=0.6]\n",
@@ -66,6 +68,12 @@ def body(graph: Graph) -> list[str]:
     computed = {vertex.id for vertex in graph.nodes if vertex.kind in ("op", "fold")}
     lines += [_edge(edge, edge.tail in computed) for edge in graph.edges]
     return lines
+
+
+def _hurry(graph: Graph) -> str:
+    """Settings by which Graphviz does not take minutes for a tangle, of less beautiful edges."""
+    tangled = len(graph.edges) - len(graph.nodes) > TANGLED
+    return " nslimit=1 splines=line" if tangled else ""
 
 
 def _cluster(
