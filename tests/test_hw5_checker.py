@@ -148,6 +148,31 @@ def test_mini_batches_put_together_anew_are_right_with_a_note(check):
     assert "of its own" in report.functions[0].notes[0]
 
 
+def test_iterations_over_all_mini_batches_are_right_with_a_note(check):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    passes = "range(num_iters * len(mini_batch_x)):"
+    source = source.replace("range(num_iters):", passes).replace("losses[i] +=", "losses[0] +=")
+    report = check(source, ["train_mlp"])
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert "passes over all mini-batches" in report.functions[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "note"),
+    [
+        ("losses = np.zeros((num_iters, 1))", "losses = np.zeros(num_iters)", "shape (5,)"),
+        ("loss / x.shape[1]", "loss", "other than the mean loss"),
+        ("w2, b2, losses", "w2, b2, losses[::2]", "3 of 5 entries"),
+    ],
+)
+def test_other_losses_are_right_with_a_note(check, line, instead, note):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    assert line in source
+    report = check(source.replace(line, instead), ["train_mlp"], Limits(train_seconds=1.0))
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert note in " ".join(report.functions[0].notes)
+
+
 def test_momentum_is_right_with_a_note(check):
     source = (SOLUTIONS / "einsum.py").read_text()
     source = source.replace("    losses = np", "    speeds = [0.0] * 4\n    losses = np", 1)

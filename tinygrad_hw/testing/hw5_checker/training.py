@@ -158,7 +158,7 @@ def _judge_losses(
         expected = f"losses of shape {shape}, finite and above 0"
         return _wrong(case, session, expected, _shown_losses(value[-1]), sentence), []
     if losses.size != STEPS:
-        return None, [f"losses has {losses.size} entries for {STEPS} steps"]
+        return None, [f"losses has {losses.size} of {STEPS} entries"]
     notes = [] if losses.shape == shape else [f"losses has shape {losses.shape}, not {shape}"]
     if not close(losses.ravel(), means, LOSS_TOLERANCE):
         notes.append("losses are other than the mean loss of each step's mini-batch")
