@@ -488,6 +488,8 @@ def train_mlp(mini_batch_x, mini_batch_y):
     assert "stopped after" in report.functions[0].notes[0]
     up = check(source.replace("p -= 0.1", "p += 0.1"), name, Limits(train_seconds=0.5))
     assert verdicts(up) == {"train_mlp": "wrong"}
+    straight = check(source.replace("relu_backward(g, a)", "g"), name, Limits(train_seconds=0.5))
+    assert "relu_backward is missing" in example_of(straight, "train_mlp").likely
     zeros = source.replace("normal(0, 0.1, (30, 196))", "normal(0, 0.0, (30, 196))")
     equal = check(zeros, name, Limits(train_seconds=0.5))
     assert "all entries of w1 start at the same number" in example_of(equal, "train_mlp").likely

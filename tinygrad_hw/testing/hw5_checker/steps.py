@@ -171,7 +171,7 @@ def _mistake(
     """The mistake that moves the weights that are off as they moved, empty if none does."""
     size = batches[0][0].shape[1]
     some = "" if len(off) == len(names) else f" (in {' and '.join(names[n] for n in off)})"
-    factors = [_factor(before[n], after[n], wanted[n]) for n in off]
+    factors = [factor_of(before[n], after[n], wanted[n]) for n in off]
     factor = factors[0]
     if factor is not None and all(f is not None and abs(f - factor) < 1e-2 for f in factors):
         moved = " and ".join(names[n] for n in off)
@@ -210,7 +210,7 @@ def _mistaken(
         yield IN_LOOP, reference.train(right, before, images, share, len(images))
 
 
-def _factor(before: Array, after: Array, wanted: Array) -> float | None:
+def factor_of(before: Array, after: Array, wanted: Array) -> float | None:
     """How many times as long as it should be a step is, None where it goes elsewhere."""
     taken, due = (after - before).ravel(), (wanted - before).ravel()
     length = float(due @ due)

@@ -18,7 +18,7 @@ from .handout import HANDOUT
 from .judging import as_array, example, stopped_by
 from .reference import Array, Gradients, Order
 from .report import Failure, FunctionReport
-from .steps import ROUNDING, UPWARDS, Batch, all_alike, explain
+from .steps import ROUNDING, UPWARDS, Batch, all_alike, explain, factor_of
 
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "train_mlp": {"w1": (30, 196), "b1": (30, 1), "w2": (10, 30), "b2": (10, 1)},
@@ -252,6 +252,9 @@ def _judge_loss(name: str, session: Session) -> FunctionReport:
     equal = _equal_start(name, case, session, start) if watched else None
     if equal is not None:
         return equal
+    mistake = _mistake_of_step(name, case, outcome.steps) if watched else ""
+    if mistake:
+        return _wrong(case, session, "a step along the gradient", "another one", mistake)
     if _direction(name, case, outcome.steps) < -0.5:
         return _wrong(case, session, "a step down the gradient", "a step up", UPWARDS)
     if not outcome.first:
@@ -265,6 +268,21 @@ def _judge_loss(name: str, session: Session) -> FunctionReport:
     if outcome.stopped and np.isfinite(last) and outcome.calls < FEW_CALLS:
         return _not_judged(name, outcome, stopped)
     return _wrong(case, session, "a loss that falls, on the same 32 images", seen, NOT_DOWN)
+
+
+def _mistake_of_step(name: str, case: Case, steps: Sequence[Sequence[Array]]) -> str:
+    """The mistake in the gradients whose multiples a first step is, empty if it is another one."""
+    if len(steps) < 2:
+        return ""
+    before, after = steps
+    batch = _few_batches(case)[0]
+    possible = [*(("", gradients) for gradients in READINGS[name]), *MISTAKEN[name].items()]
+    for sentence, gradients in possible:
+        wanted = reference.train(gradients, before, [batch], 1.0, 1)
+        factors = map(factor_of, before, after, wanted)
+        if all(factor is not None for factor in factors):
+            return sentence
+    return ""
 
 
 def _direction(name: str, case: Case, steps: Sequence[Sequence[Array]]) -> float:
