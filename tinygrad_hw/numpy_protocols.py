@@ -35,7 +35,6 @@ _OTHER_NAMES = {
     "atanh": "arctanh",
     "concat": "concatenate",
     "permute_dims": "transpose",
-    "matrix_transpose": "matrix_transpose",
 }
 _OTHER_KEYWORDS = {"a_min": "min", "a_max": "max", "ddof": "correction", "newshape": "shape"}
 # Keywords of NumPy that stand for the arguments which our op takes one by one.
@@ -180,7 +179,7 @@ def call_function(function: Any, args: Any, kwargs: Any) -> Any:
     except TypeError as error:
         if "unexpected keyword" in str(error):
             raise TypeError(
-                f"np.{name}: {error}; tg.{op.__name__} takes no such argument: leave it out"
+                f"np.{name}: {error}; tg.{op.__name__} has none such; write it otherwise"
             ) from None
         raise
 
@@ -190,41 +189,54 @@ def _required_and_given(function: Any, args: Any, kwargs: Any) -> tuple[Any, dic
 
     An op has the required ones in the same order, but not the others.
     """
-    signature = _signature(function)
-    if signature is None:
+    places = _places(function, len(args), tuple(kwargs))
+    if places is None:
         return args, {k: v for k, v in kwargs.items() if v is not None or k == "axis"}
     required: list[Any] = []
     given: dict[str, Any] = {}
-    for name, value in signature.bind(*args, **kwargs).arguments.items():
-        parameter = signature.parameters[name]
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            required.extend(value)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            given.update(value)
-        elif parameter.kind is parameter.POSITIONAL_ONLY or parameter.default is parameter.empty:
+    for source, name, default in places:
+        value = kwargs[source] if isinstance(source, str) else args[source]
+        if name is None:
             required.append(value)
-        elif value is not parameter.default:
+        elif value is not default:
             given[name] = value
     return tuple(required), given
 
 
 @functools.cache
-def _signature(function: Any) -> Any:
-    """Give a function's parameters; None for one in C, which says them from NumPy 2.4 on."""
+def _places(function: Any, count: int, names: tuple[str, ...]) -> Any:
+    """Say where ``count`` arguments and some by name belong: (which, name, default) of each.
+
+    Those that are required have no name. None for a function in C: from NumPy 2.4 on they have
+    signatures too.
+    """
     import inspect
 
     try:
-        return inspect.signature(function)
+        signature = inspect.signature(function)
     except ValueError:
         return None
+    places: list[tuple[Any, str | None, Any]] = []
+    for name, source in signature.bind(*range(count), **{n: n for n in names}).arguments.items():
+        parameter = signature.parameters[name]
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            places += [(each, None, None) for each in source]
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            places += [(each, each, parameter.empty) for each in source]
+        elif parameter.kind is parameter.POSITIONAL_ONLY or parameter.default is parameter.empty:
+            places.append((source, None, None))
+        else:
+            places.append((source, name, parameter.default))
+    return places
 
 
 def _cast_first(args: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Apply ``dtype=`` to what is summed, and not to the sum, which may have overflowed by then."""
     options = dict(options)
-    first = args[0] if args else None
-    dtype = options.pop("dtype", None) if isinstance(first, Handle) else None
-    return (args if dtype is None else (args[0].astype(dtype), *args[1:])), options
+    if not args or not isinstance(args[0], Handle) or options.get("dtype") is None:
+        return args, options
+    first, *rest = args
+    return (first.astype(options.pop("dtype")), *rest), options
 
 
 def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
