@@ -593,3 +593,9 @@ def test_what_is_wrong_with_complex_tensors_is_said():
     a, b = tg.Tensor(np.ones((2, 3)) + 1j), tg.Tensor(np.ones((2, 3)) + 1j)
     with pytest.raises(tg.ShapeError, match="inner"):
         a @ b
+
+
+def test_a_list_of_bounds_does_not_lose_their_gradients():
+    w = tg.Tensor(1.0, requires_grad=True)
+    with pytest.raises(TypeError, match="clip: the list holds tensors that require a gradient"):
+        tg.clip(tg.Tensor([1.0, 2.0]), [w, 1.0], 5)

@@ -17,14 +17,13 @@ from .. import graph, tree
 from ..graph import Handle, Leaf, Node
 from .call import MISS, Effects, caller
 from .errors import CompileError
-from .guards import Guards, Test, same_plain, state_of
+from .guards import PLAIN, Guards, Test, same_plain, state_of
 from .program import Program, Ref
 from .pullback import Call, Pullback, record_pullbacks
 from .recording import Recorder
 from .traced import Traced
 
 Backend = Callable[[Program], Any]
-_PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic)
 
 
 def backend_of(name: str) -> Backend:
@@ -464,7 +463,7 @@ def _kind(leaf: Any) -> tuple[Any, ...]:
 
 def _described(kind: tuple[Any, ...]) -> str:
     if kind[1] is None:
-        return repr(kind[2]) if isinstance(kind[2], _PLAIN) else f"a {kind[0].__name__}"
+        return repr(kind[2]) if isinstance(kind[2], PLAIN) else f"a {kind[0].__name__}"
     extra = "" if kind[1] == "array" else f", {kind[1]}" + (" with a gradient" if kind[4] else "")
     return f"{kind[0].__name__} {kind[2]} {kind[3]}{extra}"
 

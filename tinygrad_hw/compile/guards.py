@@ -35,7 +35,7 @@ _LIBRARIES = tuple(
 )
 # Of an optimiser these change at every step, and the program reads them.
 _CHANGING = frozenset({"lr", "steps", "memory"})
-_PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
+PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
 _MOST, _LONG = 20_000, 100
 
 
@@ -88,7 +88,7 @@ _READ: dict[str, Callable[[Any, Any], Any]] = {
 
 def same_plain(a: Any, b: Any) -> bool:
     """Tell whether two values are equal numbers, texts or flags; 0.0 and -0.0 are not."""
-    if type(a) is not type(b) or not isinstance(a, _PLAIN):
+    if type(a) is not type(b) or not isinstance(a, PLAIN):
         return False
     if a != a:
         return bool(b != b)
@@ -99,7 +99,7 @@ def same_plain(a: Any, b: Any) -> bool:
 def _brief(value: Any) -> str:
     if value is LookupError:
         return "nothing"
-    return repr(value) if isinstance(value, _PLAIN) else f"another {type(value).__name__}"
+    return repr(value) if isinstance(value, PLAIN) else f"another {type(value).__name__}"
 
 
 class Guards:
@@ -137,7 +137,7 @@ class Guards:
         # What is near comes first: of a large container in a large one no more than so much.
         while found and len(self.places) < _MOST:
             value, name = found.popleft()
-            if not isinstance(value, _PLAIN) and id(value) not in seen:
+            if not isinstance(value, PLAIN) and id(value) not in seen:
                 seen.add(id(value))
                 found.extend(self._visit(value, name))
 
@@ -260,7 +260,7 @@ class Guards:
             for place in self.places
             if place.kind in ("entry", "attribute", "class")
             and not place.same()
-            and isinstance(place.now(), _PLAIN)
+            and isinstance(place.now(), PLAIN)
         ]
 
     def changed(self) -> str | None:
@@ -336,7 +336,7 @@ def _long_and_plain(value: Any) -> bool:
     if not isinstance(value, (list, dict)) or len(value) < _LONG:
         return False
     entries = value.values() if isinstance(value, dict) else value
-    return all(isinstance(entry, _PLAIN) for entry in entries)
+    return all(isinstance(entry, PLAIN) for entry in entries)
 
 
 def state_of(generator: Any) -> Any:

@@ -365,6 +365,7 @@ class Recorder:
         return self.constant(value) if isinstance(value, np.ndarray) else value
 
     def _restore(self) -> None:
+        # A gradient is put back where it was, in the node of the recording.
         for tensor, _, node in self.nodes:
             tensor._node = node
         for _, place, before, _ in self.places.values():

@@ -15,7 +15,7 @@ from .. import domains
 from ..dispatch import primitive
 from ..domains import POSITIVE, REAL, elementwise
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array
+from ..graph import SEQUENCES, Handle, as_array, check_untracked
 
 __all__ = [
     "abs",
@@ -515,6 +515,8 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     array([0. , 0.5, 1. ])
     """
     for bound in (min, max):
+        if type(bound) in SEQUENCES:
+            check_untracked("clip", bound)
         if isinstance(bound, Handle) and bound._node is not None:
             raise with_graph(TypeError)(
                 "clip: a bound requires a gradient; use minimum(maximum(x, low), high)"
