@@ -1196,6 +1196,9 @@ def test_what_cannot_be_compiled_is_said():
         tg.compile(lambda x: x, limit=0)
     with pytest.raises(ValueError, match="not recorded yet"):
         tg.compile(lambda x: x).graph()
+    with pytest.raises(CompileError, match="returns a Slotted that it made"):
+        tg.compile(lambda x: Slotted())(X)
+    assert tg.compile(lambda x: np.float32)(X) is np.float32
     run = tg.compile(functools.partial(np.multiply, 2))
     np.testing.assert_array_equal(run(X), 2 * X)
     assert repr(run) == "<compiled partial, 1 recorded>"

@@ -497,6 +497,7 @@ def record(
         new_args, new_kwargs = arguments.rebuild(iter(leaves))
         result = function(*new_args, **new_kwargs)
         outputs, rebuild = tree.flatten(result)
+        _check_outputs(outputs, guards)
         recorder.program.outputs = [
             recorder._result(y._data if isinstance(y, Handle) else y) for y in outputs
         ]
@@ -526,6 +527,17 @@ def _enter(recorder: Recorder, leaf: Any, number: int) -> Any:
     if isinstance(leaf, np.ndarray):
         return recorder.argument(np.asarray(leaf), number)
     return leaf
+
+
+def _check_outputs(outputs: list[Any], guards: Guards) -> None:
+    """Raise for an object that the function made: each call would give the same one."""
+    for y in outputs:
+        known = isinstance(y, (Handle, Traced, np.ndarray, type, *PLAIN)) or id(y) in guards.seen
+        if not known:
+            raise CompileError(
+                f"compile: the function returns a {type(y).__name__} that it made; return tensors, "
+                "arrays and numbers, or lists, tuples and dicts of them"
+            )
 
 
 def _other_random() -> Any:

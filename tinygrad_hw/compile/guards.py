@@ -126,7 +126,8 @@ class Guards:
         self._root = function
         self._unnamed: dict[str, list[tuple[Any, str]]] = {}
         self._kinds: set[type] = set()
-        seen: set[int] = set()
+        # Numbers of the objects that it has come by.
+        self.seen: set[int] = set()
         found = deque([(function, getattr(function, "__name__", "function"))])
         # Arrays and tensors among the arguments may differ from call to call.
         found.extend(
@@ -137,8 +138,8 @@ class Guards:
         # What is near comes first: of a large container in a large one no more than so much.
         while found and len(self.places) < _MOST:
             value, name = found.popleft()
-            if not isinstance(value, PLAIN) and id(value) not in seen:
-                seen.add(id(value))
+            if not isinstance(value, PLAIN) and id(value) not in self.seen:
+                self.seen.add(id(value))
                 found.extend(self._visit(value, name))
 
     def _visit(self, value: Any, name: str) -> list[tuple[Any, str]]:
@@ -351,7 +352,8 @@ def _by_user(value: Any) -> bool:
     module = value if isinstance(value, types.ModuleType) else sys.modules.get(value.__module__)
     file = getattr(module, "__file__", None)
     if file is None:
-        return getattr(module, "__name__", "") == "__main__"
+        top = getattr(module, "__name__", "builtins").partition(".")[0]
+        return top not in sys.stdlib_module_names
     return not file.startswith(_LIBRARIES)
 
 
