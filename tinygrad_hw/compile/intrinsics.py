@@ -333,7 +333,7 @@ def exp32(x):
     """Exponential of a float32, to 1 unit in the last place, without a call or a branch.
 
     x = n log 2 + r, where |r| is at most log(2) / 2, and a polynomial for exp(r) (Muller,
-    "Elementary Functions", section 11.3), short in depth rather than in operations (Estrin 1960).
+    "Elementary Functions", section 11.3), by Estrin's scheme.
     """
     z = _most(_BOTTOM, _least(_TOP, x))
     rounded = _fused(z, _PER_LOG2, _ROUNDING)
