@@ -1184,6 +1184,20 @@ def test_arrays_are_arrays_to_the_function():
     same_as_eagerly(lambda x: x / 255 if isinstance(x, np.ndarray) else x, (X,), (Y,))
 
 
+def test_arguments_that_share_memory_are_written_to_eagerly():
+    def function(a, b):
+        a[0] = 100.0
+        return b * 2
+
+    run = tg.compile(function)
+    with pytest.raises(CompileError, match="arguments share memory"):
+        run(a := X.copy(), a[:1])
+    assert run(X.copy(), Y).tolist() == [6, 10]
+    a = X.copy()
+    np.testing.assert_array_equal(run(a, a[::-1]), [4, 200])
+    np.testing.assert_array_equal(a, [100, 2])
+
+
 def test_masked_arrays_are_refused():
     with pytest.raises(CompileError, match="argument 0 is a MaskedArray"):
         tg.compile(lambda x: x * 2)(np.ma.array(X, mask=[True, False]))

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,6 +212,7 @@ class Variant:
         arguments.reached = {id(t) for t in (*guards.tensors, *self._tensors)}
         self.executable: Any = None
         self._call: Any = None
+        self.writes_arguments = any(w.target.kind == "argument" for w in self.program.writes)
         # What the function sets, such as whether a model trains, is set at each call.
         self._written = guards.written()
         drawing = [i for i in self.program.instructions if not i.pure]
@@ -278,6 +280,8 @@ class Variant:
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """Run the program, or give ``MISS`` if what it takes for granted does not hold."""
+        if self.writes_arguments and share_memory(leaves):
+            return MISS
         if self._call is None:
             self.executable = self._backend(self.program)
             self._call = self._caller(self.executable)
@@ -477,6 +481,13 @@ def _pattern(leaves: Sequence[Any]) -> list[int]:
     ]
 
 
+def share_memory(leaves: Sequence[Any]) -> bool:
+    """Tell whether different arrays among the leaves lie, in part, at the same place."""
+    values = [leaf._data if isinstance(leaf, Handle) else leaf for leaf in leaves]
+    arrays = list({id(v): v for v in values if isinstance(v, np.ndarray)}.values())
+    return any(np.may_share_memory(a, b) for a, b in combinations(arrays, 2))
+
+
 # --- Recording --------------------------------------------------------------------------------
 
 
@@ -506,6 +517,10 @@ def record(
     _check_random(recorder, guards, before)
     kinds = [isinstance(y, Handle) for y in outputs]
     variant = Variant(recorder, guards, arguments, rebuild, kinds, pullbacks, backend)
+    if variant.writes_arguments and share_memory(arguments.leaves):
+        raise CompileError(
+            "compile: arguments share memory, and one is written to; pass a copy of the other"
+        )
     if all(instruction.pure for instruction in recorder.program.instructions):
         # The back end computes this call too, so that no number depends on when it was recorded.
         result = variant.run(arguments.leaves)
