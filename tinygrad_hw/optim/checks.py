@@ -1,0 +1,55 @@
+"""Checks of parameters, settings and states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..graph import Leaf
+from ..tensor import Tensor
+
+
+def leaves_of(op: str, parameters: Iterable[Tensor], *, frozen: bool = False) -> list[Tensor]:
+    """List parameters; raise for what could not be trained, or leave out what is frozen."""
+    if isinstance(parameters, Tensor):
+        raise TypeError(f"{op}: got one Tensor; want a list: {op}([tensor], ...)")
+    if hasattr(parameters, "parameters"):
+        raise TypeError(
+            f"{op}: got a {type(parameters).__name__}; want {op}(module.parameters(), ...)"
+        )
+    listed = list(parameters)
+    if not listed:
+        raise ValueError(f"{op}: got no parameters; pass module.parameters() or a list")
+    if frozen:
+        listed = [p for p in listed if not isinstance(p, Tensor) or p.requires_grad] or listed
+    for p in listed:
+        if not isinstance(p, Tensor) or not isinstance(p._node, Leaf):
+            raise TypeError(f"{op}: got {p!r}; want leaf tensors with requires_grad=True")
+    if len({id(p) for p in listed}) < len(listed):
+        raise ValueError(f"{op}: a parameter comes twice; pass each once")
+    return listed
+
+
+def numbers(op: str, state: Mapping[str, Any], *keys: str) -> list[float]:
+    """Read numbers of a state; one without them is no state, or of something else."""
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise ValueError(
+            f"{op}: the state has no {quoted(missing)}; want what {op}.state_dict() gave"
+        )
+    return [float(state[key]) for key in keys]
+
+
+def quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def check(op: str, wanted: str, holds: Any, **setting: Any) -> None:
+    """Raise unless it holds; the setting is given as ``name=value``."""
+    if not holds:
+        ((name, value),) = setting.items()
+        raise ValueError(f"{op}: {name} is {value!r}; want {wanted}")
+
+
+def are_shares(betas: tuple[float, float]) -> bool:
+    return len(betas) == 2 and all(0 <= b < 1 for b in betas)
