@@ -11,6 +11,7 @@ from . import (
     index,
     linalg,
     losses,
+    moving,
     nn,
     order,
     reduce,
@@ -24,6 +25,7 @@ from .elementwise import *
 from .index import *
 from .linalg import *
 from .losses import *
+from .moving import *
 from .nn import *
 from .order import *
 from .reduce import *
@@ -38,6 +40,7 @@ __all__ += elementwise.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__
 __all__ += losses.__all__
+__all__ += moving.__all__
 __all__ += nn.__all__
 __all__ += order.__all__
 __all__ += reduce.__all__
@@ -52,6 +55,7 @@ FAMILIES = (
     order,
     shape,
     index,
+    moving,
     linalg,
     decompositions,
     conv,

@@ -17,7 +17,7 @@ from ..dispatch import constant, primitive
 from ..domains import Domain
 from ..errors import ShapeError
 from ..kernels import hw5
-from . import index
+from . import moving
 from .elementwise import (
     _array,
     _value,
@@ -447,7 +447,7 @@ def max_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     x = _array(x)
     border, window = _pool_window("max_pool2d", x, size, stride, padding)
     if border is not None:
-        x = index.pad(x, border, constant_values=_lowest(x.dtype))
+        x = moving.pad(x, border, constant_values=_lowest(x.dtype))
     return max_pool(x, **window)
 
 
@@ -487,8 +487,8 @@ def avg_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     if border is None:
         return multiply(sum_windows(x, **window), 1 / math.prod(window["size"]))
     inside = np.ones((*x.shape[-3:-1], 1), x.dtype if x.dtype.kind == "f" else float)
-    count = sum_windows(index.pad(inside, border[-3:]), **window)
-    return sum_windows(index.pad(x, border), **window) / count
+    count = sum_windows(moving.pad(inside, border[-3:]), **window)
+    return sum_windows(moving.pad(x, border), **window) / count
 
 
 def _pool_window(op, x, size, stride, padding):
