@@ -13,7 +13,7 @@ from .cases import Case
 from .compare import LOSS_TOLERANCE, TOLERANCE, close, show
 from .driver import Foreign, Outcome, Session
 from .handout import HANDOUT
-from .mistakes import OTHER_SHAPE, Evidence, explain
+from .likely import OTHER_SHAPE, Evidence, explain
 from .reference import Array, Order
 from .report import Failure, FunctionReport
 

@@ -55,6 +55,12 @@ def all_alike(before: Sequence[Array], after: Sequence[Array], wanted: Sequence[
     return all(map(alike, before, after, wanted))
 
 
+def _off(before: Sequence[Array], after: Sequence[Array], wanted: Sequence[Array]) -> list[int]:
+    """The numbers of the weights that have not moved as they should."""
+    weights = enumerate(zip(before, after, wanted, strict=True))
+    return [n for n, weight in weights if not alike(*weight)]
+
+
 def explain(
     names: Sequence[str],
     readings: Sequence[Gradients],
@@ -139,18 +145,17 @@ def _first_step(
     batches: Sequence[Batch],
     rate: float,
 ) -> Finding:
-    off: list[int] = []
     for k in range(len(batches)):
         rotated = [*batches[k:], *batches[:k]]
         wanted = reference.train(gradients[""], before, rotated, rate, 1)
-        off = [n for n in range(len(names)) if not alike(before[n], after[n], wanted[n])]
+        off = _off(before, after, wanted)
         sentence = _mistake(names, gradients, before, after, rotated, rate, off, wanted)
         if sentence:
             return Finding(False, sentence, 1, off[0], wanted[off[0]])
     if _own_batches(gradients[""], before, after, batches, rate):
         return Finding(True, OWN_BATCHES)
     wanted = reference.train(gradients[""], before, batches, rate, 1)
-    off = [n for n in range(len(names)) if not alike(before[n], after[n], wanted[n])]
+    off = _off(before, after, wanted)
     moved = " and ".join(names[n] for n in off)
     sentence = (
         f"the first step moves {moved} by other than -gamma / R * (sum of dl/dw over the images)"
@@ -265,7 +270,7 @@ def _later_step(
     """Judge a step that is not Algorithm 1's though those before it are."""
     start, before, after = positions[0], positions[number], positions[number + 1]
     wanted = reference.train(gradients, before, [batches[number % len(batches)]], rate, 1)
-    off = [n for n in range(len(names)) if not alike(before[n], after[n], wanted[n])]
+    off = _off(before, after, wanted)
     carried = reference.train(gradients, start, batches, rate, number + 1, carried_over=True)
     if all(alike(start[n], after[n], carried[n]) for n in off):
         return Finding(False, CARRIED_OVER, number + 1, off[0], wanted[off[0]])

@@ -1,0 +1,133 @@
+"""The likely mistake behind wrong results: the formula that gives them, or what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .compare import close
+from .mistakes import MISTAKES, Formula
+from .reference import Array
+
+
+class Evidence(NamedTuple):
+    """A result of one call."""
+
+    arguments: dict[str, Any]
+    result: str
+    wanted: Array
+    got: Array
+
+
+def explain(function: str, evidence: Sequence[Evidence], passed: Iterable[Evidence]) -> str:
+    """The mistake that explains the first wrong result and the most of the further ones.
+
+    ``passed`` holds the right results of other calls: a mistake that would show in them is none.
+    """
+    result = evidence[0].result
+    found = [one for one in evidence if one.result == result]
+    right = list(passed)
+    if not np.isfinite(found[0].got).all():
+        return _OVERFLOW if function == "loss_cross_entropy_softmax" else _NOT_FINITE
+    known = [
+        (sentence, _gives(formula))
+        for sentence, formula in MISTAKES.get((function, result), ())
+        if all(_unseen(formula, one) for one in right)
+    ]
+    # Classes have no factors.
+    general = [] if function.startswith("infer") else GENERAL
+    possible = [(text, explains) for text, explains in general if all(map(explains, right))]
+    best, most = "", 0
+    for sentence, explains in [*known, *possible]:
+        agree = [explains(one) for one in found]
+        if agree[0] and sum(agree) > most:
+            best, most = sentence, sum(agree)
+    if not best and general and not any(np.any(one.wanted) for one in right) and _factor(found):
+        return _FACTOR
+    other_shape = found[0].got.shape != found[0].wanted.shape
+    return best or (OTHER_SHAPE if other_shape else "")
+
+
+def _value(formula: Formula, one: Evidence) -> Array | None:
+    """What a formula gives; None where two shapes do not fit and it would have raised an error."""
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(formula(**one.arguments))
+    except (ValueError, IndexError):
+        return None
+
+
+def _unseen(formula: Formula, one: Evidence) -> bool:
+    """Whether a mistake does not show in a result that is right."""
+    value = _value(formula, one)
+    return value is not None and (close(value, one.wanted) or close(value, one.got))
+
+
+def _gives(formula: Formula) -> Callable[[Evidence], bool]:
+    """Whether a formula, and not the right one, gives what was seen."""
+
+    def gives(one: Evidence) -> bool:
+        value = _value(formula, one)
+        return value is not None and close(one.got, value) and not close(value, one.wanted)
+
+    return gives
+
+
+# --- Whatever the function --------------------------------------------------------------------
+
+
+def _same_numbers(one: Evidence) -> bool:
+    return one.got.size == one.wanted.size and close(one.got.ravel(), one.wanted.ravel())
+
+
+def _flat(one: Evidence) -> bool:
+    return one.got.ndim == 1 and one.wanted.ndim == 2 and _same_numbers(one)
+
+
+def _transposed(one: Evidence) -> bool:
+    return one.wanted.ndim >= 2 and close(one.got, one.wanted.swapaxes(0, 1))
+
+
+def _negative(one: Evidence) -> bool:
+    return close(one.got, -one.wanted)
+
+
+def _factor(found: Sequence[Evidence]) -> bool:
+    """Whether results are off by a factor: each by its own, or single numbers all by the same."""
+    if any(one.got.shape != one.wanted.shape for one in found):
+        return False
+    pairs = [(one.got, one.wanted) for one in found if one.wanted.size > 1]
+    if not pairs:
+        pairs = [
+            (np.array([o.got.item() for o in found]), np.array([o.wanted.item() for o in found]))
+        ]
+    return all(_is_multiple(got, wanted) for got, wanted in pairs)
+
+
+def _is_multiple(got: Array, wanted: Array) -> bool:
+    if np.count_nonzero(wanted) < 2 or not np.any(got):
+        return False
+    at = np.unravel_index(np.argmax(np.abs(wanted)), wanted.shape)
+    return close(got, wanted * (got[at] / wanted[at]))
+
+
+def _zeros(one: Evidence) -> bool:
+    return one.got.shape == one.wanted.shape and not np.any(one.got)
+
+
+GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
+    ("the numbers are right, but the shape is (n,) where (n, 1) is due", _flat),
+    ("it is transposed", _transposed),
+    ("the numbers are right, but the shape is not", _same_numbers),
+    ("the sign is the wrong way round", _negative),
+    ("it is still the zeros that it starts with: nothing is written there", _zeros),
+]
+_FACTOR = "it is off by a constant factor: an average where a sum is due, or a sum for an average"
+OTHER_SHAPE = "its shape is not the handout's"
+_NOT_FINITE = "it holds NaN or infinity: something is divided by 0, or an exp overflows"
+_OVERFLOW = (
+    "the log of an overflowing exp (or a division of two): subtract the largest logit from all of "
+    "them first, x - x.max()"
+)
