@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import pickle
 import random
 import threading
 import warnings
@@ -125,10 +126,8 @@ class Compiled:
 
     def __reduce__(self) -> Any:
         """Copy and pickle without the records: they are about this function and its objects."""
-        instance = getattr(self.function, "__self__", None)
-        if instance is not None and isinstance(
-            getattr(type(instance), self._attribute, 0), Compiled
-        ):
+        instance = self._instance()
+        if isinstance(getattr(type(instance), self._attribute, None), Compiled):
             return getattr, (instance, self._attribute)
         return Compiled, (self.function, self.backend_name, self.limit)
 
@@ -280,7 +279,7 @@ class Variant:
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """Run the program, or give ``MISS`` if what it takes for granted does not hold."""
-        if self.writes_arguments and share_memory(leaves):
+        if self.writes_arguments and _share_memory(leaves):
             return MISS
         if self._call is None:
             self.executable = self._backend(self.program)
@@ -481,7 +480,7 @@ def _pattern(leaves: Sequence[Any]) -> list[int]:
     ]
 
 
-def share_memory(leaves: Sequence[Any]) -> bool:
+def _share_memory(leaves: Sequence[Any]) -> bool:
     """Tell whether different arrays among the leaves lie, in part, at the same place."""
     values = [leaf._data if isinstance(leaf, Handle) else leaf for leaf in leaves]
     arrays = list({id(v): v for v in values if isinstance(v, np.ndarray)}.values())
@@ -517,7 +516,7 @@ def record(
     _check_random(recorder, guards, before)
     kinds = [isinstance(y, Handle) for y in outputs]
     variant = Variant(recorder, guards, arguments, rebuild, kinds, pullbacks, backend)
-    if variant.writes_arguments and share_memory(arguments.leaves):
+    if variant.writes_arguments and _share_memory(arguments.leaves):
         raise CompileError(
             "compile: arguments share memory, and one is written to; pass a copy of the other"
         )
@@ -557,7 +556,8 @@ def _check_outputs(outputs: list[Any], guards: Guards) -> None:
 
 def _other_random() -> Any:
     """The states of NumPy's and Python's global generators."""
-    return state_of(np.random.mtrand._rand), random.getstate()
+    numpys = np.random.get_state(legacy=False)  # noqa: NPY002 (to notice that it was used)
+    return pickle.dumps(numpys), random.getstate()
 
 
 def _check_random(recorder: Recorder, guards: Guards, before: Any) -> None:

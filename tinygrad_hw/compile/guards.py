@@ -135,7 +135,7 @@ class Guards:
             for i, leaf in enumerate(arguments)
             if not isinstance(leaf, (Handle, np.ndarray))
         )
-        # What is near comes first: of a large container in a large one no more than so much.
+        # What is near comes first, lest a large container use up all places before it.
         while found and len(self.places) < _MOST:
             value, name = found.popleft()
             if not isinstance(value, PLAIN) and id(value) not in self.seen:
