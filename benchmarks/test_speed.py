@@ -50,7 +50,10 @@ def test_convolution(benchmark, kernel, name):
     assert np.isfinite(benchmark(calls[kernel])).all()
 
 
-@pytest.mark.parametrize("kernel", ["relu", "relu_backward", "max_pool", "winners", "max_unpool"])
+KERNELS = ["relu", "relu_backward", "max_pool", "max_pool_dx", "winners", "max_unpool"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_kernel(benchmark, kernel):
     x = images(32, 14, 3)
     y, winners = hw5.max_pool(x), hw5.pool_winners(x)
@@ -58,6 +61,7 @@ def test_kernel(benchmark, kernel):
         "relu": lambda: hw5.relu(x),
         "relu_backward": lambda: hw5.relu_backward(x, x),
         "max_pool": lambda: hw5.max_pool(x),
+        "max_pool_dx": lambda: hw5.max_pool_dx(y, x, y),
         "winners": lambda: hw5.pool_winners(x, y),
         "max_unpool": lambda: hw5.max_unpool(y, winners, shape=(14, 14)),
     }

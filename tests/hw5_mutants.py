@@ -36,9 +36,7 @@ CONV = "return correlate(x, w_conv, stride=stride, padding=padding) + b_conv[:, 
 CONV_DW = "dl_dw = correlate_dw(dl_dy, x, size=size, stride=stride, padding=padding)"
 CONV_RETURN = "return dl_dw, dl_db[:, np.newaxis]"
 POOL = "return max_pool(x, size=size)"
-POOL_BACKWARD = (
-    "return max_unpool(dl_dy, pool_winners(x, size=size), shape=x.shape[-3:-1], size=size)"
-)
+POOL_BACKWARD = "return max_pool_dx(dl_dy, x, size=size)"
 TILES = "x.reshape(len(x) // 2, 2, -1, 2, x.shape[2])"
 SPREAD = "dl_dy.repeat(2, 0).repeat(2, 1)"
 TOP = "max_pool(x).repeat(2, 0).repeat(2, 1)"
@@ -183,9 +181,9 @@ MUTANTS = [
         (f"return {SPREAD} * (x == {TOP})", "copied to all ties"),
         (f"return {SPREAD}", "all of its entries"),
         (f"return {SPREAD} / 4", "all of its entries"),
-        (POOL_BACKWARD.replace("pool_winners(x,", "pool_winners(-x,"), "minimum"),
-        (POOL_BACKWARD.replace("(dl_dy, pool", "(np.ones_like(dl_dy), pool"), "dl_dy is missing"),
-        (POOL_BACKWARD.replace("pool_winners(x,", "0 * pool_winners(x,"), "first entry"),
+        (POOL_BACKWARD.replace(" x,", " -x,"), "minimum"),
+        (POOL_BACKWARD.replace("dl_dy,", "np.ones_like(dl_dy),"), "dl_dy is missing"),
+        (POOL_BACKWARD.replace(" x,", " 0 * x,"), "first entry"),
         (POOL_BACKWARD + " * x", "slope"),
     ),
     *_of(

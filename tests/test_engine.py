@@ -692,6 +692,70 @@ def test_needs_spares_the_gradient_that_nobody_wants():
     assert asked == [(False, True), (False, True), (True, True)]
 
 
+def powers():
+    """A primitive that hands what it computed to its rule, and what its rule was handed."""
+    handed = []
+
+    def with_exp(x, *, times=1):
+        e = np.exp(x)
+        return times * e, e
+
+    @tg.primitive(residual=with_exp)
+    def power(x, *, times=1):
+        return times * np.exp(x)
+
+    @power.rule(keeps="x")
+    def _(g, y, x, e=None, *, times=1):
+        handed.append(e is not None)
+        return (g * times * (tg.exp(x) if e is None else e),)
+
+    return power, handed
+
+
+def test_a_rule_gets_the_residual_of_a_recorded_call():
+    power, handed = powers()
+    x = leaf(0.0, 1.0)
+    y = power(x, times=2)
+    np.testing.assert_allclose(y.numpy(), 2 * np.exp([0.0, 1.0]))
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad, 2 * np.exp([0.0, 1.0]))
+    assert handed == [True]
+    with pytest.raises(GraphError, match="freed"):
+        y.sum().backward()
+    assert type(power(np.ones(2))) is np.ndarray
+
+
+def test_a_rule_does_without_the_residual_where_it_is_differentiated_or_compiled():
+    power, handed = powers()
+    third = tg.grad(tg.grad(tg.grad(power)))
+    np.testing.assert_allclose(third(1.0).item(), np.e)
+    assert not all(handed)
+    step = tg.compile(tg.value_and_grad(lambda x: power(x).sum()))
+    for x in ([0.0, 1.0], [2.0, 3.0]):
+        value, gradient = step(np.array(x))
+        np.testing.assert_allclose(value.item(), np.exp(x).sum())
+        np.testing.assert_allclose(gradient.numpy(), np.exp(x))
+
+
+def test_a_raw_write_after_a_call_with_a_residual_raises():
+    power, _ = powers()
+    x = leaf(0.0, 1.0)
+    y = power(x).sum()
+    x.data[0] = 3.0
+    with pytest.raises(GraphError, match="written to"):
+        y.backward()
+
+
+def test_the_check_finds_a_wrong_residual():
+    @tg.primitive(residual=lambda x: (x * x, 3 * x))
+    def squared(x):
+        return x * x
+
+    squared.rule(lambda g, y, x, slope=None: (g * (2 * x if slope is None else slope),), keeps="x")
+    with pytest.raises(AssertionError, match="squared"):
+        tg.testing.check_gradients(squared, np.array([1.0, 2.0]))
+
+
 def test_a_tensor_of_one_entry_formats_as_its_number():
     assert f"{tg.Tensor(2 / 3):.3f}, {tg.Tensor([[1.5]]):5.1f}|" == "0.667,   1.5|"
     assert f"{tg.Tensor([1.0, 2.0])}" == "Tensor([1., 2.])"

@@ -265,6 +265,7 @@ def test_pooling_of_any_window(drawn):
     picked = hw5.pool_pick(x, winners, **window)
     g = rng.standard_normal(y.shape)
     dx = hw5.max_unpool(g, winners, shape=shape[-3:-1], **window)
+    np.testing.assert_array_equal(hw5.max_pool_dx(g, x, **window), dx)
     for at in np.ndindex(*shape[:-3]):
         loop_y, where, number = reference.pool(x[at], size, stride or size)
         np.testing.assert_array_equal(y[at], loop_y)
@@ -286,6 +287,31 @@ def test_pool2x2(half, c, seed):
     close(dl_dx, reference.pool2x2_backward(g, x))
     difference = central(lambda x: np.vdot(g, hw5.pool2x2(x)), x)
     np.testing.assert_allclose(dl_dx, difference, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", "efdgiq")
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_gradient_of_pooling_in_any_dtype(dtype, stride):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-1, 2, (2, 6, 7, 2)).astype(dtype)
+    y = hw5.max_pool(x, stride=stride)
+    g = rng.integers(-9, 9, y.shape).astype(dtype)
+    winners = hw5.pool_winners(x, y, stride=stride)
+    dx = hw5.max_pool_dx(g, x, y, stride=stride)
+    assert dx.dtype == dtype
+    np.testing.assert_array_equal(
+        dx, hw5.max_unpool(g, winners, shape=(6, 7), stride=stride), strict=True
+    )
+
+
+@pytest.mark.parametrize("dtype", "efdi?")
+@pytest.mark.parametrize("n", [7, 7000])
+def test_relu_of_few_and_of_many_entries(dtype, n):
+    special = np.array([np.nan, np.inf, -np.inf, -0.0, 1.0, -1.0, 0.0])
+    special = (special if dtype in "efd" else np.arange(-3, 4)).astype(dtype)
+    x = np.resize(special, n)
+    y = hw5.relu(x)
+    np.testing.assert_array_equal(y, np.resize(np.maximum(special, 0), n), strict=True)
 
 
 def test_a_pool_window_of_many_entries_counts_beyond_one_byte():

@@ -45,6 +45,7 @@ class Primitive:
         piece: Callable[..., Any] | None,
         conventions: str,
         view: bool,
+        residual: Callable[..., Any] | None = None,
     ) -> None:
         self.forward = forward
         self.name = self.__name__ = name
@@ -52,6 +53,7 @@ class Primitive:
         self.piece = piece
         self.conventions = conventions
         self.view = view
+        self.residual = residual
         self.gradient: Rule | None = None
         self.keeps_inputs: tuple[int, ...] = ()
         self.keeps_all = False
@@ -75,12 +77,16 @@ class Primitive:
         keeps : str or sequence of str
             Names of the parameters of ``function``, out of the output and the inputs, whose values
             it uses; in a string, with spaces between. The others are nodes: they have a shape and
-            a dtype, but no value.
+            a dtype, but no value. Behind the inputs stands a residual, as an optional parameter.
         """
         if function is None:
             return lambda function: self.rule(function, keeps=keeps)
         parameters = inspect.signature(function).parameters
-        names = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        names = [
+            p.name
+            for p in parameters.values()
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+        ]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
         wanted = keeps.split() if isinstance(keeps, str) else list(keeps)
         unknown = [name for name in wanted if name not in names[1:] and name != "*"]
@@ -134,16 +140,23 @@ class Primitive:
                 values.append(arg)
         if not traced:
             return self.on_plain(*values, **params)
+        recording, observers = state.mode
+        recording = recording and tracked
+        residual = None
         try:
-            y = self.forward(*values, **params)
+            if recording and self.residual is not None:
+                y, residual = self.residual(*values, **params)
+            else:
+                y = self.forward(*values, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
         if type(y) is tuple:
             raise _several(self, y)
-        recording, observers = state.mode
-        if tracked and recording:
+        if recording:
             parents = tuple([parent_of(arg) for arg in args])
             out = self.record(parents, values, params, y)
+            if residual is not None:
+                out._node.inputs = (*(out._node.inputs or parents), residual)
         else:
             out = _constant_result(y)
         if observers:
@@ -320,6 +333,7 @@ def primitive(
     piece: Callable[..., Any] | None = None,
     conventions: str = "",
     view: bool = False,
+    residual: Callable[..., Any] | None = None,
 ) -> Any:
     """Make a function of arrays a primitive, as a decorator or a call.
 
@@ -339,6 +353,10 @@ def primitive(
         What the gradient is where mathematics leaves it open; for the docs.
     view : bool
         The result may share memory with the first argument, so that a write to one reaches both.
+    residual : callable, optional
+        Takes the place of ``forward`` in calls that are recorded: it returns the result and what
+        the rule can use again, or None. The rule gets that behind its inputs and has to do without
+        where it is missing, as in a gradient that is differentiated itself.
 
     Returns
     -------
@@ -367,10 +385,11 @@ def primitive(
             piece=piece,
             conventions=conventions,
             view=view,
+            residual=residual,
         )
     kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
-    kind = kinds.get(_plain_arity(forward), Primitive)
-    return kind(forward, name or forward.__name__, domain, piece, conventions, view)
+    kind = kinds.get(_plain_arity(forward), Primitive) if residual is None else Primitive
+    return kind(forward, name or forward.__name__, domain, piece, conventions, view, residual)
 
 
 def constant(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,8 +35,9 @@ class Node:
     params : dict
         The static keyword arguments.
     inputs : tuple or None
-        What the rule gets as its inputs: the arrays it keeps, elsewhere the parents. None when it
-        keeps none, ``FREED`` after a backward that freed the graph.
+        What the rule gets as its inputs: the arrays it keeps, elsewhere the parents, and behind
+        them a residual, if there is one. None when it keeps none, ``FREED`` after a backward that
+        freed the graph.
     output : array or None
         The result, where the rule keeps it.
     index : int
@@ -80,6 +81,11 @@ class Node:
         if self.extras is None:
             self.extras = {}
         return self.extras
+
+    def kept(self) -> list[tuple[Node, Any]]:
+        """Return the parents whose values are kept for the rule, each with its value."""
+        pairs = zip(self.parents, self.inputs or (), strict=False)
+        return [(p, value) for p, value in pairs if isinstance(p, Node) and value is not p]
 
     def __repr__(self) -> str:
         op = "leaf" if self.primitive is None else self.primitive.name

@@ -302,10 +302,9 @@ def _hooked(node: Node, g: Any) -> Any:
 
 def _check_unwritten(node: Node) -> None:
     """Raise if the rule of a node uses a value that was overwritten after it was recorded."""
-    values = node.parents if node.inputs is None else node.inputs
-    used = [p for p, value in zip(node.parents, values, strict=True) if value is not p]
+    used = [parent for parent, _ in node.kept()]
     for kept in [*used, node] if node.output is not None else used:
-        if isinstance(kept, Node) and _written(kept) > node.index:
+        if _written(kept) > node.index:
             name = kept.name or f"a tensor {kept.shape}"
             raise GraphError(
                 f"backward: {name} was written to in place after '{op_name(node)}' used it, so "

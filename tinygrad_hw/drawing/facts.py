@@ -67,11 +67,8 @@ class Facts:
         for node in nodes:
             if node.output is not None:
                 self.values.setdefault(node, np.asarray(node.output))
-            if node.inputs is None or node.inputs is FREED:
-                continue
-            for parent, value in zip(node.parents, node.inputs, strict=True):
-                if isinstance(parent, Node) and value is not parent:
-                    self.values.setdefault(parent, np.asarray(value))
+            for parent, value in node.kept():
+                self.values.setdefault(parent, np.asarray(value))
         for node in nodes:
             if node.primitive is not None and (node not in self.values or "time" in self.show):
                 self._compute(node)

@@ -71,7 +71,21 @@ def _conv_shape(x, w, *, stride, padding, dilation):
     return (*x[:-3], *hw5.Window(x, w[:2], stride, padding, dilation).out, w[3])
 
 
-@primitive(domain=Domain("all reals, any stride, padding and dilation", _conv_call))
+# Bytes of patches up to which keeping them for the gradient pays; beyond, memory costs more.
+_MOST_PATCHES = 2**23
+
+
+def _conv_and_patches(x, w, **window):
+    """The convolution, and the patches that the gradient of the filters needs again."""
+    taps = hw5.patches(x, size=w.shape[:2], **window)
+    y = hw5.correlate(x, w, taps=taps, **window)
+    return y, taps if taps.nbytes <= _MOST_PATCHES else None
+
+
+@primitive(
+    domain=Domain("all reals, any stride, padding and dilation", _conv_call),
+    residual=_conv_and_patches,
+)
 def conv(x, w, *, stride, padding, dilation):
     """The handout's ``conv`` without its bias: correlate every image with every filter."""
     return hw5.correlate(x, w, stride=stride, padding=padding, dilation=dilation)
@@ -90,11 +104,15 @@ def conv_dw(g, x, *, size, stride, padding, dilation):
 
 
 @conv.rule(keeps="x w")
-def _(g, y, x, w, *, needs, **window):
-    return (
-        conv_dx(g, w, shape=x.shape[-3:-1], **window) if needs[0] else None,
-        conv_dw(g, x, size=w.shape[:2], **window) if needs[1] else None,
-    )
+def _(g, y, x, w, taps=None, *, needs, **window):
+    dx = dw = None
+    if needs[0]:
+        dx = conv_dx(g, w, shape=x.shape[-3:-1], **window)
+    if needs[1] and taps is not None:
+        dw = hw5.correlate_dw(g, x, size=w.shape[:2], taps=taps, **window)
+    elif needs[1]:
+        dw = conv_dw(g, x, size=w.shape[:2], **window)
+    return dx, dw
 
 
 @conv_dx.rule(keeps="g w")
@@ -368,6 +386,9 @@ pool_winners = constant(hw5.pool_winners)
 
 @max_pool.rule(keeps="y x")
 def _(g, y, x, **window):
+    if type(g) is type(x) is np.ndarray:
+        # The same in one step, for a gradient of order 1.
+        return (hw5.max_pool_dx(g, x, y, **window),)
     winners = pool_winners(_value(x), _value(y), **window)
     return (unpool(g, winners, shape=x.shape[-3:-1], **window),)
 

@@ -42,13 +42,14 @@ def _cross_entropy_call(draw):
     return (draw.array(shape), y), {"reduction": draw.choice(["mean", "sum", "none"])}
 
 
-@primitive(
-    name="softmax_cross_entropy", domain=Domain("all logits, targets >= 0", _cross_entropy_call)
-)
-def _cross_entropy(x, y, *, reduction):
+def _cross_entropy_and_shares(x, y, *, reduction):
+    """The loss, and the softmax of the rows, which is most of its gradient."""
     # The handout's loss, on rows. A boolean target is one-hot, and its class is picked.
     shifted = x - np.maximum.reduce(x, axis=-1, keepdims=True)
-    losses = np.log(np.add.reduce(np.exp(shifted), axis=-1))
+    shares = np.exp(shifted)
+    sums = np.add.reduce(shares, axis=-1, keepdims=True)
+    shares /= sums
+    losses = np.log(sums).reshape(sums.shape[:-1])
     if y.dtype == bool:
         losses = losses - shifted[y].reshape(losses.shape)
     else:
@@ -56,34 +57,35 @@ def _cross_entropy(x, y, *, reduction):
         wanted = y * np.where(y == 0, 0, shifted)
         losses = losses * y.sum(axis=-1) - wanted.sum(axis=-1)
     if reduction == "none":
-        return losses
+        return losses, shares
     total = np.add.reduce(losses, axis=None)
-    return total if reduction == "sum" else total / losses.size
+    return total if reduction == "sum" else total / losses.size, shares
+
+
+@primitive(
+    name="softmax_cross_entropy",
+    domain=Domain("all logits, targets >= 0", _cross_entropy_call),
+    residual=_cross_entropy_and_shares,
+)
+def _cross_entropy(x, y, *, reduction):
+    return _cross_entropy_and_shares(x, y, reduction=reduction)[0]
 
 
 @_cross_entropy.rule(keeps="x y")
-def _(g, _, x, y, *, reduction, needs):
+def _(g, _, x, y, shares=None, *, reduction, needs):
     if reduction == "none":
         g = expand_dims(g, -1)
     elif reduction == "mean":
         g = g / math.prod(x.shape[:-1])
     dx = dy = None
     if needs[0]:
-        plain = type(x) is type(y) is np.ndarray
-        p = _shares(x) if plain else reduce.softmax(x, axis=-1)
+        p = reduce.softmax(x, axis=-1) if shares is None else shares
         if y.dtype != bool:
             p = p * reduce.sum(y, axis=-1, keepdims=True)
         dx = g * (p - y)
     if needs[1]:
         dy = -g * reduce.log_softmax(x, axis=-1)
     return dx, dy
-
-
-def _shares(x):
-    """Softmax of rows without what a primitive takes, which is as much as the numbers."""
-    p = np.exp(x - np.maximum.reduce(x, axis=-1, keepdims=True))
-    p /= np.add.reduce(p, axis=-1, keepdims=True)
-    return p
 
 
 def softmax_cross_entropy(

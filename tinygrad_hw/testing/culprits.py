@@ -12,7 +12,7 @@ import numpy as np
 
 from ..debugging import caller
 from ..dispatch import Primitive
-from ..graph import FREED, Constant, Handle, Leaf, Node, observe
+from ..graph import Constant, Handle, Leaf, Node, observe
 from ..walk import reachable
 from .compare import right_entries
 from .levels import array_of
@@ -109,11 +109,8 @@ def _kept_values(nodes: Sequence[Node]) -> dict[Any, Array]:
     for node in nodes:
         if node.output is not None:
             values[node] = np.asarray(node.output)
-        if node.inputs is None or node.inputs is FREED:
-            continue
-        for parent, kept in zip(node.parents, node.inputs, strict=True):
-            if isinstance(parent, Node) and kept is not parent:
-                values[parent] = np.asarray(kept)
+        for parent, kept in node.kept():
+            values[parent] = np.asarray(kept)
     return values
 
 
