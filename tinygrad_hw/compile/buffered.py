@@ -69,39 +69,33 @@ def largest(x: Array, out: Array, high: Array, *, rows: Any, columns: Any) -> Ar
     return hw5.largest([high[..., span, :] for span in columns], out)
 
 
-def winners(x: Array, y: Array, out: Array, below: Array, mask: Array, *, taps: Any) -> Array:
-    """Which entry of each window is the first to equal the largest, ``y``."""
-    (_, _, rows, columns), *rest = taps[:-1]
-    np.not_equal(x[..., rows, columns, :], y, out=below)
-    np.copyto(out, below)
-    for _, _, rows, columns in rest:
-        np.not_equal(x[..., rows, columns, :], y, out=mask)
-        np.logical_and(below, mask, out=below)
-        np.add(out, below.view(np.int8), out=out)
-    return out
-
-
 def scattered(
     g: Array,
-    won: Array,
+    x: Array,
+    y: Array,
     out: Array,
-    lying: Array,
-    masks: Array,
-    parts: Array,
+    left: Array,
+    part: Array,
+    mask: Array,
     *,
     taps: Any,
     covered: bool,
 ) -> Array:
-    """Each entry of ``g`` at its winner in windows that do not overlap."""
+    """Each entry of ``g`` where its window, none of which overlap, first is its largest, ``y``."""
     if not covered:
         out[...] = 0
-    # In the layout of the winners once, and not again for each of the taps.
-    lying[...] = g
-    numbers = np.arange(len(taps), dtype=won.dtype)
-    np.equal(won, numbers.reshape(-1, *[1] * won.ndim), out=masks)
-    masked(lying, masks, parts)
-    for part, (_, _, rows, columns) in zip(parts, taps, strict=True):
+    # In the layout of the windows once, and not again for each of the taps.
+    left[...] = g
+    *earlier, (_, _, last_rows, last_columns) = taps
+    # Masked and taken away as bits: those of inf and NaN are as good as any.
+    bits = np.dtype(f"i{left.itemsize}")
+    rest, taken = left.view(bits), part.view(bits)
+    for _, _, rows, columns in earlier:
+        np.equal(x[..., rows, columns, :], y, out=mask)
+        np.multiply(rest, mask, out=taken)
         out[..., rows, columns, :] = part
+        np.bitwise_xor(rest, taken, out=rest)
+    out[..., last_rows, last_columns, :] = left
     return out
 
 
@@ -110,11 +104,9 @@ def masked(x: Any, mask: Array, out: Array) -> Array:
     if x.dtype.kind != "f" or x.itemsize not in (4, 8) or x.dtype != out.dtype:
         out[...] = np.where(mask, x, 0)
         return out
-    # A product would make inf * 0 = nan; the bits of a float do not.
-    bits = out.view(np.int32 if x.itemsize == 4 else np.int64)
-    np.copyto(bits, mask)
-    np.negative(bits, out=bits)
-    np.bitwise_and(x.view(bits.dtype), bits, out=bits)
+    # A product of floats would make inf * 0 = nan; that of their bits does not.
+    bits = np.dtype(f"i{x.itemsize}")
+    np.multiply(x.view(bits), mask, out=out.view(bits))
     return out
 
 
@@ -177,10 +169,6 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     return r.end("conv_dw", product_dw, (g, made[0]), {}, i.out)
 
 
-def _taps(spec: Spec, params: Any) -> Any:
-    return hw5.Window(spec.shape, params["size"], params["stride"]).taps()
-
-
 def _max_pool(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or math.prod(i.params["size"]) == 1:
@@ -190,24 +178,23 @@ def _max_pool(r: Rewriter, i: Instruction) -> bool:
     return r.end("max_pool", largest, i.args, spans, i.out)
 
 
-def _pool_winners(r: Rewriter, i: Instruction) -> bool:
-    spec = r.spec(i.args[0])
-    if spec is None or math.prod(i.params["size"]) == 1:
-        return False
-    return r.end("pool_winners", winners, i.args, {"taps": _taps(spec, i.params)}, i.out)
-
-
 def _unpool(r: Rewriter, i: Instruction) -> bool:
+    """The gradient of pooling in one step, where windows do not overlap."""
     size, stride = i.params["size"], i.params["stride"]
+    won = r.made_by(i.args[1])
+    if won is None or won.op.forward is not hw5.pool_winners or math.prod(size) == 1:
+        return False
     if any(s < k for s, k in zip(stride, size, strict=True)):
         return False
     out, g = r.specs[i.out], r.spec(i.args[0])
-    if g is None or g.dtype != out.dtype:
+    if g is None or g.dtype != out.dtype or out.dtype.char not in "fd":
         return False
     inner = zip(out.shape[-3:-1], g.shape[-3:-1], size, stride, strict=True)
-    covered = all(n == m * k == m * s for n, m, k, s in inner)
-    params = {"taps": _taps(out, i.params), "covered": covered}
-    return r.end("unpool", scattered, i.args, params, i.out)
+    params = {
+        "taps": hw5.Window(out.shape, size, stride).taps(),
+        "covered": all(n == m * k == m * s for n, m, k, s in inner),
+    }
+    return r.end("unpool", scattered, (i.args[0], *won.args), params, i.out)
 
 
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
@@ -236,7 +223,6 @@ _REWRITES = REDUCTIONS | {
     convolution.conv.forward: _conv,
     convolution.conv_dw.forward: _conv_dw,
     convolution.max_pool.forward: _max_pool,
-    hw5.pool_winners: _pool_winners,
     convolution.unpool.forward: _unpool,
     losses._cross_entropy.forward: _cross_entropy,
     np.vdot: _vdot,
@@ -256,14 +242,10 @@ def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | No
     if forward is largest:
         width = specs[instruction.args[0].index].shape[-2]
         return [out._replace(shape=(*out.shape[:-2], width, out.shape[-1]))]
-    if forward is winners:
-        return [out._replace(dtype=np.dtype(bool))] * 2
     if forward is scattered:
-        won = specs[instruction.args[1].index]
-        order = (0, *(axis + 1 for axis in won.order or ()))
-        taps = Spec((len(instruction.params["taps"]), *won.shape), out.dtype, order)
-        lying = won._replace(dtype=out.dtype)
-        return [lying, taps._replace(dtype=np.dtype(bool)), taps]
+        pooled = specs[instruction.args[2].index]
+        part = pooled._replace(dtype=out.dtype)
+        return [part, part, pooled._replace(dtype=np.dtype(bool))]
     if forward is product_dw:
         rows = specs[instruction.args[1].index].shape[3]
         k = math.prod(out.shape[:3])
