@@ -716,6 +716,24 @@ def test_pooling_over_any_window(backend, window):
         np.testing.assert_allclose(compiled(x).numpy(), gradient(x).numpy())
 
 
+@pytest.mark.parametrize("dtype", "efd")
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (2, 7, 6, 3)).astype(dtype)
+    weights = rng.choice([np.nan, np.inf, -np.inf, -0.0, 1.0, 2.0], (2, 7, 6, 3)).astype(dtype)
+
+    def gradient(x, weights):
+        x = tg.Tensor(x, requires_grad=True)
+        y = tg.max_pool2d(x, 2, stride)
+        return tg.grad(y, x, weights[:, : y.shape[1], : y.shape[2]])
+
+    compiled = tg.compile(gradient, backend="numpy")
+    for _ in range(2):
+        got, wanted = compiled(x, weights).numpy(), gradient(x, weights).numpy()
+        np.testing.assert_array_equal(got, wanted, strict=True)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (1, 2), (0, 2), None])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_sums_over_any_axes(axis, keepdims):
