@@ -136,6 +136,12 @@ def test_grad_does_not_free_or_accumulate():
         lambda x: np.copyto(x.data, 3.0),
         lambda x: np.add(x.data, 1.0, out=x.data),
         lambda x: x.data[1:].__setitem__(0, 7.0),
+        lambda x: x.data.flat.__setitem__(0, 5.0),
+        lambda x: setattr(x.data, "flat", 5.0),
+        lambda x: np.reshape(x.data, (2, 1)).__setitem__(0, 5.0),
+        lambda x: np.split(x.data, 2)[1].__setitem__(0, 5.0),
+        lambda x: np.clip(x.data, 5.0, 6.0, x.data),
+        lambda x: np.dot(np.eye(2), np.ones(2), x.data),
     ],
 )
 def test_a_raw_write_after_use_raises(write):
@@ -143,6 +149,14 @@ def test_a_raw_write_after_use_raises(write):
     y = (x * x).sum()
     write(x)
     with pytest.raises(tg.GraphError, match="written to in place after 'multiply'"):
+        y.backward()
+
+
+def test_replacing_nan_in_place_after_use_raises():
+    x = leaf(np.nan, 2.0)
+    y = (x * x).sum()
+    np.nan_to_num(x.data, copy=False)
+    with pytest.raises(tg.GraphError, match="in place"):
         y.backward()
 
 
@@ -209,6 +223,31 @@ def test_a_raw_write_by_a_function_with_out_after_use_raises(function):
     function(h.data)
     with pytest.raises(GraphError, match="written to in place"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda data: data.copy(),
+        lambda data: data[[1, 0]],
+        lambda data: data[data > 0],
+        lambda data: data.astype(np.float32),
+        lambda data: data.flatten(),
+    ],
+)
+def test_a_write_to_a_copy_of_data_concerns_nobody(copied):
+    x = leaf(1.0, 2.0)
+    y = (x * x).sum()
+    copied(x.data)[...] = 9.0
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [2.0, 4.0])
+
+
+def test_flat_data_reads_as_in_numpy():
+    flat = leaf([[1.0, 2.0], [3.0, 4.0]]).data.flat
+    assert (flat[2], len(flat), flat.index, next(flat), flat.index) == (3.0, 4, 0, 1.0, 1)
+    assert list(flat) == [2.0, 3.0, 4.0]
+    np.testing.assert_array_equal(np.array(flat), [1.0, 2.0, 3.0, 4.0])
 
 
 def test_data_belongs_to_the_value_that_it_was_taken_of():

@@ -6,7 +6,7 @@ of other values; so every write through ``.data`` is stamped, and backward compa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ class Watched(np.ndarray[Any, Any]):
     _note: Callable[[], None] | None = None
 
     def __array_finalize__(self, source: Any) -> None:
-        self._note = getattr(source, "_note", None)
+        note = getattr(source, "_note", None)
+        # A copy is nobody's: only what looks into the tensor's memory has to tell.
+        ours = note is not None and np.may_share_memory(_plain(self), _plain(source))
+        self._note = note if ours else None
 
     def _stamp(self) -> None:
         if self._note is not None:
@@ -40,15 +43,31 @@ class Watched(np.ndarray[Any, Any]):
         return outputs[0] if len(outputs) == 1 and outputs[0] is not None else result
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        # Which of NumPy's functions write to an argument is not written down: compare.
-        before = self.tobytes() if function.__name__ in _WRITERS else None
+        # Which of NumPy's functions write to an argument is not written down: compare. `out` may
+        # come without its name, but never first.
+        first = 0 if function.__name__ in _WRITERS else 1
+        candidates = [a for a in (*args[first:], *kwargs.values()) if isinstance(a, Watched)]
+        before = [array.tobytes() for array in candidates]
         result = function(*map(_plain, args), **{k: _plain(v) for k, v in kwargs.items()})
-        written = kwargs.get("out")
-        if isinstance(written, Watched):
-            written._stamp()
-        if before is not None and before != self.tobytes():
-            self._stamp()
-        return result
+        for array, old in zip(candidates, before, strict=True):
+            if array.tobytes() != old:
+                array._stamp()
+        return self._view_again(result)
+
+    def _view_again(self, result: Any) -> Any:
+        """Have a view that a function gave of the array, such as ``np.ravel``, tell of writes."""
+        if isinstance(result, (list, tuple)):
+            return type(result)(map(self._view_again, result))
+        ours = isinstance(result, np.ndarray) and np.may_share_memory(result, _plain(self))
+        return watched(result, self._note) if ours and self._note is not None else result
+
+    @property
+    def flat(self) -> Any:
+        return _Flat(self)
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        self.flat[:] = value
 
     def __repr__(self) -> str:
         return repr(_plain(self))
@@ -60,7 +79,39 @@ class Watched(np.ndarray[Any, Any]):
         return _plain(self).copy().__reduce__()
 
 
-_WRITERS = frozenset({"copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal"})
+class _Flat:
+    """What ``Watched.flat`` gives: NumPy's iterator, with writes that are noted."""
+
+    def __init__(self, array: Watched) -> None:
+        self._array, self._entries = array, _plain(array).flat
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._entries, name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self._entries, dtype)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._entries)
+
+    def __next__(self) -> Any:
+        return next(self._entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._entries[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._entries[index] = value
+        self._array._stamp()
+
+
+# Those that write to their first argument.
+_WRITERS = frozenset(
+    {"copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal", "nan_to_num"}
+)
 
 
 def _writing(name: str) -> Any:
