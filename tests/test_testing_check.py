@@ -52,6 +52,11 @@ def writing_to_argument(x):
     return x
 
 
+def writing_zeros_to_argument(x):
+    x[x < 0] = 0
+    return x.copy()
+
+
 first = {}
 
 
@@ -96,6 +101,10 @@ WRONG = {
     "mean for sum": (op(np.mean, lambda g, y, x: (tg.broadcast_to(g, x.shape),)), [S]),
     "one entry of many": (entry_off(1000, 1e-3), [rng.standard_normal(1000)]),
     "writes to its argument": (op(writing_to_argument, lambda g, y, x: (g * 2,)), [V]),
+    "writes to its argument, the second time nothing new": (
+        op(writing_zeros_to_argument, lambda g, y, x: (tg.where(y > 0, g, 0),), "y"),
+        [V],
+    ),
     "writes to the cotangent": (op(lambda x: x * 2.0, writing_to_cotangent), [V]),
     "writes to what it kept": (op(lambda x: x * x, writing_to_kept, "x"), [V]),
     "stale value": (op(lambda x: first.setdefault("x", np.exp(x)), lambda g, y, x: (g,)), [V]),
@@ -288,6 +297,7 @@ def test_at_a_kink_what_lies_beyond_the_slopes_is_wrong(slope):
     report = check_gradients(sides, [0.0], raises=False)
     assert report.verdict == "wrong"
     assert "kink" in report.checks[-1].note
+    assert [entry.wrong for entry in report.entries] == [True]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -379,6 +389,8 @@ first_row = lambda g, y, x, b: (g, g[0])  # noqa: E731
         (np.sin, lambda g, y, x: (3 * g * tg.cos(x),), [M], "is off by a factor of 3"),
         (np.sin, lambda g, y, x: (g * tg.cos(x) + 1,), [M], "off by the same amount everywhere"),
         (np.sin, lambda g, y, x: (None,), [M], "nothing arrives at argument 0"),
+        (np.sin, lambda g, y, x: (g * np.float32(0.1) * 10 * tg.cos(x),), [M], "8 digits only"),
+        (writing_zeros_to_argument, lambda g, y, x: (g,), [V], "writes to its arguments"),
         (lambda a: a.T * 1.0, lambda g, y, x: (g,), [S], "argument 0 is transposed"),
         (
             np.hypot,
@@ -473,7 +485,7 @@ def test_what_cannot_be_checked_is_refused():
         check_gradients(tg.sin, V, wrt=2)
     with pytest.raises(ValueError, match="order is 4; want 1, 2 or 3"):
         check_gradients(tg.sin, V, order=4)
-    with pytest.raises(TypeError, match="returned str without floats"):
+    with pytest.raises(TypeError, match="returned a str; want tensors of floats"):
         check_gradients(lambda x: "x", V)
     with pytest.raises(ZeroDivisionError):
         check_gradients(lambda x: 1 / 0, V)

@@ -60,6 +60,7 @@ def test_a_primitive_without_domain_or_rule_is_refused():
         (declare(np.sin, lambda g, y, x: (-g * tg.cos(x),), "x"), "the wrong sign"),
         (declare(lambda x: x * np.float64(2), lambda g, y, x: (g * 2,)), "float32 gave float64"),
         (declare(lambda x: x, lambda g, y, x: (g,)), "shares memory with its argument"),
+        (declare(lambda x: np.add(x, 1, out=x), lambda g, y, x: (g,)), "an argument was written"),
         (
             declare(
                 lambda a, b: np.add(a, b),
@@ -73,6 +74,14 @@ def test_a_primitive_without_domain_or_rule_is_refused():
 def test_broken_ops_fail_and_say_why(primitive, said):
     with pytest.raises((AssertionError, GradientError), match=said):
         check_primitive(primitive, settings=settings(PROFILES["ci"], phases=[Phase.generate]))
+
+
+def test_a_drawn_call_is_on_no_line_of_the_users():
+    wrong = declare(np.sin, lambda g, y, x: (-g * tg.cos(x),), "x")
+    with pytest.raises(GradientError) as caught:
+        check_primitive(wrong, settings=settings(PROFILES["ci"], phases=[Phase.generate]))
+    (culprit,) = caught.value.report.culprits
+    assert culprit.where == ""
 
 
 def test_gradients_match_finds_and_shrinks():

@@ -88,6 +88,8 @@ def caller() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
+        if frame.f_globals.get("__name__", "").startswith("hypothesis."):
+            return ""  # A call that was drawn is on no line of the user's.
         if not file.startswith(_PACKAGE) or file == _MODELS:
             return "" if file.startswith("<doctest") else f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]

@@ -23,7 +23,7 @@ from .culprits import (
     record_calls,
 )
 from .functions import Flat, float_leaves, precision_of
-from .laws import Nondeterministic, broken_laws, forward_mode
+from .laws import WRITES, Nondeterministic, broken_laws, forward_mode
 from .levels import (
     BackwardFailed,
     Level,
@@ -224,7 +224,8 @@ class _Examination:
                     return checks, level
                 if checks[-1].verdict != "ok":
                     return checks, None
-            level = level.next(direction, level.value(self.flat.values)[1])
+            # Copies, in case the function writes to its arguments.
+            level = level.next(direction, level.value([x.copy() for x in self.flat.values])[1])
         return checks, None
 
     def _check(
@@ -270,10 +271,12 @@ class _Examination:
             # A slope that looks wrong though no entry is: two errors of the differences were alike.
             return GradientReport("inconclusive", self.name, "no entry is wrong", tuple(checks))
         culprits = () if alone else self._culprits(failed, base)
-        cause = "" if culprits else self._missing_sum(level, gradient, entries)
-        if not culprits and not cause:
+        # The numbers of a run that changed its own arguments look like nothing.
+        told = bool(culprits) or WRITES in broken
+        cause = "" if told else self._missing_sum(level, gradient, entries)
+        if not told and not cause:
             cause = likely_cause(gradient, numeric, entries, labels, precision)
-        if not culprits and not cause and not alone and failed is not None:
+        if not told and not cause and not alone and failed is not None:
             cause = (
                 "every op is right at its own inputs: look for a value that left the graph "
                 "(.data, .numpy(), detach)"
@@ -314,7 +317,7 @@ class _Examination:
         # A rule that leaves the graph, as by NumPy, is right by itself but not what it goes on to.
         for order in (1,) if failed is base else (1, 2):
             for level in levels:
-                calls = record_calls(partial(level.outputs, self.flat.variables()))
+                calls = record_calls(level.outputs, self.flat.variables())
                 found = culprits_among(calls, partial(_examine_alone, order=order))
                 if found:
                     return found

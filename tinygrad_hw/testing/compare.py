@@ -17,6 +17,8 @@ Array = np.ndarray[Any, Any]
 # rounding units of the dtype, of all the terms that were added up.
 _BARS = 20.0
 _UNITS = 256.0
+# At a kink, where the error bar is no estimate but reaches from slope to slope.
+_BARS_AT_KINK = 1 + 1e-5
 # A tolerance above this part of the slope would let a wrong gradient pass; one above this part of
 # the function, that there is a slope where the engine says there is none.
 _BLUNT = {True: 1e-3, False: 3e-2}
@@ -117,7 +119,8 @@ def right_entries(engine: Array, numeric: Estimate, precision: float) -> Array:
 def _off(g: Array, estimate: Estimate, precision: float) -> Array:
     known = np.isfinite(estimate.error)
     largest = float(np.abs(estimate.value[known]).max()) if known.any() else 0.0
-    tolerance = _BARS * estimate.error + _UNITS * precision * (largest + 1e-300)
+    bars = np.where(estimate.on_kink, _BARS_AT_KINK, _BARS)
+    tolerance = bars * estimate.error + _UNITS * precision * (largest + 1e-300)
     with np.errstate(all="ignore"):
         off = np.abs(g - estimate.value) / tolerance
     off = np.where(np.isfinite(g), off, np.inf)

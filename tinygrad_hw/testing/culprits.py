@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,16 +36,32 @@ class Recorded:
     where: str = ""
 
 
-def record_calls(run: Callable[[], Any]) -> list[Recorded]:
-    """Run a function and list the primitives that it called on tensors, up to an error."""
+def record_calls(
+    function: Callable[[Sequence[Any]], Any], variables: Sequence[Any]
+) -> list[Recorded]:
+    """Call a function and list the primitives that it called on tensors, up to an error."""
     calls: list[Recorded] = []
+    # An op that writes to its argument has done so when it is noted: the values are from before.
+    # The arrays are held too, lest another one takes the place of one that goes.
+    before: dict[int, tuple[Array, Array]] = {}
+
+    def keep(array: Array) -> None:
+        before[id(array)] = array, array.copy()
+
+    def value(arg: Any) -> Any:
+        if not isinstance(arg, (Handle, np.ndarray)):
+            return arg
+        array = array_of(arg)
+        return before[id(array)][1] if id(array) in before else array
 
     def note(primitive: Any, args: Any, params: Any, result: Any) -> None:
-        values = tuple(array_of(a) if isinstance(a, (Handle, np.ndarray)) else a for a in args)
-        calls.append(Recorded(primitive, values, dict(params), caller()))
+        calls.append(Recorded(primitive, tuple(map(value, args)), dict(params), caller()))
+        keep(array_of(result))
 
+    for x in variables:
+        keep(array_of(x))
     with observe(note), np.errstate(all="ignore"), contextlib.suppress(Exception):
-        run()
+        function(variables)
     return calls
 
 
@@ -179,6 +196,12 @@ def _cause_of_one(label: str, g: Array, estimate: Estimate, whole: bool, precisi
             f"nothing arrives at {label}: its term is missing, or a value left the graph "
             "(.data, .numpy(), detach)"
         )
+    if alike(a, n):
+        digits = -math.log10(float(np.abs(a - n).max() / np.abs(n).max()))
+        return (
+            f"the gradient of {label} is right to {digits:.0f} digits only: look for a cast to "
+            "float32, or a constant that was rounded"
+        )
     if alike(a, -n):
         return f"the gradient of {label} has the wrong sign"
     square = whole and g.ndim >= 2 and g.shape[-1] == g.shape[-2] > 1
@@ -195,7 +218,8 @@ def _cause_of_one(label: str, g: Array, estimate: Estimate, whole: bool, precisi
     if right.any():
         return (
             f"{int(right.sum())} of {right.size} entries of the gradient of {label} are right: see "
-            "whether the others are used more than once (`=` for `+=`), or lie at a border"
+            "whether the others are used more than once (`=` for `+=`), lie at a border, or take "
+            "another branch"
         )
     return ""
 

@@ -101,13 +101,16 @@ def variable(value: Array) -> Any:
 
 def float_leaves(output: Any, op: str = "") -> list[Any]:
     """Give the leaves of an output that hold floats: tensors, arrays or numbers."""
-    leaves = [leaf for leaf in tree.flatten(output)[0] if _is_float(leaf)]
-    if not leaves:
+    leaves = tree.flatten(output)[0]
+    floats = [leaf for leaf in leaves if _is_float(leaf)]
+    if not floats:
+        dtypes = {str(leaf.dtype) for leaf in leaves if hasattr(leaf, "dtype")}
         raise TypeError(
-            f"{op or 'the function'}: returned {type(output).__name__} without floats; want "
-            "tensors, or a container of them"
+            f"{op or 'the function'}: returned a {type(output).__name__}"
+            + (f" of {', '.join(sorted(dtypes))}" if dtypes else "")
+            + "; want tensors of floats, or a container of them"
         )
-    return leaves
+    return floats
 
 
 def float_arrays(output: Any, kinds: str = "f") -> list[Array]:

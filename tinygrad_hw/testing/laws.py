@@ -17,6 +17,8 @@ from .oracle import scale_of
 
 Array = np.ndarray[Any, Any]
 
+WRITES = "the function or its backward writes to its arguments"
+
 
 class Nondeterministic(Exception):
     """Two runs differ."""
@@ -45,7 +47,7 @@ def broken_laws(
     values = [array_of(y).copy() for y in outputs]
     gradient = pulled(outputs, weights, variables)
     if not _same(before, _snapshot(flat, variables)):
-        yield "the function or its backward writes to its arguments"
+        yield WRITES
         return
     _run_elsewhere(fn, flat, weights, direction)
     if not _same(values, [array_of(y) for y in outputs]):

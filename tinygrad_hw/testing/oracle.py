@@ -96,11 +96,13 @@ class Slope:
 class Estimate:
     """A numerical gradient and its error, arrays of the shape of the argument.
 
-    The error is infinite where nothing can be said.
+    The error is infinite where nothing can be said. On a kink the value is the middle of the slopes
+    on both sides, and the error what these are off it.
     """
 
     value: Array
     error: Array
+    on_kink: Array
 
 
 def slope(
@@ -371,6 +373,7 @@ def entrywise(
     estimates = []
     for k, x in enumerate(values):
         value, error = np.full(x.shape, np.nan), np.full(x.shape, np.inf)
+        on_kink = np.zeros(x.shape, bool)
         scale = scale_of(x)
         for index in np.ndindex(x.shape):
             if only is not None and not only[k][index]:
@@ -380,7 +383,8 @@ def entrywise(
             found = slope(along(direction), step=step, declared=declared)
             if found.kind in ("smooth", "kink"):
                 value[index], error[index] = found.value / scale, found.error / scale
-        estimates.append(Estimate(value, error))
+                on_kink[index] = found.kind == "kink" and found.kinks == 1
+        estimates.append(Estimate(value, error, on_kink))
     return tuple(estimates)
 
 
