@@ -1,5 +1,6 @@
 """grad, value_and_grad, vjp, jvp, jacobian, hessian, hvp: nested, and on containers."""
 
+import re
 from collections import Counter
 from typing import NamedTuple
 
@@ -211,3 +212,33 @@ def test_grad_names_what_it_cannot_do():
         tg.grad(lambda x: x.sum())(np.array([True, False]))
     with pytest.raises(tg.ShapeError, match="direction"):
         tg.jvp(tg.sin, (np.ones(2),), (np.ones(3),))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: tg.grad(tg.sin, "x")(1.0), TypeError, "grad: argnums is 'x'; want the position"),
+        (lambda: tg.grad(tg.sin, 1.0)(1.0), TypeError, "grad: argnums is 1.0; want the position"),
+        (lambda: tg.grad(tg.sin, ())(1.0), ValueError, "argnums is (), but got 1 positional"),
+        (lambda: tg.grad(tg.sin, create_graph=True), TypeError, "grad(grad(f)) for the second"),
+        (lambda: tg.grad(tg.sin, 0, 1.0), TypeError, "use vjp with a cotangent"),
+        (lambda: tg.grad(tg.Tensor(1.0), argnums=0), TypeError, "are for functions"),
+        (lambda: tg.grad(lambda p: p["a"])({"a": 1.0, "b": None}), TypeError, "by a NoneType"),
+        (lambda: tg.grad(tg.sin)(tg.nn.Linear(1, 1)), TypeError, "by a Linear; want numbers"),
+        (
+            lambda: tg.value_and_grad(lambda x: x * np.ones(2), has_aux=True)(1.0),
+            TypeError,
+            "with has_aux the function returned a Tensor; want a pair",
+        ),
+    ],
+)
+def test_a_wrong_call_of_grad_has_its_message(call, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        call()
+
+
+def test_argnums_may_be_a_number_of_numpys_or_a_range():
+    f = lambda x, y: x * y  # noqa: E731
+    assert tg.grad(f, np.int64(1))(2.0, 3.0).item() == 2.0
+    assert [g.item() for g in tg.grad(f, range(2))(2.0, 3.0)] == [3.0, 2.0]
+    assert tg.grad(lambda x: (x * x, "dropped"), has_aux=True)(3.0).item() == 6.0

@@ -102,7 +102,15 @@ def _seed(y: Any, cotangent: Any, op: str) -> Any:
 # --- grad and its relatives -------------------------------------------------------------------
 
 
-def grad(y: Any, xs: Any = None, cotangent: Any = None, **options: Any) -> Any:
+def grad(
+    y: Any,
+    xs: Any = None,
+    cotangent: Any = None,
+    *,
+    create_graph: bool = False,
+    argnums: Any = None,
+    has_aux: bool = False,
+) -> Any:
     """Gradient of a computed tensor, or of a function.
 
     ``grad(y, xs, cotangent=None, *, create_graph=False)`` gives the gradient of the tensor ``y``
@@ -118,9 +126,11 @@ def grad(y: Any, xs: Any = None, cotangent: Any = None, **options: Any) -> Any:
     y : Tensor or callable
     xs : Tensor or container of tensors, or argnums
     cotangent : array, optional
-        Of the shape of ``y``; not needed for a scalar.
+        Of the shape of the tensor ``y``; not needed for a scalar.
     create_graph : bool
-        Record the computation of the gradient, so that it can be differentiated.
+        Record the computation of the gradient of a tensor, so that it can be differentiated.
+    argnums, has_aux
+        Of a function, as in :func:`value_and_grad`; what comes beside its value is dropped.
 
     Returns
     -------
@@ -142,15 +152,21 @@ def grad(y: Any, xs: Any = None, cotangent: Any = None, **options: Any) -> Any:
     Tensor(-0.)
     """
     if not isinstance(y, Handle) and callable(y):
-        argnums = options.pop("argnums", 0 if xs is None else xs)
-        with_value = value_and_grad(y, argnums, **options)
+        if cotangent is not None or create_graph:
+            raise TypeError(
+                "grad: cotangent and create_graph are for tensors; of a function, use vjp with a "
+                "cotangent, and grad(grad(f)) for the second derivative"
+            )
+        numbers = argnums if argnums is not None else 0 if xs is None else xs
+        with_value = value_and_grad(y, numbers, has_aux=has_aux)
         return _named(y, "grad", lambda *args, **kwargs: with_value(*args, **kwargs)[1])
+    if argnums is not None or has_aux:
+        raise TypeError(
+            f"grad: argnums and has_aux are for functions; got a {type(y).__name__}: name the "
+            "tensors to differentiate by, as in grad(y, [w, b])"
+        )
     if xs is None:
         raise TypeError("grad: want the tensors to differentiate by, as in grad(y, [w, b])")
-    return _grad_of_tensor(y, xs, cotangent, **options)
-
-
-def _grad_of_tensor(y: Any, xs: Any, cotangent: Any, *, create_graph: bool = False) -> Any:
     leaves, rebuild = tree.flatten(xs)
     nodes = [_tracked_node(x, "grad") for x in leaves]
     seed = _seed(y, cotangent, "grad")
@@ -416,22 +432,24 @@ class _Call:
         op: str,
         has_aux: bool = False,
     ) -> None:
-        numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        if not all(-len(args) <= n < len(args) for n in numbers):
-            raise ValueError(
-                f"{op}: argnums is {argnums}, but got {len(args)} positional arguments"
-            )
+        several = isinstance(argnums, Sequence)
+        numbers = _positions(argnums, args, op)
         chosen = tuple(_numbers_to_array(args[n]) for n in numbers)
-        leaves, self.rebuild = tree.flatten(chosen[0] if isinstance(argnums, int) else chosen)
+        leaves, self.rebuild = tree.flatten(chosen if several else chosen[0])
         # Under no_grad the derivative is computed all the same, but nothing beyond it is recorded.
         self.outer = is_recording()
         with enable_grad():
             self.variables = [_variable(leaf, op) for leaf in leaves]
             new = self.rebuild(iter(self.variables))
             arguments = list(args)
-            for n, value in zip(numbers, (new,) if isinstance(argnums, int) else new, strict=True):
+            for n, value in zip(numbers, new if several else (new,), strict=True):
                 arguments[n] = value
             result = function(*arguments, **kwargs)
+        if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
+            raise TypeError(
+                f"{op}: with has_aux the function returned a {type(result).__name__}; want a pair, "
+                "of which the first is differentiated"
+            )
         self.output: Any = result[0] if has_aux else result
         self.aux: Any = result[1] if has_aux else None
 
@@ -482,6 +500,22 @@ class _Call:
         return wrap(y._data)
 
 
+def _positions(argnums: Any, args: tuple[Any, ...], op: str) -> list[int]:
+    """Give the positions of the arguments to differentiate by."""
+    try:
+        numbers = list(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
+    except TypeError:
+        raise TypeError(
+            f"{op}: argnums is {argnums!r}; want the position of an argument, or several"
+        ) from None
+    if (args and not numbers) or not all(-len(args) <= n < len(args) for n in numbers):
+        raise ValueError(
+            f"{op}: argnums is {argnums}, but got {len(args)} positional arguments; want one of "
+            "their positions or several"
+        )
+    return numbers
+
+
 def _numbers_to_array(tree_or_list: Any) -> Any:
     """Make arrays of the lists of numbers in a container: they stand for arrays, not containers."""
     if isinstance(tree_or_list, dict):
@@ -510,6 +544,11 @@ def _variable(x: Any, op: str) -> Any:
     if data.dtype.kind == "i" and not isinstance(x, Handle):
         # Whole numbers: the caller means reals.
         data = data.astype(float)
+    if data.dtype.kind not in "fiubc":
+        raise TypeError(
+            f"{op}: cannot differentiate by a {type(x).__name__}; want numbers, arrays of floats, "
+            "or containers of them: pass anything else as another argument"
+        )
     if data.dtype.kind != "f":
         raise TypeError(
             f"{op}: cannot differentiate by an argument of dtype {data.dtype}; want floats, as in "
