@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -12,6 +14,21 @@ import tinygrad_hw as tg
 
 def leaf(*shape: int) -> tg.Tensor:
     return tg.Tensor(np.ones(shape), requires_grad=True)
+
+
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+class OfTheUser(Exception):
+    def __init__(self, first, second):
+        super().__init__(first)
+        self.second = second
+
+
+@tg.primitive
+def with_an_error_of_its_own(x):
+    raise OfTheUser(1, 2)
 
 
 class Net(tg.nn.Module):
@@ -573,6 +590,28 @@ def test_a_mistake_has_its_message(mistake):
 def test_shape_errors_are_value_errors():
     assert issubclass(tg.ShapeError, ValueError)
     assert issubclass(tg.MissingRuleError, TypeError)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: leaf(3) + leaf(2),
+        lambda: leaf(3)[5],
+        lambda: leaf(3).sum(axis=4),
+        lambda: tg.inv(np.zeros((2, 2))),
+        lambda: with_an_error_of_its_own(leaf(3)),
+        log_of_negative_numbers,
+    ],
+)
+def test_an_error_can_be_copied_as_worker_processes_do(mistake, copied):
+    with pytest.raises((ValueError, LookupError, ArithmeticError, OfTheUser), match=r".") as caught:
+        mistake()
+    error = caught.value
+    same = copied(error)
+    assert (type(same), str(same), same.op) == (type(error), str(error), error.op)
+    assert getattr(same, "__notes__", []) == getattr(error, "__notes__", [])
+    assert not same.parents
 
 
 def test_debug_names_the_users_line():

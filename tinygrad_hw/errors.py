@@ -45,6 +45,12 @@ class Failed(Exception):
         op = self.op or str(self).partition(":")[0]
         return failed(op, self.parents or tensors_of(self), str(self))
 
+    def __reduce__(self) -> Any:
+        """Copy or pickle it without the graph, as when a worker process hands it on."""
+        made = _WITH_GRAPH.get(type(self).__bases__[1]) is type(self)
+        kind = type(self).__bases__[1] if made else type(self)
+        return _restored, (kind, self.args, {**vars(self), "parents": ()})
+
 
 class ShapeError(Failed, ValueError):
     """Shapes that do not fit together, or not the operation."""
@@ -56,6 +62,23 @@ class GraphError(RuntimeError):
 
 class MissingRuleError(TypeError):
     """An operation on tensors without a rule for its gradient."""
+
+
+def _restored(kind: type[Exception], args: tuple[Any, ...], attributes: dict[str, Any]) -> Failed:
+    """Make an error again from what its copy or pickle holds."""
+    try:
+        same = with_graph(kind)(*args)
+    except TypeError:
+        same = _unmade(with_graph(kind), args)
+    vars(same).update(attributes)
+    return same
+
+
+def _unmade(kind: type[Failed], args: tuple[Any, ...]) -> Failed:
+    """Make an error without calling its class, which may want other arguments."""
+    same = kind.__new__(kind)
+    same.args = args
+    return same
 
 
 def about_call(
@@ -86,9 +109,7 @@ def about_call(
 
 def _as_it_is(error: Exception, op: str) -> Failed:
     """Make an error of a kind that only the user knows, which may take any arguments."""
-    kind = with_graph(type(error))
-    same = kind.__new__(kind)
-    same.args = error.args
+    same = _unmade(with_graph(type(error)), error.args)
     vars(same).update(vars(error))
     same.add_note(f"raised in {op}")
     return same
