@@ -208,11 +208,42 @@ def test_a_function_without_a_rule_says_what_to_use(call):
         (lambda t: np.vstack([t, t]), r"np\.vstack: .* use tg\.concatenate, or"),
         (lambda t: np.diff(t), r"np\.diff: .* use t\[1:\] - t\[:-1\], or"),
         (lambda t: np.linalg.cond(t), r"np\.linalg\.cond: .* use the ratio of tg\.svdvals"),
+        (lambda t: np.linalg.vector_norm(t), r"np\.linalg\.vector_norm: .* use tg\.norm, or"),
+        (lambda t: np.add.accumulate(t), r"np\.add\.accumulate: .* use tg\.cumsum, or"),
+        (lambda t: np.hypot.outer(t, t), r"use tg\.hypot\(a\[\.\.\., None\], b\) for vectors"),
     ],
 )
 def test_the_advice_is_what_one_would_write(call, message):
     with pytest.raises(TypeError, match=message):
         call(leaf(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "values"),
+    [
+        (lambda x: np.add(x, x, dtype=np.int64), np.array([100, 200], np.uint8)),
+        (lambda x: np.multiply(x, 300, dtype=np.float32), np.array([300, 1], np.float16)),
+        (lambda x: np.sin(x, dtype=np.float64), np.array([1, 2], np.float16)),
+        (lambda x: np.less(x, 1.5, dtype=bool), np.array([1.0, 2.0])),
+        (np.fabs, np.array([-1, 2])),
+        (np.fabs, np.array([True, False])),
+        (np.rint, np.array([-1, 2], np.int16)),
+        (np.tril, np.ones((2, 2), bool)),
+        (np.triu, np.ones((2, 2), bool)),
+        (np.copy, np.array([True, False])),
+        (lambda x: np.linalg.norm(x, 1), np.array([-1, 2])),
+        (lambda x: np.linalg.norm(x, np.inf), np.array([True, False])),
+    ],
+)
+def test_values_and_dtypes_are_numpys(call, values):
+    got, want = call(tg.Tensor(values)), call(values)
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(got.numpy(), want)
+
+
+def test_a_dtype_that_cannot_hold_the_inputs_is_refused():
+    with pytest.raises(TypeError, match="dtype=int64 cannot hold float64 without loss"):
+        np.add(leaf(3), 1, dtype=int)
 
 
 def test_scipys_ufuncs_raise_too():

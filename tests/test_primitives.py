@@ -57,6 +57,15 @@ def test_arguments_are_left_alone_and_arrays_give_arrays(name):
         np.testing.assert_array_equal(y, again)
 
 
+@pytest.mark.parametrize(("dtype", "x"), [(np.float64, 1e200), (np.float32, 1e25), ("f2", 300.0)])
+@pytest.mark.parametrize(
+    ("op", "slope"), [(tg.arcsinh, lambda x: 1 / x), (lambda x: tg.arctan2(x, x), lambda x: 0.0)]
+)
+def test_slopes_of_numbers_whose_square_overflows(op, slope, dtype, x):
+    got = tg.grad(op)(tg.Tensor(x, dtype=dtype)).item()
+    np.testing.assert_allclose(got, slope(x), rtol=2e-3)
+
+
 def test_every_primitive_has_a_domain_a_rule_and_a_name_of_its_own():
     from tinygrad_hw.dispatch import Primitive
 

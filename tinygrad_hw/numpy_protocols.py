@@ -18,12 +18,10 @@ from .graph import Handle
 
 _OTHER_NAMES = {
     "absolute": "abs",
-    "fabs": "abs",
     "true_divide": "divide",
     "mod": "remainder",
     "pow": "power",
     "around": "round",
-    "rint": "round",
     "positive": "identity",
     "copy": "identity",
     "asin": "arcsin",
@@ -39,8 +37,11 @@ _OTHER_NAMES = {
 _OTHER_KEYWORDS = {"a_min": "min", "a_max": "max", "ddof": "correction", "newshape": "shape"}
 # Keywords of NumPy that stand for the arguments which our op takes one by one.
 _BY_PLACE = {"reshape": "shape", "transpose": "axes"}
-# What to write in the place of well-known functions that have no op.
+# What to write in the place of well-known functions that have no op, and of methods of ufuncs.
 _INSTEAD = {
+    "add.accumulate": "tg.cumsum",
+    "add.at": "tg.scatter_add",
+    "add.reduceat": "tg.sum of each of tg.split(t, places)",
     "append": "tg.concatenate",
     "array_split": "tg.split",
     "average": "tg.mean(w * t) / tg.mean(w)",
@@ -61,12 +62,17 @@ _INSTEAD = {
     "heaviside": "t > 0",
     "hstack": "tg.concatenate(ts, axis=1)",
     "lstsq": "tg.solve(t.T @ t, t.T @ b)",
+    "matrix_norm": "tg.norm",
     "matrix_power": "products by @",
     "matvec": "tg.matmul",
+    "meshgrid": "tg.broadcast_arrays of a[:, None] and b",
+    "multi_dot": "products by @",
+    "multiply.accumulate": "tg.cumprod",
     "nan_to_num": "tg.where(tg.isnan(t), 0, t)",
     "nanmean": "tg.where with tg.isnan",
     "nansum": "tg.where(tg.isnan(t), 0, t).sum()",
     "pinv": "tg.inv(t.T @ t) @ t.T",
+    "partition": "tg.sort",
     "piecewise": "tg.where",
     "ptp": "tg.max(t) - tg.min(t)",
     "quantile": "tg.sort",
@@ -77,6 +83,7 @@ _INSTEAD = {
     "svd": "tg.svdvals for the singular values",
     "trapezoid": "((t[1:] + t[:-1]) / 2 * dx).sum()",
     "vecdot": "tg.sum(a * b, axis=-1)",
+    "vector_norm": "tg.norm",
     "vstack": "tg.concatenate",
 }
 _ABOUT_ARRAYS = frozenset(
@@ -130,13 +137,29 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: Any, kwargs: Any) -> Any:
     if method == "outer" and name == "multiply" and not kwargs:
         return ops.tensordot(inputs[0], inputs[1], axes=0)
     if method != "__call__":
-        raise MissingRuleError(f"np.{name}.{method}: has no gradient here; {_advice(name)}")
+        advice = _method_advice(name, method)
+        raise MissingRuleError(f"np.{name}.{method}: has no gradient here; {advice}")
     op = _op(name)
     dtype = kwargs.pop("dtype", None)
     if kwargs:
         raise TypeError(f"np.{name}: {sorted(kwargs)} do not work on tensors; use tg.where")
-    result = op(*inputs)
-    return result if dtype is None else result.astype(dtype)
+    if dtype is None:
+        return op(*inputs)
+    # The inputs are cast, as in NumPy: the result may have overflowed by then. Truth values come
+    # of inputs of any dtype.
+    if np.dtype(dtype).kind != "b":
+        inputs = [_cast(name, x, np.dtype(dtype)) for x in inputs]
+    return op(*inputs).astype(dtype)
+
+
+def _cast(name: str, x: Any, dtype: np.dtype[Any]) -> Any:
+    if not hasattr(x, "dtype"):
+        return x
+    if not np.can_cast(x.dtype, dtype, "same_kind"):
+        raise TypeError(
+            f"np.{name}: dtype={dtype} cannot hold {x.dtype} without loss; use t.astype({dtype})"
+        )
+    return x.astype(dtype)
 
 
 def _reduced(name: str, inputs: Any, kwargs: Any) -> Any:
@@ -254,10 +277,22 @@ def _passing_over_nan(op: Any) -> Any:
     return extreme
 
 
+def _of_floats(ufunc: np.ufunc, op: Any) -> Any:
+    """Make the op give floats of integers too, of the dtype that NumPy's function gives."""
+
+    def call(x: Any) -> Any:
+        wanted = ufunc(np.zeros((), x.dtype)).dtype
+        return op(x if x.dtype == wanted else x.astype(wanted))
+
+    return call
+
+
 # Where NumPy's function does something else than our op of that name, or we have none.
 _AS_IN_NUMPY = {
+    "fabs": _of_floats(np.fabs, ops.abs),
     "fmax": _passing_over_nan(ops.maximum),
     "fmin": _passing_over_nan(ops.minimum),
+    "rint": _of_floats(np.rint, ops.round),
     "trace": _trace,
     "where": _where,
 }
@@ -272,12 +307,18 @@ def _op(name: str, path: str | None = None) -> Any:
     return op
 
 
-def _advice(name: str) -> str:
+def _method_advice(name: str, method: str) -> str:
+    if method == "outer":
+        return _advice("outer", f"tg.{_OTHER_NAMES.get(name, name)}(a[..., None], b) for vectors")
+    return _advice(f"{name}.{method}")
+
+
+def _advice(name: str, instead: str = "") -> str:
     import difflib
 
     known = [n for n in ops.__all__ if n != "primitives"]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    instead = _INSTEAD.get(name) or (f"tg.{close[0]}" if close else "")
+    instead = instead or _INSTEAD.get(name) or (f"tg.{close[0]}" if close else "")
     similar = f"use {instead}, or " if instead else ""
     return (
         f"{similar}call it on t.numpy() for a constant result, or declare a rule with tg.primitive"

@@ -91,6 +91,8 @@ __all__ = [
 @primitive(domain=elementwise(REAL))
 def identity(x):
     """Give the same values as a new node."""
+    if getattr(x, "dtype", None) == np.bool_:
+        return np.copy(x)  # They are neither positive nor negative to NumPy.
     return np.positive(x)
 
 
@@ -253,7 +255,7 @@ tanh = primitive(np.tanh, domain=elementwise(REAL))
 tanh.rule(lambda g, y, x: (g * (1 - y * y),), keeps="y")
 
 arcsinh = primitive(np.arcsinh, domain=elementwise(REAL))
-arcsinh.rule(lambda g, y, x: (g / sqrt(x * x + 1),), keeps="x")
+arcsinh.rule(lambda g, y, x: (g / hypot(x, 1),), keeps="x")  # The square may overflow.
 
 arccosh = primitive(np.arccosh, domain=elementwise((1.0, math.inf)))
 arccosh.rule(lambda g, y, x: (g / (sqrt(x - 1) * sqrt(x + 1)),), keeps="x")

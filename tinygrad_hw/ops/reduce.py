@@ -11,9 +11,9 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain, reduction
-from ..errors import ShapeError, with_graph
+from ..errors import ShapeError, about_call, with_graph
 from ..graph import Handle, as_array
-from .elementwise import _as_tensor, _value, abs, equal, exp, where
+from .elementwise import _as_tensor, _value, abs, cast, equal, exp, where
 from .shape import _reshape, _transpose, expand
 
 Axis = int | tuple[int, ...] | None
@@ -32,6 +32,10 @@ def _kept_shape(shape, axis):
             kept[n] = 1
         except IndexError:
             raise np.exceptions.AxisError(n, len(shape)) from None
+        except TypeError:
+            raise TypeError(
+                f"axis is {axis!r}; want a whole number, or several in a tuple"
+            ) from None
     return tuple(kept)
 
 
@@ -285,8 +289,11 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
     >>> tg.norm(np.array([3.0, -4.0])), tg.norm(np.array([3.0, -4.0]), 1)
     (array(5.), array(7.))
     """
-    if np.iscomplexobj(_value(x)):
+    dtype = as_array(_value(x)).dtype
+    if dtype.kind == "c":
         x = abs(x)
+    elif dtype.kind != "f":
+        x = cast(x, dtype=float)
     if ord is None or ord == "fro":
         return _norm(x, axis=axis, keepdims=keepdims)
     if isinstance(ord, str) or not (ord > 0 or ord == -math.inf):
@@ -510,12 +517,11 @@ def _along(x, axis):
 
 def _constant(function, x, **params):
     """Compute on the value; a tensor in gives a tensor out, without a gradient."""
+    value = as_array(_value(x))
     try:
-        y = as_array(function(as_array(_value(x)), **params))
-    except ValueError as error:
-        if isinstance(error, np.exceptions.AxisError):
-            raise
-        raise ShapeError(f"{function.__name__}: {error}") from error
+        y = as_array(function(value, **params))
+    except (ValueError, TypeError) as error:
+        raise about_call(error, function.__name__, [value], params) from error
     return _as_tensor(y) if isinstance(x, Handle) else y
 
 

@@ -57,7 +57,9 @@ def axes_of(op: str, axis: Any, ndim: int, *, allow_duplicate: bool = False) -> 
     except ValueError:
         raise ShapeError(f"{op}: axis {axis} names an axis twice; want each once") from None
     except TypeError:
-        raise with_graph(TypeError)(f"{op}: axis is {axis!r}; want whole numbers") from None
+        raise with_graph(TypeError)(
+            f"{op}: axis is {axis!r}; want a whole number, or several in a tuple"
+        ) from None
 
 
 # --- Broadcasting and its undoing -------------------------------------------------------------
@@ -461,7 +463,7 @@ def tril(x: Any, k: int = 0) -> Any:
     array([[1., 0.],
            [1., 1.]])
     """
-    return where(_triangle(x, "tril", k), x, 0)
+    return where(_triangle(x, "tril", k), x, False)  # Of any dtype, unlike 0.
 
 
 def triu(x: Any, k: int = 0) -> Any:
@@ -474,7 +476,7 @@ def triu(x: Any, k: int = 0) -> Any:
     array([[1., 1.],
            [0., 1.]])
     """
-    return where(_triangle(x, "triu", k - 1), 0, x)
+    return where(_triangle(x, "triu", k - 1), False, x)
 
 
 def _triangle(x: Any, op: str, k: int) -> Any:
