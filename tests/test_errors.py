@@ -284,6 +284,56 @@ MISTAKES = {
         tg.ShapeError,
         "sum: duplicate value in 'axis'",
     ),
+    "axis in a list": (
+        lambda: leaf(2, 3).mean(axis=[0]),
+        TypeError,
+        "mean: axis is [0]; want a whole number, or several in a tuple",
+    ),
+    "axis of a constant op": (
+        lambda: leaf(2, 3).argmax(axis=2),
+        np.exceptions.AxisError,
+        "argmax: axis 2 is out of bounds for array of dimension 2",
+    ),
+    "axes of argsort": (
+        lambda: leaf(2, 3).argsort(axis=(0, 1)),
+        TypeError,
+        "argsort: 'tuple' object cannot be interpreted as an integer (arguments of shape (2, 3)",
+    ),
+    "axis of topk": (
+        lambda: leaf(2, 3).topk(1, axis=2),
+        np.exceptions.AxisError,
+        "topk: axis 2 is out of bounds for 2 axes; want -2 to 1",
+    ),
+    "axes of take": (
+        lambda: leaf(2, 3).take(0, axis=(0, 1)),
+        TypeError,
+        "take: axis is (0, 1); want one whole number",
+    ),
+    "axis of a loss": (
+        lambda: tg.nll_loss(leaf(2, 3), [0, 1], axis="classes"),
+        TypeError,
+        "nll_loss: axis is 'classes'; want a whole number",
+    ),
+    "axis of layer_norm": (
+        lambda: tg.layer_norm(leaf(2, 3), axis=(0, 0)),
+        tg.ShapeError,
+        "layer_norm: axis (0, 0) names an axis twice; want each once",
+    ),
+    "a diagonal between two": (
+        lambda: tg.diag(leaf(2, 3), 0.5),
+        TypeError,
+        "diag: k is 0.5; want a whole number",
+    ),
+    "half a border": (
+        lambda: tg.pad(leaf(3), 1.5),
+        TypeError,
+        "pad: pad_width is 1.5; want whole numbers",
+    ),
+    "integers to a negative power": (
+        lambda: tg.Tensor([1, 2]) ** -1,
+        ValueError,
+        "power: Integers to negative integer powers are not allowed; make one of them floats",
+    ),
     "axis of a method": (
         lambda: leaf(2, 3).swapaxes(0, 2),
         np.exceptions.AxisError,

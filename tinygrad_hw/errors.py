@@ -88,6 +88,10 @@ def about_call(
     shapes = [str(np.shape(value)) for value in values]
     text = str(error)
     strange = [value for value in values if _is_strange(value)]
+    if "negative integer powers" in text:
+        return with_graph(ValueError)(
+            f"{op}: {text.rstrip('.')}; make one of them floats, as in x.astype(float)"
+        )
     if "broadcast together" in text:
         text = f"shapes {' and '.join(shapes)} do not broadcast; want equal sides, or sides of 1"
     elif strange:

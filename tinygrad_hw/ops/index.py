@@ -385,7 +385,17 @@ def _positions(indices, x, axis, op):
 
 
 def _checked_axis(op, axis, x):
-    return axes_of(op, operator.index(axis), np.ndim(_value(x)))[0]
+    """Give one axis as a number from 0 up."""
+    if np.ndim(axis):
+        raise with_graph(TypeError)(f"{op}: axis is {axis!r}; want one whole number")
+    return axes_of(op, axis, np.ndim(_value(x)))[0]
+
+
+def _whole_number(op, name, value):
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise with_graph(TypeError)(f"{op}: {name} is {value!r}; want a whole number") from None
 
 
 __all__ = [

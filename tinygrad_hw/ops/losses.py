@@ -25,6 +25,7 @@ from .elementwise import (
     where,
 )
 from .elementwise import abs as absolute
+from .index import _checked_axis
 from .nn import _hot
 from .shape import expand_dims, reshape, transpose
 
@@ -340,7 +341,7 @@ def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: 
 def _rows(op, x, axis):
     """Bring the axis of the classes to the end."""
     if axis != -1:
-        axis = np.lib.array_utils.normalize_axis_index(axis, x.ndim)
+        axis = _checked_axis(op, axis, x)
         x = transpose(x, (*range(axis), *range(axis + 1, x.ndim), axis))
     shape = x.shape
     if not shape or not shape[-1]:

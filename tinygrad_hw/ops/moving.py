@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
 from .elementwise import _value
-from .index import _checked_axis, _getitem, _scatter_add, _setitem, take
+from .index import _checked_axis, _getitem, _scatter_add, _setitem, _whole_number, take
 from .shape import _reshape, axes_of
 
 
@@ -99,12 +98,12 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     axis = _checked_axis("split", axis, x)
     side = np.shape(_value(x))[axis]
     if np.ndim(indices_or_sections) == 0:
-        parts = operator.index(indices_or_sections)  # type: ignore[arg-type]
+        parts = _whole_number("split", "indices_or_sections", indices_or_sections)
         if parts < 1 or side % parts:
             raise ShapeError(f"split: {side} entries do not divide into {parts} equal parts")
         places = list(range(side // parts, side, side // parts)) if side else [0] * (parts - 1)
     else:
-        places = [operator.index(i) for i in indices_or_sections]  # type: ignore[union-attr]
+        places = [_whole_number("split", "a place", i) for i in indices_or_sections]  # type: ignore[union-attr]
     before = (slice(None),) * axis
     bounds = zip([0, *places], [*places, side], strict=True)
     return [_getitem(x, index=(*before, slice(start, end))) for start, end in bounds]
@@ -120,7 +119,7 @@ def diag(x: Any, k: int = 0) -> Any:
     array([[1., 0.],
            [0., 2.]])
     """
-    shape = np.shape(_value(x))
+    shape, k = np.shape(_value(x)), _whole_number("diag", "k", k)
     if len(shape) == 1:
         n = shape[0] + abs(k)
         rows = np.arange(shape[0]) + max(-k, 0)
@@ -144,6 +143,7 @@ def trace(x: Any, offset: int = 0) -> Any:
     shape = np.shape(_value(x))
     if len(shape) < 2:
         raise ShapeError(f"trace: got shape {shape}; want matrices (..., n, m)")
+    offset = _whole_number("trace", "offset", offset)
     return sum_(_getitem(x, index=(..., *_diagonal_places(shape[-2:], offset))), axis=-1)
 
 
@@ -176,6 +176,8 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
     array([3., 2., 1., 2., 3., 2., 1.])
     """
     shape = np.shape(_value(x))
+    if np.size(pad_width) and np.asarray(pad_width).dtype.kind not in "iu":
+        raise with_graph(TypeError)(f"pad: pad_width is {pad_width!r}; want whole numbers")
     try:
         widths = np.broadcast_to(pad_width, (len(shape), 2)).tolist()
     except ValueError:

@@ -24,7 +24,7 @@ from .elementwise import (
     sqrt,
     square,
 )
-from .shape import reshape
+from .shape import axes_of, reshape
 
 Axes = int | Sequence[int]
 Rng: TypeAlias = "int | np.random.Generator | None"
@@ -213,7 +213,7 @@ def layer_norm(
            [-1.,  1.]])
     """
     x = _array(x)
-    chosen = np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    chosen = axes_of("layer_norm", axis, x.ndim)
     lengths = tuple(x.shape[i] for i in sorted(chosen))
     kept = tuple(n if i in chosen else 1 for i, n in enumerate(x.shape))
     parts = []

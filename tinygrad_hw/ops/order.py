@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 from ..dispatch import primitive
 from ..domains import reduction
 from ..errors import ShapeError
 from .elementwise import _value
-from .index import _getitem, take_along_axis
+from .index import _checked_axis, _getitem, _whole_number, take_along_axis
 from .reduce import (
     Axis,
     _check_count,
@@ -52,6 +51,9 @@ def _order(x, *, axis, descending):
         x, axis = np.reshape(x, -1), -1
     order = np.argsort(_backwards(x, axis, descending), axis=axis, stable=True)
     return np.flip(np.shape(x)[axis] - 1 - order, axis) if descending else order
+
+
+_order.__name__ = "argsort"  # For errors.
 
 
 def sort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: bool = True) -> Any:
@@ -97,7 +99,7 @@ def topk(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
     (array([3., 2.]), array([0, 2]))
     """
     shape = np.shape(_value(x))
-    axis = normalize_axis_index(axis, len(shape))
+    axis, k = _checked_axis("topk", axis, x), _whole_number("topk", "k", k)
     if not 0 <= k <= shape[axis]:
         raise ShapeError(f"topk: got k={k} for {shape[axis]} entries along axis {axis} of {shape}")
     order = argsort(x, axis, descending=True)
