@@ -1,5 +1,7 @@
 """Backwards written by hand, right ones and the mistakes that students make."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,18 @@ def test_wrong_backwards(forward, backward, args, said):
 def test_other_verdicts(verdict, forward, args):
     report = check_pair(forward, lambda g, x: g, *args, raises=False)
     assert report.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        (lambda x: None, "<lambda>: returned a NoneType; want floats"),
+        (lambda x: x > 0, "<lambda>: returned a ndarray of bool; want floats"),
+    ],
+)
+def test_a_forward_that_returns_no_floats_is_named(forward, said):
+    with pytest.raises(TypeError, match=re.escape(said)):
+        check_pair(forward, lambda g, x: g, np.ones(2))
 
 
 def test_the_reproducer_names_both_functions():

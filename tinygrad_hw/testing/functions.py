@@ -108,7 +108,7 @@ def float_leaves(output: Any, op: str = "") -> list[Any]:
         raise TypeError(
             f"{op or 'the function'}: returned a {type(output).__name__}"
             + (f" of {', '.join(sorted(dtypes))}" if dtypes else "")
-            + "; want tensors of floats, or a container of them"
+            + "; want floats, in a tensor or array or a container of them"
         )
     return floats
 

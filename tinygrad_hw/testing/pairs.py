@@ -13,7 +13,7 @@ import numpy as np
 from .check import GRAVEST_FIRST, Settings, advice, name_of, some_entries
 from .compare import compare, worst_entries
 from .culprits import likely_cause
-from .functions import Flat, float_arrays, precision_of, weigh
+from .functions import Flat, float_arrays, float_leaves, precision_of, weigh
 from .laws import Nondeterministic
 from .levels import dot, random_direction, random_weights
 from .oracle import Sample, entrywise, off_kinks, slope
@@ -113,7 +113,7 @@ class _Pair:
     def _found(self) -> GradientReport:
         raw = self.flat.call(self.forward, self.fresh())
         self.several = isinstance(raw, (tuple, list))
-        outputs = [y.copy() for y in float_arrays(raw)]
+        outputs = [np.array(y) for y in float_leaves(raw, name_of(self.forward))]
         if not all(np.isfinite(y).all() for y in outputs):
             return GradientReport("nonfinite", self.name, "the value itself is not finite")
         weights = random_weights(self.rng, outputs)
