@@ -434,6 +434,21 @@ def test_no_grad_is_of_its_thread():
     assert seen == [True]
 
 
+def test_backwards_of_threads_add_up_in_a_shared_leaf():
+    w = leaf(*np.zeros(1000))
+
+    def work():
+        for _ in range(100):
+            (w * 1.0).sum().backward()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(w.grad, np.full(1000, 400.0))
+
+
 def test_one_no_grad_serves_threads_at_once():
     quiet, inside, leave = tg.no_grad(), threading.Event(), threading.Event()
     found = []

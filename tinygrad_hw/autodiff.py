@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -18,6 +19,8 @@ from .ops.elementwise import cast, identity
 from .walk import array_of, free, owned_array, pull, reachable, wrap
 
 # --- backward ---------------------------------------------------------------------------------
+
+_accumulating = threading.Lock()
 
 
 def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> None:
@@ -48,15 +51,17 @@ def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> No
     seed = _seed(y, cotangent, "backward")
     root = y._node
     cotangents, visited = pull([(root, array_of(seed))])
-    for node in visited:
-        if type(node) is Leaf:
-            g = cotangents.pop(node, None)
-            if g is None:
-                g = np.zeros(node.shape, node.dtype)
-            elif g is seed or not _is_ours(g):
-                g = owned_array(g, node)
-            # Of 0-d arrays NumPy's sum is no array.
-            node.grad = g if node.grad is None else as_array(node.grad + g)
+    # Threads may share leaves: none may lose what another one adds at the same time.
+    with _accumulating:
+        for node in visited:
+            if type(node) is Leaf:
+                g = cotangents.pop(node, None)
+                if g is None:
+                    g = np.zeros(node.shape, node.dtype)
+                elif g is seed or not _is_ours(g):
+                    g = owned_array(g, node)
+                # Of 0-d arrays NumPy's sum is no array.
+                node.grad = g if node.grad is None else as_array(node.grad + g)
     if not retain_graph:
         free(visited)
 
