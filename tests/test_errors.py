@@ -273,6 +273,11 @@ MISTAKES = {
         tg.ShapeError,
         "data: got shape (4,) for a tensor (3,); want the same",
     ),
+    "dtype in the place of requires_grad": (
+        lambda: tg.Tensor([1.0], np.float32),
+        TypeError,
+        "Tensor: requires_grad is <class 'numpy.float32'>; want True or False (a dtype goes by its",
+    ),
     # Axes and indices
     "axis": (
         lambda: leaf(2, 3).sum(axis=2),

@@ -67,6 +67,11 @@ class Tensor(Handle):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
+        if not isinstance(requires_grad, (bool, np.bool_)):
+            raise TypeError(
+                f"Tensor: requires_grad is {requires_grad!r}; want True or False (a dtype goes by "
+                "its name: dtype=...)"
+            )
         if type(data) in SEQUENCES:
             check_untracked("Tensor", data)
         values = _value(data)
