@@ -592,7 +592,37 @@ MISTAKES = {
     "learning rate": (
         lambda: tg.optim.SGD([leaf(2)], lr=-1),
         ValueError,
-        "SGD: lr is -1; want above 0",
+        "SGD: lr is -1; want a number above 0",
+    ),
+    "learning rate in quotes": (
+        lambda: tg.optim.SGD([leaf(3)], lr="0.1"),
+        ValueError,
+        "SGD: lr is '0.1'; want a number above 0",
+    ),
+    "one beta": (
+        lambda: tg.optim.Adam([leaf(3)], betas=0.9),
+        ValueError,
+        "Adam: betas is 0.9; want two numbers in [0, 1)",
+    ),
+    "an eps that is 0 in half precision": (
+        lambda: tg.optim.Adam([tg.Tensor(np.ones(3, np.float16), requires_grad=True)]),
+        ValueError,
+        "Adam: eps is 1e-08; want above 0 in float16 too, such as 1e-4",
+    ),
+    "schedule of a model": (
+        lambda: tg.optim.Cosine(Net(), total=5),
+        TypeError,
+        "Cosine: got a Net; want an optimizer, such as optim.SGD(module.parameters())",
+    ),
+    "negative number of inputs": (
+        lambda: tg.nn.Linear(-1, 3),
+        ValueError,
+        "init: got shape (-1, 3); want (..., inputs, outputs), none empty",
+    ),
+    "filter with three sides": (
+        lambda: tg.nn.Conv2d(1, 3, (3, 3, 3)),
+        tg.ShapeError,
+        "Conv2d: size is (3, 3, 3); want one or two whole numbers >= 1",
     ),
     "no parameters": (
         lambda: tg.optim.SGD([], lr=0.1),

@@ -144,7 +144,7 @@ def orthogonal(
 
 
 def _fans(shape: Sequence[int]) -> tuple[int, int]:
-    if len(shape) < 2 or 0 in shape:
+    if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"init: got shape {tuple(shape)}; want (..., inputs, outputs), none empty")
     window = math.prod(shape[:-2])
     return window * shape[-2], window * shape[-1]

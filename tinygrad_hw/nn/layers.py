@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import ops
+from ..ops.conv import _pair
 from ..tensor import Tensor
 from . import init
 from .module import Module
@@ -123,7 +124,7 @@ class Conv2d(Module):
             raise ValueError(
                 f"Conv2d: {inputs} and {outputs} channels do not divide into {groups} groups"
             )
-        rows, columns = (size, size) if isinstance(size, int) else size
+        rows, columns = _pair("Conv2d", "size", size)
         shape = (rows, columns, inputs // groups, outputs)
         self.weight = _parameter(init.kaiming_normal(shape, rng=rng, dtype=dtype))
         self.bias = _parameter(init.zeros((outputs,), dtype=dtype)) if bias else None

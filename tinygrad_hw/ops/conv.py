@@ -315,7 +315,7 @@ def _window(op, stride, padding, dilation):
     }
 
 
-def _pair(op, name, value, least=1):
+def _pair(op: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
     sides = value if isinstance(value, (tuple, list)) else (value, value)
     if len(sides) != 2 or not all(isinstance(n, _WHOLE) and n >= least for n in sides):
         raise ShapeError(f"{op}: {name} is {value!r}; want one or two whole numbers >= {least}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,5 +52,25 @@ def check(op: str, wanted: str, holds: Any, **setting: Any) -> None:
         raise ValueError(f"{op}: {name} is {value!r}; want {wanted}")
 
 
-def are_shares(betas: tuple[float, float]) -> bool:
-    return len(betas) == 2 and all(0 <= b < 1 for b in betas)
+def is_positive(value: Any) -> bool:
+    """Tell whether it is a finite number above 0."""
+    try:
+        return bool(0 < value < math.inf)
+    except TypeError:
+        return False
+
+
+def are_shares(betas: Any) -> bool:
+    """Tell whether they are two numbers in [0, 1)."""
+    try:
+        return len(betas) == 2 and all(0 <= b < 1 for b in betas)
+    except TypeError:
+        return False
+
+
+def check_eps(op: str, eps: float, parameters: Iterable[Tensor]) -> None:
+    """Raise for an ``eps`` that is 0 in the dtype of a parameter: 0 / 0 would be NaN."""
+    check(op, "above 0", is_positive(eps), eps=eps)
+    for p in parameters:
+        wanted = f"above 0 in {p.dtype} too, such as 1e-4"
+        check(op, wanted, p.dtype.type(eps) > 0, eps=eps)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..graph import Leaf, recorder, stamp
 from ..tensor import Tensor
-from .checks import are_shares, check, leaves_of, numbers, quoted
+from .checks import are_shares, check, check_eps, is_positive, leaves_of, numbers, quoted
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +35,7 @@ class Optimizer:
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         name = type(self).__name__
         self.parameters = leaves_of(name, parameters)
-        check(name, "above 0", lr > 0, lr=lr)
+        check(name, "a number above 0", is_positive(lr), lr=lr)
         self.lr = lr
         self.steps = 0
         self.memory: list[dict[str, Array]] = [{} for _ in self.parameters]
@@ -217,7 +217,7 @@ class Adam(Optimizer):
         super().__init__(parameters, lr)
         name = type(self).__name__
         check(name, "two numbers in [0, 1)", are_shares(betas), betas=betas)
-        check(name, "above 0", eps > 0, eps=eps)
+        check_eps(name, eps, self.parameters)
         check(name, "at least 0", weight_decay >= 0, weight_decay=weight_decay)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
@@ -303,7 +303,7 @@ class RMSprop(Optimizer):
     ) -> None:
         super().__init__(parameters, lr)
         check("RMSprop", "in [0, 1)", 0 <= decay < 1, decay=decay)
-        check("RMSprop", "above 0", eps > 0, eps=eps)
+        check_eps("RMSprop", eps, self.parameters)
         check("RMSprop", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
         self.decay, self.eps, self.weight_decay = decay, eps, weight_decay
 

@@ -28,6 +28,11 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"{type(self).__name__}: got a {type(optimizer).__name__}; want an optimizer, such "
+                "as optim.SGD(module.parameters())"
+            )
         self.optimizer = optimizer
         self.base = optimizer.lr
         self.steps = 0
