@@ -386,7 +386,7 @@ def _positions(indices, x, axis, op):
 
 def _checked_axis(op, axis, x):
     """Give one axis as a number from 0 up."""
-    if np.ndim(axis):
+    if isinstance(axis, (tuple, list)):
         raise with_graph(TypeError)(f"{op}: axis is {axis!r}; want one whole number")
     return axes_of(op, axis, np.ndim(_value(x)))[0]
 
