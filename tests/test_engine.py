@@ -404,6 +404,38 @@ def test_nothing_leaks_from_where_a_zero_cotangent_meets_an_infinite_slope():
     np.testing.assert_array_equal(x.grad, [0.0, 0.25])
 
 
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x: tg.logsumexp(x, 1),
+        lambda x: tg.logsumexp(x, (1,), keepdims=True)[:, 0],
+        lambda x: tg.softmax(x, 1)[:, 0],
+        lambda x: tg.softmax_cross_entropy(x, [0, 1], reduction="none"),
+        lambda x: tg.relu(x - x)[:, 0],
+    ],
+)
+def test_nothing_leaks_through_ops_along_an_axis(op):
+    slope = tg.grad(lambda x: tg.where(np.array([False, True]), op(x), 0.0).sum())
+    with np.errstate(invalid="ignore"):
+        g = slope(np.array([[np.inf, np.inf], [1.0, 2.0]])).numpy()
+    np.testing.assert_array_equal(g, slope(np.array([[0.0, 0.0], [1.0, 2.0]])).numpy())
+
+
+def test_nothing_leaks_from_an_op_of_which_nothing_is_asked():
+    x = np.array([[np.nan, 1.0], [1.0, 1.0]])
+    w = leaf([[1.0], [1.0]])
+    (tg.where(False, x @ w, 0.0).sum() + w.sum()).backward()
+    np.testing.assert_array_equal(w.grad, [[1.0], [1.0]])
+
+
+def test_a_nan_is_no_leak_where_its_entry_has_a_part_in_what_is_asked():
+    x = np.array([[np.nan, 1.0], [1.0, 1.0]])
+    w = leaf([[1.0], [1.0]])
+    tg.where(np.array([[False], [True]]), x @ w, 0.0).sum().backward()
+    # The first may be 1 too, but never the 0 of the row that has the NaN.
+    np.testing.assert_array_equal(w.grad, [[np.nan], [1.0]])
+
+
 # --- no_grad, hooks, retain_grad, debug ----------------------------------------------------------
 
 
@@ -494,6 +526,14 @@ def test_what_a_hook_returns_gets_the_dtype_of_the_tensor(create_graph):
     g = tg.grad((x * x).sum(), x, create_graph=create_graph)
     assert g.dtype == np.float32
     np.testing.assert_array_equal(g.numpy(), [2, 3])
+
+
+def test_a_hook_that_returns_complex_numbers_is_refused():
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    y.register_hook(lambda g: np.array([1j, 2.0]))
+    with pytest.raises(TypeError, match=r"hook: .* complex128"):
+        y.sum().backward()
 
 
 def test_no_grad_can_be_entered_again_and_decorates_under_any_mode():
@@ -711,6 +751,55 @@ def test_a_rule_that_returns_too_few_or_misshapen_cotangents():
     plus.rule(lambda g, y, a, b: (g[:1], g))
     with pytest.raises(tg.ShapeError, match="cotangent"):
         plus(leaf(1.0, 2.0), leaf(1.0, 2.0)).sum().backward()
+
+
+def test_a_rule_that_returns_no_arrays():
+    double = tg.primitive(name="double")(lambda x: 2.0 * x)
+    double.rule(lambda g, y, x: (2.0,))
+    with pytest.raises(TypeError, match=r"double: its rule returned 2.0, a float; want arrays"):
+        double(leaf(1.0)).backward()
+
+
+def test_needs_may_be_any_parameter_and_defaults_may_be_left_out():
+    scaled = tg.primitive(name="scaled")(lambda x, factor=2.0: x * factor)
+
+    @scaled.rule(keeps="x")
+    def _(g, y, x, needs):
+        assert needs == (True,)
+        return (2.0 * g,)
+
+    assert scaled(leaf(3.0)).item() == 6.0
+    assert tg.grad(scaled)(3.0).item() == 2.0
+    product = tg.primitive(name="product")(lambda a, b: a * b)
+    product.rule(lambda g, y, a, b, needs: (g * b, g * a), keeps="a b")
+    assert tg.grad(product, (0, 1))(2.0, 3.0)[0].item() == 3.0
+
+
+@pytest.mark.parametrize("op", [tg.relu, tg.exp, tg.softmax_cross_entropy, tg.conv2d, tg.matmul])
+def test_ops_are_copied_and_pickled_as_functions(op):
+    assert copy.deepcopy(op) is op
+    assert pickle.loads(pickle.dumps(op)) is op
+
+
+def test_a_model_with_ops_as_layers_can_be_pickled():
+    model = tg.nn.Sequential(tg.nn.Linear(2, 2, rng=0), tg.relu)
+    same = pickle.loads(pickle.dumps(model))
+    x = np.array([[1.0, -2.0]], np.float32)
+    np.testing.assert_array_equal(same(x).numpy(), model(x).numpy())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t * 1j, "multiply: gradients are of real numbers"),
+        (lambda t: t * np.array([1j]), "multiply: gradients are of real numbers"),
+        (lambda t: tg.add(t, [[1.0], [1.0, 2.0]]), "add: .* rows of one length"),
+        (lambda t: tg.sin([[1.0], [1.0, 2.0]]), "sin: .* rows of one length"),
+    ],
+)
+def test_errors_about_arguments_name_the_op(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(leaf(1.0))
 
 
 @pytest.mark.parametrize("keeps", ["a b", ("a", "b"), ["a", "b"]])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import about_call
+from .errors import ShapeError, about_call
 from .graph import (
     ORDINARY,
     SEQUENCES,
@@ -85,7 +85,7 @@ class Primitive:
         names = [
             p.name
             for p in parameters.values()
-            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty and p.name != "needs"
         ]
         variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
         wanted = keeps.split() if isinstance(keeps, str) else list(keeps)
@@ -135,7 +135,7 @@ class Primitive:
                 values.append(arg._data)
             elif type(arg) in SEQUENCES:
                 check_untracked(self.name, arg)
-                values.append(np.asarray(arg))
+                values.append(_array_of(self, arg))
             else:
                 values.append(arg)
         if not traced:
@@ -144,6 +144,7 @@ class Primitive:
         recording = recording and tracked
         residual = None
         try:
+            parents = tuple([parent_of(arg) for arg in args]) if recording else ()
             if recording and self.residual is not None:
                 y, residual = self.residual(*values, **params)
             else:
@@ -153,7 +154,6 @@ class Primitive:
         if type(y) is tuple:
             raise _several(self, y)
         if recording:
-            parents = tuple([parent_of(arg) for arg in args])
             out = self.record(parents, values, params, y)
             if residual is not None:
                 out._node.inputs = (*(out._node.inputs or parents), residual)
@@ -197,6 +197,20 @@ class Primitive:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         # As a class attribute a primitive is a method, as a function would be.
         return self if instance is None else self.__call__.__get__(instance)
+
+    @property
+    def reach(self) -> str:
+        """What an entry of the result depends on, see :class:`~tinygrad_hw.domains.Domain`."""
+        if isinstance(self.forward, np.ufunc):
+            return "entry"
+        return "all" if self.domain is None else str(self.domain.reach)
+
+    def __reduce__(self) -> Any:
+        """Copy and pickle it by its name, as a function."""
+        from .ops import primitives
+
+        ours = primitives().get(self.name) is self
+        return (_by_name, (self.name,)) if ours else self.name
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
@@ -283,6 +297,10 @@ class Binary(Primitive):
             if type(right) is _ndarray and not right.ndim:
                 right = right[()]
         try:
+            parents = (
+                parent_of(a) if parent is None else parent,
+                parent_of(b) if other is None else other,
+            )
             y = compute(left, right)
         except Exception as error:
             raise explained(error, self, (a, b), {}) from error
@@ -290,10 +308,7 @@ class Binary(Primitive):
         out._constant = None
         out._node = node = Node()
         node.primitive = self
-        node.parents = parents = (
-            parent_of(a) if parent is None else parent,
-            parent_of(b) if other is None else other,
-        )
+        node.parents = parents
         node.params = _NO_PARAMS
         node.output = y if self.keeps_output else None
         if type(y) is not _ndarray:
@@ -316,6 +331,13 @@ class Binary(Primitive):
         node.extras = None
         out._data = y
         return out
+
+
+def _by_name(name: str) -> Primitive:
+    from .ops import primitives
+
+    op: Primitive = primitives()[name]
+    return op
 
 
 def _constant_result(y: Any) -> Any:
@@ -431,7 +453,8 @@ def _plain_arity(forward: Callable[..., Any]) -> int | None:
     if isinstance(forward, np.ufunc):
         return forward.nin
     parameters = inspect.signature(forward).parameters.values()
-    return len(parameters) if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) else None
+    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in parameters)
+    return len(parameters) if plain else None
 
 
 def parent_of(arg: Any) -> Any:
@@ -471,8 +494,7 @@ def explained(error: Exception, op: Primitive, args: Any, params: Any) -> Except
 def _shown_parent(arg: Any) -> Any:
     """As :func:`parent_of`; a picture shows complex numbers too."""
     value = _value(arg)
-    complex_ = getattr(value, "dtype", None) is not None and value.dtype.kind == "c"
-    return Constant(value) if complex_ else parent_of(arg)
+    return Constant(np.asarray(value)) if np.iscomplexobj(value) else parent_of(arg)
 
 
 def _several(op: Primitive, y: Any) -> Exception:
@@ -480,6 +502,13 @@ def _several(op: Primitive, y: Any) -> Exception:
         f"{op.name}: the forward returned a tuple of {len(y)}; want one array: make one primitive "
         "of each, or stack them"
     )
+
+
+def _array_of(op: Primitive, items: Any) -> Any:
+    try:
+        return np.asarray(items)
+    except ValueError as error:
+        raise ShapeError(f"{op.name}: {error} Want rows of one length.") from error
 
 
 def _value(arg: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -67,10 +67,22 @@ def finite(low: float, high: float) -> tuple[float, float]:
 
 
 class Domain(NamedTuple):
-    """The calls of a primitive that are defined and smooth, off its kinks."""
+    """The calls of a primitive that are defined and smooth, off its kinks.
+
+    Attributes
+    ----------
+    text : str
+        For readers.
+    sample : callable
+        Draws a call from a source of choices.
+    reach : "entry", "axis" or "all"
+        What an entry of the result depends on: on the entries at its place, on those along the
+        parameter ``axis`` (the last one by default), or on any.
+    """
 
     text: str
     sample: Callable[[Draw], Call]
+    reach: Literal["entry", "axis", "all"] = "all"
 
 
 def shape(draw: Draw, min_dims: int = 0, max_dims: int = 3, max_side: int = 4) -> tuple[int, ...]:
@@ -100,7 +112,7 @@ def elementwise(*intervals: tuple[float, float], **params: Any) -> Domain:
         arrays = [draw.array(s, *i) for s, i in zip(shapes, intervals, strict=True)]
         return tuple(arrays), dict(params)
 
-    return Domain(" and ".join(map(_interval_text, intervals)), sample)
+    return Domain(" and ".join(map(_interval_text, intervals)), sample, "entry")
 
 
 def reduction(low: float = -math.inf, high: float = math.inf, min_dims: int = 0) -> Domain:
@@ -110,7 +122,7 @@ def reduction(low: float = -math.inf, high: float = math.inf, min_dims: int = 0)
         x = draw.array(shape(draw, min_dims), low, high)
         return (x,), {"axis": axes(draw, x.ndim), "keepdims": bool(draw.integer(0, 1))}
 
-    return Domain(f"{_interval_text((low, high))}, any axis", sample)
+    return Domain(f"{_interval_text((low, high))}, any axis", sample, "axis")
 
 
 def axes(draw: Draw, ndim: int) -> int | tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
@@ -103,36 +104,36 @@ def _walk(
             result[node] = g
             if not beyond:
                 continue
+        pulled = None
         try:
             pulled = _apply_rule(node, g, useful, create_graph)
-            fits = len(pulled) == len(node.parents)
+            if len(pulled) != len(node.parents):
+                raise TypeError(
+                    f"{op_name(node)}: its rule returned {_count(pulled)} for "
+                    f"{len(node.parents)} inputs; want a tuple with one each, None for zero"
+                )
+            for parent, cotangent in zip(node.parents, pulled):  # noqa: B905 (strict= costs time)
+                if cotangent is None or parent not in useful:
+                    continue
+                if careful:
+                    cotangent = _without_leaks(node, g, cotangent)
+                if cotangent.shape != parent.shape:
+                    cotangent = sum_to(cotangent, shape=parent.shape)
+                if cotangent.dtype is not parent.dtype and cotangent.dtype != parent.dtype:
+                    cotangent = cast(cotangent, dtype=parent.dtype)
+                before = cotangents.get(parent)
+                if before is None:
+                    cotangents[parent] = cotangent
+                elif type(cotangent) is np.ndarray and parent in owned:
+                    before += cotangent
+                else:
+                    cotangents[parent] = total = before + cotangent
+                    # Only a sum made here, of arrays, is nobody else's and may be added to.
+                    if type(total) is np.ndarray:
+                        owned.add(parent)
         except (TypeError, AttributeError) as error:
-            _explain(error, node)
+            _explain(error, node, pulled)
             raise
-        if not fits:
-            raise TypeError(
-                f"{op_name(node)}: its rule returned {_count(pulled)} for {len(node.parents)} "
-                "inputs; want a tuple with one each, None for zero"
-            )
-        for parent, cotangent in zip(node.parents, pulled):  # noqa: B905 (strict= costs time)
-            if cotangent is None or parent not in useful:
-                continue
-            if careful:
-                cotangent = _without_leaks(g, cotangent)
-            if cotangent.shape != parent.shape:
-                cotangent = sum_to(cotangent, shape=parent.shape)
-            if cotangent.dtype is not parent.dtype and cotangent.dtype != parent.dtype:
-                cotangent = cast(cotangent, dtype=parent.dtype)
-            before = cotangents.get(parent)
-            if before is None:
-                cotangents[parent] = cotangent
-            elif type(cotangent) is np.ndarray and parent in owned:
-                before += cotangent
-            else:
-                cotangents[parent] = total = before + cotangent
-                # Only a sum made here, of arrays, is nobody else's and may be added to in place.
-                if type(total) is np.ndarray:
-                    owned.add(parent)
     return result
 
 
@@ -174,12 +175,18 @@ def _count(pulled: Any) -> str:
     return f"a {type(pulled).__name__}"
 
 
-def _explain(error: Exception, node: Node) -> None:
-    """Raise a better error, if a rule gave no tuple or used a value that its node did not keep."""
+def _explain(error: Exception, node: Node, pulled: Any) -> None:
+    """Raise a better error, if a rule gave no arrays or used a value that its node did not keep."""
     if "has no len()" in str(error):
         raise TypeError(
             f"{op_name(node)}: its rule returned no tuple; want one cotangent an input, as in "
             "return (g,)"
+        ) from error
+    strange = [g for g in pulled or () if g is not None and not hasattr(g, "shape")]
+    if strange:
+        raise TypeError(
+            f"{op_name(node)}: its rule returned {strange[0]!r}, a {type(strange[0]).__name__}; "
+            "want arrays or tensors"
         ) from error
     if re.search(r"\b(Node|Leaf|Constant)\b", str(error)):
         raise TypeError(
@@ -211,12 +218,28 @@ def _any_nan(cotangents: Iterable[Any]) -> bool:
     return bool(total != total)
 
 
-def _without_leaks(g: Any, cotangent: Any) -> Any:
-    """Make a NaN zero where the cotangent that it was computed from is zero."""
-    if cotangent.shape != g.shape:
+def _without_leaks(node: Node, g: Any, cotangent: Any) -> Any:
+    """Make a NaN zero where the cotangents that it was computed from are all zero."""
+    undefined = np.isnan(array_of(cotangent))
+    if not undefined.any():
         return cotangent
-    leaks = np.isnan(array_of(cotangent)) & (array_of(g) == 0)
+    leaks = undefined & ~_asked(node, array_of(g) != 0, cotangent.shape)
     return where(leaks, 0, cotangent) if leaks.any() else cotangent
+
+
+def _asked(node: Node, asked: Any, shape: tuple[int, ...]) -> Any:
+    """Tell which entries of an input have a part in entries of the result that are asked for."""
+    op: Any = node.primitive
+    if op.reach == "entry" and asked.shape == shape:
+        return asked
+    axis = node.params.get("axis", -1)
+    if op.reach == "axis" and axis is not None:
+        axes = normalize_axis_tuple(axis, len(shape))
+        if asked.ndim == len(shape):
+            return asked.any(axis=axes, keepdims=True)
+        if asked.ndim + len(axes) == len(shape):
+            return np.expand_dims(asked, axes)
+    return asked.any()
 
 
 def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[Node]]:
@@ -289,6 +312,11 @@ def _hooked(node: Node, g: Any) -> Any:
             continue
         recorded = isinstance(g, Handle) and isinstance(replaced, Handle)
         value: Any = replaced if recorded else as_array(array_of(replaced))
+        if value.dtype.kind not in "fiub":
+            raise TypeError(
+                f"hook: returned a gradient of dtype {value.dtype}; want real numbers, or None to "
+                "leave it as it is"
+            )
         if value.shape != node.shape:
             raise ShapeError(
                 f"hook: returned a gradient of shape {value.shape} for a tensor {node.shape}; "

@@ -449,7 +449,7 @@ def _where_call(draw):
 
 
 @primitive(
-    domain=domains.Domain("all reals", _where_call),
+    domain=domains.Domain("all reals", _where_call, "entry"),
     conventions="nothing leaks from the branch not taken",
 )
 def where(condition, a, b):

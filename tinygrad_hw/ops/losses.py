@@ -65,7 +65,7 @@ def _cross_entropy_and_shares(x, y, *, reduction):
 
 @primitive(
     name="softmax_cross_entropy",
-    domain=Domain("all logits, targets >= 0", _cross_entropy_call),
+    domain=Domain("all logits, targets >= 0", _cross_entropy_call, "axis"),
     residual=_cross_entropy_and_shares,
 )
 def _cross_entropy(x, y, *, reduction):

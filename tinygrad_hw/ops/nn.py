@@ -78,7 +78,7 @@ def _standardize_call(draw):
     return (x,), {"axis": axis, "eps": draw.choice([1.0, 0.25])}
 
 
-@primitive(domain=Domain("all reals, any axis, eps > 0", _standardize_call))
+@primitive(domain=Domain("all reals, any axis, eps > 0", _standardize_call, "axis"))
 def standardize(x, *, axis, eps):
     """Shift and scale to mean 0 and variance 1 (less for ``eps``) over the axes."""
     centred = x - x.mean(axis=axis, keepdims=True)

@@ -166,7 +166,7 @@ def _variance_call(draw):
     return (x,), {"axis": axis, "correction": correction, "keepdims": keepdims}
 
 
-_VARIANCE = Domain("all reals, more entries than the correction", _variance_call)
+_VARIANCE = Domain("all reals, more entries than the correction", _variance_call, "axis")
 
 
 @primitive(name="var", domain=_VARIANCE)
@@ -446,7 +446,7 @@ def _softmax_call(draw):
     return (x,), {"axis": domains.axes(draw, x.ndim)}
 
 
-_ALONG = Domain("all reals, any axis", _softmax_call)
+_ALONG = Domain("all reals, any axis", _softmax_call, "axis")
 
 
 @primitive(name="softmax", domain=_ALONG)

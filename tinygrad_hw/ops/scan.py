@@ -29,7 +29,7 @@ def _backwards(x, axis, reverse):
     return np.flip(x, axis) if reverse else x
 
 
-@primitive(name="cumsum", domain=Domain("all reals, any axis", _one_running))
+@primitive(name="cumsum", domain=Domain("all reals, any axis", _one_running, "axis"))
 def _cumsum(x, *, axis, reverse):
     return _backwards(np.cumsum(_backwards(x, axis, reverse), axis), axis, reverse)
 
@@ -58,7 +58,7 @@ def _shift_call(draw):
     return (x,), {"axis": params["axis"], "by": draw.choice([1, -1]), "fill": draw.integer(0, 1)}
 
 
-@primitive(name="shift", domain=Domain("all reals, any axis", _shift_call))
+@primitive(name="shift", domain=Domain("all reals, any axis", _shift_call, "axis"))
 def _shift(x, *, axis, by, fill):
     """Move the entries one place along an axis, up or down, and fill the place that gets free."""
     out = np.full_like(x, fill)
@@ -78,7 +78,7 @@ def _recurrence_call(draw):
     return (b, draw.array(b.shape)), params
 
 
-@primitive(name="recurrence", domain=Domain("all reals, any axis", _recurrence_call))
+@primitive(name="recurrence", domain=Domain("all reals, any axis", _recurrence_call, "axis"))
 def _recurrence(b, a, *, axis, reverse):
     """Solve ``y[k] = b[k] + a[k] y[k - 1]`` along an axis, or with ``y[k + 1]`` in reverse."""
     b, a = (np.moveaxis(_backwards(v, axis, reverse), axis, 0) for v in (b, a))
@@ -118,7 +118,7 @@ def _(g, y, b, a, *, axis, reverse):
 
 @primitive(
     name="cumprod",
-    domain=Domain("all reals, any axis", _one_running),
+    domain=Domain("all reals, any axis", _one_running, "axis"),
     conventions="exact at zeros",
 )
 def _cumprod(x, *, axis, reverse):
