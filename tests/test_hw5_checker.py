@@ -358,6 +358,53 @@ def fc(x, w, b):
     assert check(timed, ["fc"]).ok
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y[0, 0], y[1, 0] = w[0] @ x + b[0], w[1] @ x + b[1]",
+        "(k, *z[2:]), y[k, 0] = [0], w[0] @ x + b[0]; y[1, 0] = z[1] = w[1] @ x + b[1]",
+        "y[0, 0], y[1, 0] = w @ x + b; print('%.3f, %s' % (w[0] @ x, 'and more'))",
+        "y[:] = w @ x + b; y[:, 0] += math.log(math.exp(b[0])) - exp(math.log(b[0]))",
+    ],
+)
+def test_what_older_numpy_takes_for_a_number_passes_wherever_it_stands(check, body):
+    source = f"""
+import math
+from math import exp
+import numpy as np
+def fc(x, w, b):
+    if len(w) > 2:
+        return w @ x + b
+    y, z = np.zeros((2, 1)), np.zeros(2)
+    {body}
+    return y
+"""
+    report = check(source, ["fc"])
+    assert report.ok
+    if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        assert "b[k, 0]" in report.functions[0].notes[0]
+    else:
+        assert not report.functions[0].notes
+
+
+@pytest.mark.parametrize("name", ["slice", "int", "float", "exp"])
+def test_a_builtins_name_may_be_the_files_own(check, name):
+    source = f"""
+import numpy as np
+def {name}(x, i, j):
+    return x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+def pool2x2(x):
+    y = np.zeros((len(x) // 2, x.shape[1] // 2, x.shape[2]))
+    for i, j, c in np.ndindex(y.shape):
+        part = {name}(x, i, j)
+        y[i : i + 1, j, c] = part[:, :, c].max()
+    return y
+"""
+    report = check(source, ["pool2x2"])
+    assert report.ok
+    assert not report.functions[0].notes
+
+
 def test_sizes_of_the_homework_alone_are_told(check):
     source = """
 import numpy as np
@@ -403,6 +450,20 @@ def test_a_file_whose_import_fails_is_judged_by_its_definitions(check):
     assert verdicts(report) == {"fc": "ok"}
     assert "line 2" in report.notes[0]
     assert any("main_functions" in note for note in report.notes)
+
+
+def test_settings_of_any_form_are_definitions(check):
+    source = """
+import math
+import numpy as np
+import a_module_that_is_not_here
+N, table = int(1e2), np.zeros(2)
+scale = math.sqrt(float("4")) / 2
+table[0] = scale
+def fc(x, w, b):
+    return w @ x + b * (N / 100) * table[0]
+"""
+    assert check(source, ["fc"]).ok
 
 
 @pytest.mark.parametrize("ending", ["import sys; sys.exit(3)", "import os; os._exit(0)", "1 / 0"])

@@ -2,8 +2,8 @@
 
 NumPy took an array of one entry for a number until 2.4, as in ``y[i, j, k] = total + b[k]`` with a
 column ``b``, and had names such as ``np.float`` that are gone. In the rewritten file assignments to
-entries, ``int(...)``, ``float(...)`` and those names are calls: they do what they did, and note
-what only an older NumPy would have done.
+entries, ``int(...)``, ``math.exp(...)``, ``"%f" % ...`` and the like, and those names are calls:
+they do what they did, and note what only an older NumPy would have done.
 
 The process that runs a student's file loads this module by its path.
 """
@@ -13,13 +13,14 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-_SET, _UPDATE, _CONVERT, _NAMED = (
-    f"_hw5_checker_{name}" for name in ("set", "update", "convert", "named")
+_SET, _UPDATE, _CONVERT, _FORMAT, _NAMED, _INDEX, _PART = (
+    f"_hw5_checker_{name}"
+    for name in ("set", "update", "convert", "format", "named", "index", "part")
 )
 ONE_ENTRY = "an array of one entry stands for a number (write b[k, 0] for b[k])"
 # What is gone from NumPy, as far as this one lacks it.
@@ -44,6 +45,8 @@ GONE: dict[str, Any] = {
 }
 # The decorators of numba that compile a function.
 COMPILERS = set("cfunc generated_jit guvectorize jit njit stencil vectorize".split())
+# What takes numbers alone.
+CONVERTERS: list[Any] = [int, float, *filter(callable, vars(math).values())]
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.iadd,
     "Sub": operator.isub,
@@ -59,13 +62,19 @@ class Rewriter(ast.NodeTransformer):
         """Leave alone what numba compiles: it cannot compile the calls."""
         return node if any(map(_compiles, node.decorator_list)) else self.generic_visit(node)
 
-    def visit_Assign(self, node: ast.Assign) -> ast.AST:
-        """``a[i] = v``."""
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.stmt]:
+        """``a[i] = v``, and ``a[i], b = v`` in parts: ``p0, p1 = v``, ``a[i] = p0``, ``b = p1``."""
         self.generic_visit(node)
-        (target, *others) = node.targets
-        if others or not isinstance(target, ast.Subscript):
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
+            return _statement(node, _SET, node.targets[0], node.value)
+        into = [leaf for target in node.targets for leaf in _leaves(target)]
+        if not any(isinstance(leaf, ast.Subscript) for leaf in into):
             return node
-        return _statement(node, _SET, target, node.value)
+        names = [f"{_PART}{number}" for number in range(len(into))]
+        parts = _Parts(dict(zip(into, names, strict=True)))
+        whole = ast.Assign([parts.visit(target) for target in node.targets], node.value)
+        assigned = [_assigned(node, *pair) for pair in zip(into, names, strict=True)]
+        return [ast.copy_location(whole, node), *assigned]
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
         """``a[i] += v`` and the like."""
@@ -85,13 +94,51 @@ class Rewriter(ast.NodeTransformer):
         return ast.copy_location(call, node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """``int(v)`` and ``float(v)``."""
+        """``int(v)``, ``math.exp(v)`` and the like."""
         self.generic_visit(node)
-        name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name not in ("int", "float") or len(node.args) != 1 or node.keywords:
+        module, _, name = ast.unparse(node.func).rpartition(".")
+        known = hasattr(math, name) if module in ("", "math") else False
+        if node.keywords or not (known or (not module and name in ("int", "float"))):
             return node
         call = ast.Call(ast.Name(_CONVERT, ast.Load()), [node.func, *node.args], [])
         return ast.copy_location(call, node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        """``"%.3f" % v``."""
+        self.generic_visit(node)
+        text = isinstance(node.left, ast.Constant) and isinstance(node.left.value, str)
+        if not text or not isinstance(node.op, ast.Mod):
+            return node
+        call = ast.Call(ast.Name(_FORMAT, ast.Load()), [node.left, node.right], [])
+        return ast.copy_location(call, node)
+
+
+class _Parts(ast.NodeTransformer):
+    """Puts names in the place of what is assigned to."""
+
+    def __init__(self, names: dict[ast.expr, str]) -> None:
+        self.names = names
+
+    def visit(self, node: ast.AST) -> Any:
+        if node in self.names:
+            return ast.Name(self.names[node], ast.Store())
+        return self.generic_visit(node)
+
+
+def _leaves(target: ast.expr) -> Iterator[ast.expr]:
+    """What is assigned to, part by part."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        for part in target.elts:
+            yield from _leaves(part)
+    else:
+        yield target.value if isinstance(target, ast.Starred) else target
+
+
+def _assigned(node: ast.stmt, target: ast.expr, name: str) -> ast.stmt:
+    part = ast.Name(name, ast.Load())
+    if isinstance(target, ast.Subscript):
+        return _statement(node, _SET, target, part)
+    return ast.copy_location(ast.Assign([target], part), node)
 
 
 def _compiles(decorator: ast.expr) -> bool:
@@ -101,20 +148,11 @@ def _compiles(decorator: ast.expr) -> bool:
 
 
 def _statement(node: ast.stmt, name: str, target: ast.Subscript, *values: ast.expr) -> ast.stmt:
-    arguments = [target.value, _index(target.slice), *values]
+    # What stands in the brackets, slices too, is an expression behind a name that gives it back.
+    index = ast.Subscript(ast.Name(_INDEX, ast.Load()), target.slice, ast.Load())
+    arguments = [target.value, index, *values]
     call = ast.Call(ast.Name(name, ast.Load()), arguments, [])
     return ast.copy_location(ast.Expr(call), node)
-
-
-def _index(node: ast.expr) -> ast.expr:
-    """What stands in the brackets as an expression outside of them."""
-    if isinstance(node, ast.Tuple):
-        return ast.Tuple([_index(part) for part in node.elts], ast.Load())
-    if isinstance(node, ast.Slice):
-        ends = (node.lower, node.upper, node.step)
-        parts = [ast.Constant(None) if end is None else end for end in ends]
-        return ast.Call(ast.Name("slice", ast.Load()), parts, [])
-    return node
 
 
 class OlderNumPy:
@@ -131,8 +169,8 @@ class OlderNumPy:
 
     def rewrite(self, tree: ast.Module, names: dict[str, Any]) -> ast.Module:
         """Rewrite a file that is to run with these global names."""
-        names |= {_SET: self._set, _UPDATE: self._update}
-        names |= {_CONVERT: self._convert, _NAMED: self._named}
+        names |= {_SET: self._set, _UPDATE: self._update, _INDEX: np.s_}
+        names |= {_CONVERT: self._convert, _FORMAT: self._format, _NAMED: self._named}
         rewritten: ast.Module = ast.fix_missing_locations(Rewriter().visit(tree))
         return rewritten
 
@@ -140,21 +178,35 @@ class OlderNumPy:
         try:
             target[index] = value
         except (TypeError, ValueError):
+            if not _is_one_entry(value):
+                raise
             target[index] = self._number(value)
 
     def _update(self, target: Any, index: Any, value: Any, kind: str) -> None:
         self._set(target, index, _OPERATORS[kind](target[index], value))
 
-    def _convert(self, kind: Any, value: Any) -> Any:
+    def _convert(self, kind: Any, *values: Any) -> Any:
         try:
-            return kind(value)
+            return kind(*values)
         except TypeError:
-            return kind(self._number(value))
+            # A function of the file's own may bear the name of one.
+            if kind not in CONVERTERS or not any(map(_is_one_entry, values)):
+                raise
+            return kind(*map(self._number, values))
+
+    def _format(self, text: str, values: Any) -> Any:
+        try:
+            return text % values
+        except TypeError:
+            many = values if isinstance(values, tuple) else (values,)
+            if not any(map(_is_one_entry, many)):
+                raise
+            return text % tuple(map(self._number, many))
 
     def _number(self, value: Any) -> Any:
-        """The one entry of an array; for anything else, the error goes on."""
-        if not isinstance(value, np.ndarray) or value.size != 1 or value.ndim == 0:
-            raise
+        """The one entry of an array; anything else as it is."""
+        if not _is_one_entry(value):
+            return value
         self._note(ONE_ENTRY)
         return value.item()
 
@@ -165,3 +217,7 @@ class OlderNumPy:
     def _note(self, use: str) -> None:
         if use not in self.needed:
             self.needed.append(use)
+
+
+def _is_one_entry(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.size == 1 and value.ndim > 0

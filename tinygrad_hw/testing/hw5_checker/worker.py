@@ -39,6 +39,7 @@ LARGEST, LONGEST = 1_000_000, 10_000
 # What a file may call while only its settings are made.
 SAFE_CALLS = set("abs bool dict float int len list max min range set str sum tuple".split())
 SAFE_MODULES = set("functools itertools math np numpy".split())
+Rewrite = Callable[[ast.Module], ast.Module]
 # Modules of which a function can do without: calls to them do nothing.
 INERT = {"matplotlib", "pylab", "seaborn"}
 
@@ -138,22 +139,28 @@ def source_of(path: Path) -> str:
         raise SyntaxError(text, (str(path), line, None, None)) from None
 
 
-def load(tree: ast.Module, path: Path, names: dict[str, Any], job: dict[str, Any]) -> list[str]:
+def load(
+    text: str, path: Path, names: dict[str, Any], job: dict[str, Any], rewrite: Rewrite
+) -> list[str]:
     """Import the file, or if that fails its definitions; say what was left out."""
-    notes = []
+    tree, notes = ast.parse(text, str(path)), []
     if not job["definitions_only"]:
+        # A tree of its own: what is a definition is asked of the file as it was written.
+        whole = rewrite(ast.parse(text, str(path)))
         try:
-            exec(compile(tree, str(path), "exec", dont_inherit=True), names)
+            exec(compile(whole, str(path), "exec", dont_inherit=True), names)
             return []
         except BaseException as error:
             where = f"line {at}: " if (at := line_of(error, path)) else ""
             notes.append(
                 f"its import failed ({where}{describe(error)}); only its definitions were run"
             )
-    return notes + define(tree, path, names, set(job["names"]))
+    return notes + define(tree, path, names, set(job["names"]), rewrite)
 
 
-def define(tree: ast.Module, path: Path, names: dict[str, Any], wanted: set[str]) -> list[str]:
+def define(
+    tree: ast.Module, path: Path, names: dict[str, Any], wanted: set[str], rewrite: Rewrite
+) -> list[str]:
     """Run the imports, definitions and settings of a file, and leave out all else."""
     # Each statement is compiled alone, so the file's own flag has to be handed on.
     postponed = "annotations" in {
@@ -165,7 +172,8 @@ def define(tree: ast.Module, path: Path, names: dict[str, Any], wanted: set[str]
     flags = annotations.compiler_flag if postponed else 0
 
     def run(node: ast.stmt) -> bool:
-        code = compile(ast.Module([node], []), str(path), "exec", flags, dont_inherit=True)
+        alone = rewrite(ast.Module([node], []))
+        code = compile(alone, str(path), "exec", flags, dont_inherit=True)
         try:
             exec(code, names)
         except BaseException:
@@ -408,8 +416,8 @@ def main(job_path: str) -> None:
     fix_generators()
     compatible = sibling("older_numpy").OlderNumPy()
     try:
-        tree = compatible.rewrite(ast.parse(source_of(path), str(path)), module.__dict__)
-        notes = load(tree, path, module.__dict__, job)
+        rewrite = functools.partial(compatible.rewrite, names=module.__dict__)
+        notes = load(source_of(path), path, module.__dict__, job, rewrite)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         say("unreadable", describe(error), getattr(error, "lineno", None))
         os._exit(0)
