@@ -522,6 +522,34 @@ def test_what_a_function_can_do_instead_of_returning(check, body, verdict, likel
     assert likely in example_of(report, "fc").likely
 
 
+KEEPING = [
+    """
+total = np.zeros((1, 1))
+def fc_backward(dl_dy, x, w, b):
+    global total
+    total = dl_dy @ x.T + (total if total.shape == w.shape else 0)
+    return w.T @ dl_dy, total, dl_dy
+""",
+    """
+def fc_backward(dl_dy, x, w, b, totals={}):
+    totals[w.shape] = totals.get(w.shape, 0) + dl_dy @ x.T
+    return w.T @ dl_dy, totals[w.shape], dl_dy
+""",
+]
+
+
+@pytest.mark.parametrize("source", KEEPING)
+def test_what_a_function_keeps_from_call_to_call_is_told(check, tmp_path, source):
+    report = check(f"import numpy as np\n{source}", ["fc_backward"])
+    assert report.failing == ["fc_backward"]
+    failure = example_of(report, "fc_backward")
+    assert "from call to call" in failure.likely
+    run = [sys.executable, "-c", failure.example]
+    shown = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True).stdout
+    _, numbers = failure.got.split(":")
+    assert "".join(numbers.split()).replace(",", "") in "".join(shown.split())
+
+
 def test_wrong_parameters_are_told(check):
     report = check("def relu_backward(x):\n    return x\n", ["relu_backward"])
     assert "(dl_dy, x)" in example_of(report, "relu_backward").likely

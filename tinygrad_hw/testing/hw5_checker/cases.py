@@ -32,6 +32,8 @@ class Case(NamedTuple):
         Seconds after which a training is stopped; 0 for all other calls.
     images : int
         How many images a mini-batch of that training has.
+    again : bool
+        Whether it is the call before it once more, which shows what a function keeps of a call.
     """
 
     function: str
@@ -41,6 +43,7 @@ class Case(NamedTuple):
     unjudged: tuple[str, ...] = ()
     watch: float = 0.0
     images: int = 0
+    again: bool = False
 
     def named(self) -> dict[str, Any]:
         """The arguments by the handout's names."""
@@ -57,7 +60,8 @@ def cases(function: str) -> list[Case]:
     >>> cases("fc")[0].lines[0]
     'x = np.array([[1.0], [2.0]])'
     """
-    return [case for case in _CASES if case.function == function]
+    first, *others = (case for case in _CASES if case.function == function)
+    return [first, first._replace(again=True), *others]
 
 
 def _rng(seed: int) -> str:

@@ -23,6 +23,10 @@ ONE_SIZE = (
     "it is right for some sizes and not for others: take all sizes from the arguments' shapes, "
     "which are not always those of the homework's networks"
 )
+KEEPS = (
+    "the same call goes wrong the second time: it keeps something from call to call, in a global "
+    "variable or a default argument"
+)
 COLUMN_MAJOR = "down the image's columns, where the course goes along its rows"
 Calls = Sequence[tuple[Case, Outcome]]
 _FLATTENS = ("flattening", "flattening_backward", "infer_cnn")
@@ -66,9 +70,9 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
         notes += [COLUMN_MAJOR] if order == "F" and name in _FLATTENS else []
         return FunctionReport(name, "ok", seconds, notes=tuple(dict.fromkeys(notes)))
     case, first = faults[0]
-    evidence = [fault.evidence for _, fault in faults if fault.evidence is not None]
+    evidence = [f.evidence for c, f in faults if f.evidence is not None and not c.again]
     failed = [case for case, _ in faults]
-    likely = first.likely
+    likely = KEEPS if case.again else first.likely
     if not likely and first.evidence is not None:
         likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
@@ -115,7 +119,8 @@ def example(case: Case, path: Path, output_too: bool = False) -> str:
         lines.append(f"y = {forward}({', '.join(HANDOUT[forward].parameters)})")
         arguments.append("y")
     arguments += [f"{key}={value!r}" for key, value in case.keywords.items()]
-    lines.append(f"{', '.join(entry.results)} = {name}({', '.join(arguments)})")
+    call = f"{', '.join(entry.results)} = {name}({', '.join(arguments)})"
+    lines += [call, call] if case.again else [call]
     if name == "get_mini_batch":
         lines.append("print([x.shape for x in mini_batch_x], [y.shape for y in mini_batch_y])")
     else:
