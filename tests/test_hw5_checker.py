@@ -505,6 +505,7 @@ def test_another_hw5_does_not_stand_in(tmp_path):
         ("return np.zeros((10**6, 10**6))", "raised", "memory"),
         ("return fc(x, w, b)", "raised", "without end"),
         ("return input()", "raised", "waits for input"),
+        ("return w @ x + np.loadtxt('bias.txt')", "raised", "opens a file"),
         ("return undefined", "raised", "not defined"),
         ("return w @ x.T", "raised", "shapes do not fit"),
         ("import not_a_module", "raised", "module that is not here"),
@@ -550,9 +551,44 @@ def test_what_a_function_keeps_from_call_to_call_is_told(check, tmp_path, source
     assert "".join(numbers.split()).replace(",", "") in "".join(shown.split())
 
 
-def test_wrong_parameters_are_told(check):
-    report = check("def relu_backward(x):\n    return x\n", ["relu_backward"])
-    assert "(dl_dy, x)" in example_of(report, "relu_backward").likely
+@pytest.mark.parametrize("parameters", ["x", "x, dl_dy", "dl_dy, x, y, z"])
+def test_wrong_parameters_are_told(check, parameters):
+    report = check(f"def relu_backward({parameters}):\n    return x\n", ["relu_backward"])
+    likely = example_of(report, "relu_backward").likely
+    assert f"its parameters are ({parameters})" in likely
+    assert "(dl_dy, x)" in likely
+
+
+@pytest.mark.parametrize("dtype", ["int", "np.uint8"])
+@pytest.mark.parametrize(("name", "body"), [("pool2x2", "RIGHT(x)"), ("relu", "x * (x > 0)")])
+def test_arrays_of_integers_are_told(check, name, body, dtype):
+    source = f"""
+import numpy as np
+def RIGHT(x):
+    return np.maximum(x[:, ::2], x[:, 1::2]).reshape(len(x) // 2, 2, -1, x.shape[2]).max(axis=1)
+def {name}(x):
+    return ({body}).astype(int).astype({dtype})
+"""
+    assert "one of integers" in example_of(check(source, [name]), name).likely
+
+
+def test_a_window_with_ties_alone_says_nothing_of_sizes(check):
+    source = """
+import numpy as np
+def pool2x2_backward(dl_dy, x):
+    dl_dx = np.zeros(x.shape)
+    for i, j, c in np.ndindex(dl_dy.shape):
+        k = x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c].argmax()
+        dl_dx[2 * i + k % 2, 2 * j + k // 2, c] = dl_dy[i, j, c]
+    return dl_dx
+"""
+    failure = example_of(check(source, ["pool2x2_backward"]), "pool2x2_backward")
+    assert "sizes" not in failure.likely
+
+
+def test_weights_in_a_dictionary_are_shown_as_they_came(check):
+    source = (SOLUTIONS / "einsum.py").read_text().replace("w1, b1, w2, b2, losses", "{'w1': 1}")
+    assert example_of(check(source, ["train_mlp"]), "train_mlp").got == "{'w1': 1}"
 
 
 def test_training_is_watched(check):

@@ -73,6 +73,8 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
     evidence = [f.evidence for c, f in faults if f.evidence is not None and not c.again]
     failed = [case for case, _ in faults]
     likely = KEEPS if case.again else first.likely
+    if _swaps_parameters(name, session):
+        likely = _other_parameters(name, session)
     if not likely and first.evidence is not None:
         likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
@@ -92,17 +94,21 @@ def _passed(calls: Calls, failed: Sequence[Case], result: str, order: Order) -> 
             continue
         place = HANDOUT[case.function].results.index(result)
         wanted, values = _wanted(case, order)[place], unpack(case.function, outcome.returned)
-        got = np.asarray(values[place], dtype=float).reshape(wanted.shape)
+        got = np.asarray(values[place]).reshape(wanted.shape)
         yield Evidence(case.named(), result, wanted, got)
 
 
 def _only_later(calls: Calls, failed: Sequence[Case]) -> bool:
-    """Whether the first call failed, and a later one did not, which had other sizes."""
+    """Whether the first call failed, and those of the largest size, the homework's, did not."""
     asked = [case for case, outcome in calls if not case.remark and not outcome.ended]
     right = [case for case in asked if case not in failed]
-    if asked[:1] != failed[:1] or not right:
+    if asked[:1] != failed[:1] or max(asked, key=_size) not in right:
         return False
     return {_shapes(case) for case in failed}.isdisjoint(map(_shapes, right))
+
+
+def _size(case: Case) -> int:
+    return sum(np.size(value) for value in case.named().values())
 
 
 def _shapes(case: Case) -> tuple[tuple[int, ...], ...]:
@@ -182,7 +188,7 @@ def _fault(case: Case, outcome: Outcome, session: Session, order: Order) -> Faul
     name, results = case.function, HANDOUT[case.function].results
     values = unpack(name, outcome.returned)
     if isinstance(values, str):
-        return Fault("wrong", ", ".join(results), _summary(outcome.returned), f"it {values}")
+        return Fault("wrong", ", ".join(results), summary(outcome.returned), f"it {values}")
     if name == "get_mini_batch":
         problem = batches.problem(case.named(), *values)
         if problem is not None:
@@ -224,7 +230,7 @@ def _wanted(case: Case, order: Order) -> list[Array]:
 def _compare(case: Case, result: str, value: Any, wanted: Array) -> Fault | None:
     got = as_array(value)
     if got is None:
-        return Fault("wrong", show(result, wanted), _summary(value), "it is no array of numbers")
+        return Fault("wrong", show(result, wanted), summary(value), "it is no array of numbers")
     if wanted.ndim == 0 and got.size == 1:
         got = got.reshape(())
     tolerance = LOSS_TOLERANCE if result == "l" else TOLERANCE
@@ -257,22 +263,33 @@ def _breaks_ties(dl_dx: Array, dl_dy: Array, x: Array) -> bool:
     return bool(outside == 0 and not against and close(share.sum(axis=-1), dl_dy))
 
 
-def _summary(value: Any) -> str:
+def summary(value: Any) -> str:
+    """A result by its kind and size."""
     if isinstance(value, Foreign):
         return value.text
     if isinstance(value, list):
-        return f"{len(value)} values: {', '.join(map(_summary, value[:6]))}"
+        return f"{len(value)} values: {', '.join(map(summary, value[:6]))}"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
     return repr(value)
 
 
+def _other_parameters(name: str, session: Session) -> str:
+    taken, due = (", ".join(p) for p in (session.parameters[name], HANDOUT[name].parameters))
+    return f"its parameters are ({taken}), and the handout calls it with ({due})"
+
+
+def _swaps_parameters(name: str, session: Session) -> bool:
+    """Whether its parameters are the handout's in another order."""
+    taken, due = session.parameters[name], HANDOUT[name].parameters
+    return tuple(taken) != due and sorted(taken) == sorted(due)
+
+
 def _why(case: Case, outcome: Outcome, session: Session) -> str:
     """The likely mistake behind an error."""
-    text, due = outcome.raised, ", ".join(HANDOUT[case.function].parameters)
+    text = outcome.raised
     if outcome.kind == "TypeError" and "argument" in text and case.function in text:
-        taken = ", ".join(session.parameters[case.function])
-        return f"its parameters are ({taken}), and the handout calls it with ({due})"
+        return _other_parameters(case.function, session)
     if outcome.kind == "TypeError" and "NoneType" in text:
         return "a function that it calls returns nothing: is a return missing?"
     if outcome.kind == "ValueError" and any(
@@ -298,5 +315,7 @@ _BY_KIND = {
     "RecursionError": "it calls itself without end",
     "SystemExit": "it ends the whole program: exit() does not belong in a function",
     "EOFError": "it waits for input",
+    "FileNotFoundError": "it opens a file: it has its arguments alone to work on, and is called in "
+    "an empty folder here",
     "ZeroDivisionError": "it divides by 0",
 }

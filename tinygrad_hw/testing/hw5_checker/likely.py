@@ -113,6 +113,15 @@ def _is_multiple(got: Array, wanted: Array) -> bool:
     return close(got, wanted * (got[at] / wanted[at]))
 
 
+def _cut(one: Evidence) -> bool:
+    """Whether an array of integers holds what should be fractions; small ones wrap around."""
+    kind = one.got.dtype
+    if kind.kind not in "iu" or one.got.shape != one.wanted.shape:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool(np.array_equal(one.got, one.wanted.astype(np.int64).astype(kind)))
+
+
 def _zeros(one: Evidence) -> bool:
     return one.got.shape == one.wanted.shape and not np.any(one.got)
 
@@ -121,6 +130,11 @@ GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
     ("the numbers are right, but the shape is (n,) where (n, 1) is due", _flat),
     ("it is transposed", _transposed),
     ("the numbers are right, but the shape is not", _same_numbers),
+    (
+        "its array is one of integers, which cuts off fractions and, if unsigned, the sign: make "
+        "it with np.zeros(shape), which holds floats",
+        _cut,
+    ),
     ("the sign is the wrong way round", _negative),
     ("it is still the zeros that it starts with: nothing is written there", _zeros),
 ]

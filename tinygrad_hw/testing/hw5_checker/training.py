@@ -15,7 +15,7 @@ from .cases import Case, easy_training, exact_training
 from .compare import LOSS_TOLERANCE, close, show
 from .driver import Outcome, Session
 from .handout import HANDOUT
-from .judging import as_array, example, stopped_by
+from .judging import as_array, example, stopped_by, summary
 from .reference import Array, Gradients, Order
 from .report import Failure, FunctionReport
 from .steps import ROUNDING, UPWARDS, Batch, all_alike, explain, factor_of
@@ -326,7 +326,7 @@ def _failed(name: str, case: Case, outcome: Outcome, session: Session) -> Functi
     expected = ", ".join(f"{w} {shape}" for w, shape in shapes.items()) + ", losses"
     if not isinstance(value, list) or not len(shapes) <= len(value) <= len(shapes) + 1:
         sentence = f"it does not return {', '.join(HANDOUT[name].results)}"
-        return _wrong(case, session, expected, _kinds(value), sentence)
+        return _wrong(case, session, expected, summary(value), sentence)
     arrays = [as_array(v) for v in value[: len(shapes)]]
     off = [
         w
@@ -335,7 +335,7 @@ def _failed(name: str, case: Case, outcome: Outcome, session: Session) -> Functi
     ]
     if off:
         sentence = f"{' and '.join(off)} with another shape than the handout's"
-        return _wrong(case, session, expected, _kinds(value), sentence)
+        return _wrong(case, session, expected, summary(value), sentence)
     if outcome.changed:
         changed = " and ".join(outcome.changed)
         sentence = f"it changes its own argument {changed}"
@@ -367,9 +367,3 @@ def _weights(name: str, outcome: Outcome) -> list[Array] | None:
 
 def _identical(a: Sequence[Array], b: Sequence[Array]) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _kinds(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(str(np.shape(v)) if isinstance(v, np.ndarray) else repr(v) for v in value)
-    return "nothing" if value is None else repr(value)
