@@ -96,6 +96,9 @@ STEPS = [
     ("* total / x.shape[1]", "* total / 32", "R is fixed at 32"),
     ("[i % len(mini_batch_x)]", "[2 * i % len(mini_batch_x)]", "only 1 and 3"),
     ("[i % len(mini_batch_x)]", "[i % (len(mini_batch_x) - 1)]", "only 1 and 2 and 3"),
+    ("[i % len(mini_batch_x)]", "[min(i, len(mini_batch_x) - 1)]", "number 4 alone"),
+    ("p -= learning_rate *", "p -= 0.1 *", "learning_rate changes nothing"),
+    ("losses = np", "num_iters = 20; losses = np", "num_iters changes nothing"),
     ("w1, b1 = 0.1 *", "w1, b1 = 0.0 *", "Gaussian"),
     ("losses[i] += loss / x.shape[1]", "pass", "losses is not filled in"),
     ("losses[i] += loss", "losses[i] += np.nan * loss", "losses is not filled in"),
@@ -155,6 +158,17 @@ def test_iterations_over_all_mini_batches_are_right_with_a_note(check):
     report = check(source, ["train_mlp"])
     assert verdicts(report) == {"train_mlp": "ok"}
     assert "passes over all mini-batches" in report.functions[0].notes[0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "note"),
+    [("1, num_iters", "one step fewer"), ("-1, num_iters", "one step more")],
+)
+def test_a_step_more_or_fewer_is_right_with_a_note(check, steps, note):
+    source = (SOLUTIONS / "einsum.py").read_text()
+    report = check(source.replace("range(num_iters)", f"range({steps})"), ["train_mlp"])
+    assert verdicts(report) == {"train_mlp": "ok"}
+    assert note in report.functions[0].notes[0]
 
 
 @pytest.mark.parametrize(

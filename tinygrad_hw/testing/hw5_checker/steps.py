@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,12 @@ UPWARDS = "the weights move up the gradient: it is w - gamma / R * dl/dw"
 OWN_BATCHES = "puts mini-batches of its own together, other than those that it is given"
 OWN_ORDER = "takes the mini-batches in an order of its own"
 BY_PASSES = "num_iters counts passes over all mini-batches in place of steps"
+ONE_FEWER = "takes one step fewer than num_iters (range(1, n) has n - 1 numbers)"
+ONE_MORE = "takes one step more than num_iters"
+RATE_UNUSED = (
+    "learning_rate changes nothing: the steps are to have the length that the caller asks for"
+)
+STEPS_UNUSED = "num_iters changes nothing: it is the number of steps that the caller asks for"
 HOMEWORK_SIZE = 32
 # The rounding of single precision in a weight, and what it makes of a step.
 ROUNDING, STEP_TOLERANCE = 1e-6, 1e-3
@@ -85,10 +91,9 @@ def explain(
     rate : float
     """
     start, first, *_ = positions
-    for reading in readings:
-        whole = reference.train(reading, start, batches, rate, len(batches))
-        if all_alike(start, first, whole):
-            return Finding(True, BY_PASSES)
+    counted = _counted(readings, positions, batches, rate)
+    if counted is not None:
+        return counted
     orders = [_order(reading, positions, batches, rate) for reading in readings]
     right, order = max(zip(readings, orders, strict=True), key=lambda pair: _right_steps(pair[1]))
     number = _right_steps(order)
@@ -97,6 +102,38 @@ def explain(
     if number:
         return _later_step(names, right, positions, batches, rate, number)
     return _first_step(names, {"": right, **mistaken}, start, first, batches, rate)
+
+
+def _counted(
+    readings: Sequence[Gradients],
+    positions: Sequence[Sequence[Array]],
+    batches: Sequence[Batch],
+    rate: float,
+) -> Finding | None:
+    """Judge steps of which there are more or fewer than were asked for."""
+    start, first, second, *_ = positions
+    one_late = _equal(start, first) and not _equal(start, second)
+    for reading, k in product(readings, range(len(batches))):
+        rotated = [*batches[k:], *batches[:k]]
+        step, two, whole = (
+            reference.train(reading, start, rotated, rate, steps) for steps in (1, 2, len(batches))
+        )
+        if all_alike(start, first, whole):
+            return Finding(True, BY_PASSES)
+        if all_alike(start, first, two):
+            return Finding(True, ONE_MORE)
+        if one_late and all_alike(start, second, step):
+            return Finding(True, ONE_FEWER)
+    wanted = reference.train(readings[0], start, batches, rate, 1)[0]
+    if one_late:
+        return Finding(False, RATE_UNUSED, 1, 0, wanted)
+    if not _equal(start, first) and all(_equal(first, after) for after in positions[2:]):
+        return Finding(False, STEPS_UNUSED, 1, 0, wanted)
+    return None
+
+
+def _equal(a: Sequence[Array], b: Sequence[Array]) -> bool:
+    return all(map(np.array_equal, a, b))
 
 
 def _order(
@@ -120,18 +157,24 @@ def _right_steps(order: Sequence[int | None]) -> int:
 
 def _judge_order(order: Sequence[int], count: int) -> Finding:
     """Judge in which order the mini-batches are taken, each by a right step."""
-    used = sorted(set(order))
+    # After so many steps those that come once only, at the start, are over.
+    used = sorted(set(order[count:]))
     following = {pair for pair in pairwise(order)}
     # Which comes next depends on which came last: no random order, in which some may be due yet.
     fixed = len({k for k, _ in following}) == len(following)
-    if fixed and used == [0]:
+    if fixed and set(order) == {0}:
         return Finding(False, "only the first mini-batch is used: go on to the next at each step")
     if fixed and len(used) < count:
         listed = " and ".join(str(k + 1) for k in used)
+        which = (
+            f"only {listed} are used"
+            if len(used) > 1
+            else f"number {listed} alone is used in the end"
+        )
         return Finding(
             False,
-            f"of {count} mini-batches only {listed} are used: go on to the next at each step, and "
-            "after the last to the first",
+            f"of {count} mini-batches {which}: go on to the next at each step, and after the last "
+            "to the first",
         )
     in_turn = all((k + 1) % count == following for k, following in pairwise(order))
     return Finding(True, "" if in_turn else OWN_ORDER)
