@@ -348,6 +348,20 @@ def test_the_command_draws_what_a_function_returns(tmp_path, capsys):
         assert re.search(says, capsys.readouterr().err)
 
 
+def test_the_command_finds_what_lies_beside_the_file(tmp_path):
+    (tmp_path / "beside.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "users.py").write_text(
+        "import tinygrad_hw as tg\n"
+        "from beside import double\n"
+        "def f():\n"
+        "    return double(tg.Tensor(1.0, requires_grad=True))\n"
+    )
+    # The command itself stands elsewhere, as it does where it is installed.
+    command = [sys.executable, "-m", "tinygrad_hw", "draw", f"{tmp_path}/users.py:f"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "multiply" in done.stdout, done.stderr
+
+
 BROKEN = {
     "def f(:\n": "users.py, line 1: SyntaxError: invalid syntax",
     "x = 1\n1 / 0\n": "users.py, line 2: ZeroDivisionError: division by zero",

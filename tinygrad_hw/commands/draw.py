@@ -75,6 +75,8 @@ def _outputs(what: str) -> tuple[tuple[Any, ...], Any]:
         raise ValueError(f"got {what!r}; want mlp, cnn or path.py:function")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    # As for `python path.py`: the file may import what lies beside it.
+    sys.path.insert(0, str(Path(path).resolve().parent))
     with _line_of(path):
         found = runpy.run_path(path).get(function)
     if not callable(found):
