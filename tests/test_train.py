@@ -240,6 +240,20 @@ def test_bad_settings_end_with_status_2(data, tmp_path, capsys, option, value, m
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_without_a_command_one_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().err.endswith("required: COMMAND\n")
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = [sys.executable, "-m", "tinygrad_hw", "doctor"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 141
+
+
 @pytest.mark.parametrize("arguments", [["train", "rnn"], ["train", "--epochs", "many"], ["tran"]])
 def test_bad_usage_ends_with_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:

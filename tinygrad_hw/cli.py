@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # Until Python 3.12 it counts as missing where there is no command either.
+    rest.required = False
     for stream in (sys.stdout, sys.stderr):
         # Pictures and files' names hold what not every terminal can show.
         if isinstance(stream, io.TextIOWrapper):
@@ -46,6 +49,11 @@ def _run(name: str, command: Any, arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         status: int = command.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads, `head` say, has enough: what is left to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # What a shell gives for a program that SIGPIPE ended.
     except KeyboardInterrupt:
         print(f"tinygrad-hw {name}: interrupted", file=sys.stderr)
         return 130
