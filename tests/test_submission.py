@@ -70,6 +70,8 @@ def test_short_runs_and_small_sets_have_a_write_up(data, tmp_path, quick, iterat
 
 
 def test_writeup_of_no_data_and_of_no_folder(tmp_path, capsys):
+    assert main(["writeup", "--seed", "-1"]) == 2
+    assert "seed is -1; want at least 0" in capsys.readouterr().err
     assert main(["writeup", "--data", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
     assert "none: holds no data" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
@@ -111,7 +113,9 @@ def test_pack_refuses_a_damaged_part(tmp_path, capsys, name, damage):
     else:
         path.write_bytes(path.read_bytes()[:-200] if damage == "cut" else b"")
     assert main(["pack", "--from", str(source), "--out", str(tmp_path / "hw5.zip")]) == 2
-    assert name in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert name in error
+    assert damage != "missing" or "make it by `tinygrad-hw writeup`" in error
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
@@ -123,6 +127,21 @@ def test_pack_refuses_other_shapes_and_keys(tmp_path, capsys):
     assert "(196, 30)" in error
     assert "(30, 196)" in error
     assert not (tmp_path / "hw5.zip").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1j])
+def test_pack_refuses_weights_that_are_no_finite_numbers(tmp_path, capsys, bad):
+    copy_submission(tmp_path)
+    with np.load(tmp_path / "mlp.npz") as file:
+        weights = {name: file[name] for name in file.files}
+    np.savez(tmp_path / "mlp.npz", **{**weights, "b1": weights["b1"] * bad})
+    assert main(["pack", "--from", str(tmp_path), "--out", str(tmp_path / "hw5.zip")]) == 2
+    assert "b1 has entries that are no finite numbers" in capsys.readouterr().err
+
+
+def test_pack_says_that_a_folder_is_no_zip(tmp_path, capsys):
+    assert main(["pack", "--from", str(SUBMISSION), "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 # --- What was committed -----------------------------------------------------------------------

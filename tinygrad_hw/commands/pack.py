@@ -6,6 +6,8 @@ import argparse
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from tinygrad_hw.commands import output_folder
 from tinygrad_hw.kernels import hw5
 from tinygrad_hw.serialize import load
@@ -14,6 +16,8 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "mlp.npz": {"w1": (30, 196), "b1": (30, 1), "w2": (10, 30), "b2": (10, 1)},
     "cnn.npz": {"w_conv": (3, 3, 1, 3), "b_conv": (3, 1), "w_fc": (10, 147), "b_fc": (10, 1)},
 }
+
+ADVICE = "make it by `tinygrad-hw writeup`"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
         parts[name] = path.read_bytes()
     pdf = options.source / "writeup.pdf"
     parts["writeup.pdf"] = _read_pdf(pdf)
+    if options.out.is_dir():
+        raise IsADirectoryError(f"{options.out}: is a folder; want --out to name a zip in it")
     output_folder(options.out.parent)
     with hw5.replacing(options.out) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for name, content in parts.items():
@@ -49,15 +55,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    found = {name: array.shape for name, array in load(path).items()}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {ADVICE}")
+    weights = load(path)
+    found = {name: array.shape for name, array in weights.items()}
     if found != shapes:
-        raise ValueError(f"{path}: holds {found}; want {shapes}: make it by `tinygrad-hw writeup`")
+        raise ValueError(f"{path}: holds {found}; want {shapes}: {ADVICE}")
+    for name, array in weights.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} has entries that are no finite numbers; {ADVICE}")
 
 
 def _read_pdf(path: Path) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; make it by `tinygrad-hw writeup`")
+        raise FileNotFoundError(f"{path}: no such file; {ADVICE}")
     content = path.read_bytes()
     if not content.startswith(b"%PDF-") or b"%%EOF" not in content[-64:]:
-        raise ValueError(f"{path}: is no whole PDF; make it by `tinygrad-hw writeup`")
+        raise ValueError(f"{path}: is no whole PDF; {ADVICE}")
     return content

@@ -21,6 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train both networks, write the weights and the write-up."""
+    if options.seed < 0:
+        raise ValueError(f"seed is {options.seed}; want at least 0")
     start = time.perf_counter()
     out = output_folder(options.out)
     digits = load_digits(options.data)
