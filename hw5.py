@@ -748,14 +748,21 @@ def visualize_training_progress(
         )
     starts = np.arange(0, losses.size, num_batches)
     sizes = np.diff(np.append(starts, losses.size))
+    means = np.add.reduceat(losses, starts) / sizes
     with _figure(path, figsize=(9.0, 3.4)) as figure:
         left, right = figure.subplots(1, 2)
-        left.plot(np.arange(1, losses.size + 1), losses, linewidth=0.5, color="tab:blue")
-        left.set(xlabel="iteration", ylabel="loss", title="Loss per iteration", yscale="log")
-        epochs = np.arange(1, starts.size + 1)
-        right.plot(epochs, np.add.reduceat(losses, starts) / sizes, color="tab:orange")
-        right.set(xlabel="epoch", ylabel="mean loss", title="Loss per epoch", yscale="log")
-        for axes in (left, right):
+        left.set(xlabel="iteration", ylabel="loss", title="Loss per iteration")
+        right.set(xlabel="epoch", ylabel="mean loss", title="Loss per epoch")
+        for axes, values, colour, width in (
+            (left, losses, "tab:blue", 0.5),
+            (right, means, "tab:orange", 1.5),
+        ):
+            # With markers while they can be told apart: a line through one point is not seen.
+            marker = "o" if values.size <= 20 else ""
+            numbers = np.arange(1, values.size + 1)
+            axes.plot(numbers, values, linewidth=width, color=colour, marker=marker, markersize=3)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_yscale("log")
             axes.grid(alpha=0.3, which="both")
         figure.suptitle(title)
 
@@ -1549,6 +1556,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(data: Path, out: Path, seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; want at least 0")
     *arrays, label_classes = get_MNIST_data(data)
     if not (out.is_dir() and os.access(out, os.W_OK)):
         raise OSError(f"{out}: not a folder that can be written to; name another with --out")

@@ -901,6 +901,15 @@ def test_figures_are_shown_without_a_warning(agg):
     assert agg.get_fignums() == []
 
 
+def test_a_single_epoch_is_seen(agg, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(agg, "show", lambda: drawn.extend(agg.gcf().axes))
+    hw5.visualize_training_progress(np.linspace(2, 0.1, 30), 30)
+    iterations, epochs = (axes.lines[0].get_marker() for axes in drawn)
+    assert iterations in ("", "None")
+    assert epochs == "o"
+
+
 # --- The script -------------------------------------------------------------------------------
 
 WEIGHTS = {
@@ -979,6 +988,7 @@ def test_a_folder_that_cannot_be_used_is_named_before_training(tmp_path, capsys,
     missing = tmp_path / "missing"
     assert str(missing) in complaint(capsys, "--data", tmp_path, "--out", missing)
     assert "mnist_train.npz: no such file" in complaint(capsys, "--data", missing)
+    assert "seed is -1; want at least 0" in complaint(capsys, "--data", tmp_path, "--seed", -1)
     file = tmp_path / "file"
     file.touch()
     assert str(file) in complaint(capsys, "--data", tmp_path, "--out", file)
