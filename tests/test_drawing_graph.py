@@ -390,6 +390,17 @@ def test_parts_that_are_wired_otherwise_are_no_repetition():
     assert not [v for v in tg.draw(a).fold(repeats=True).nodes if v.kind == "fold"]
 
 
+def test_what_leaves_a_box_for_one_op_is_one_arrow():
+    x = tg.Tensor(np.ones(3), requires_grad=True)
+    graph = tg.stack([x * i for i in range(30)]).graph().fold(repeats=True)
+    assert len(graph.edges) == 3
+    assert graph.text().count("30 \N{MULTIPLICATION SIGN} reshape") == 1
+    layer = nn.Linear(3, 3, rng=0)
+    y = layer(np.ones((2, 3)))
+    square = tg.draw(y * y, names=layer, depth=0)
+    assert len(square.edges) == 2
+
+
 def test_a_large_graph_folds_by_itself_and_says_so():
     graph = Deep(60).graph(np.ones((3, 5)))
     assert len(graph.nodes) <= 200

@@ -63,17 +63,24 @@ def contract(graph: Graph, parts: list[tuple[str, list[Vertex]]]) -> Graph:
         box_of |= {v.id: box.id for v in nodes}
         box_at[box.id] = box
     kept = tuple(box_at.get(v.id, v) for v in graph.nodes if box_of.get(v.id, v.id) == v.id)
-    edges = dict.fromkeys(
-        Edge(
-            box_of.get(e.tail, e.tail),
-            box_of.get(e.head, e.head),
-            0 if e.head in box_of else e.position,
-            e.label,
-        )
-        for e in graph.edges
-        if box_of.get(e.tail, e.tail) != box_of.get(e.head, e.head)
-    )
-    return replace(graph, nodes=kept, edges=tuple(edges), groups=used_groups(graph.groups, kept))
+    edges = _edges(graph, box_of)
+    return replace(graph, nodes=kept, edges=edges, groups=used_groups(graph.groups, kept))
+
+
+def _edges(graph: Graph, box_of: Mapping[str, str]) -> tuple[Edge, ...]:
+    """The arrows between boxes: of those that differ in the op within a box alone, one."""
+    edges: dict[tuple[str, str, int, str], Edge] = {}
+    uses: Counter[tuple[str, str]] = Counter()
+    for e in graph.edges:
+        tail, head = box_of.get(e.tail, e.tail), box_of.get(e.head, e.head)
+        if tail == head:
+            continue
+        position = 0 if e.head in box_of else e.position
+        # A square of what leaves a box has two arrows; a hundred parts, each used once, have one.
+        number = uses[e.tail, e.head] if e.tail in box_of and e.head not in box_of else position
+        uses[e.tail, e.head] += 1
+        edges.setdefault((tail, head, number, e.label), Edge(tail, head, position, e.label))
+    return tuple(edges.values())
 
 
 def _box(title: str, nodes: list[Vertex], paths: Mapping[str, list[Group]]) -> Vertex:
