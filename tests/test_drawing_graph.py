@@ -222,6 +222,23 @@ def test_vanished_and_exploded_gradients_are_marked_before_and_after_backward():
     assert any("gradient exploded" in mark for mark in box(tg.draw(b), "y").marks)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "mark"),
+    [
+        (np.float64, 1e200, "gradient exploded: 1e+200"),
+        (np.float64, 1e-200, "gradient vanished: 1e-200"),
+        (np.float32, 1e-30, "gradient vanished: 1e-30"),
+    ],
+)
+def test_gradients_whose_squares_overflow_or_vanish_are_told_by_their_size(dtype, scale, mark):
+    x = tg.Tensor(np.zeros(3, dtype), requires_grad=True, name="x")
+    loss = (x * np.array([scale, 0, 0], dtype)).sum()
+    loss.backward(retain_graph=True)
+    found = box(tg.draw(loss, show=("grad",)), "x")
+    assert found.marks == (mark,)
+    assert dict(found.facts)["grad"].startswith(f"norm {scale:.3g}: ")
+
+
 def test_a_parameter_without_gradient_is_marked():
     class Forgetful(nn.Module):
         def __init__(self):

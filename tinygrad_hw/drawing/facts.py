@@ -132,7 +132,7 @@ class Facts:
         g = self._gradient(node)
         if g is None:
             return ""
-        return f"{float(g.ravel()[0]):.3g}" if g.size == 1 else f"norm {np.linalg.norm(g):.3g}"
+        return f"{float(g.ravel()[0]):.3g}" if g.size == 1 else f"norm {length(g):.3g}"
 
     def _gradient(self, node: Node) -> Any:
         g = self.gradients.get(node)
@@ -209,7 +209,7 @@ class Facts:
         g = self._gradient(node)
         if g is None:
             return []
-        norm = float(np.linalg.norm(g))
+        norm = length(g)
         if not math.isfinite(norm):
             # Where values are broken, broken gradients follow, and hide where it began.
             if self.broken and not (isinstance(node, Leaf) and node.grad is not None):
@@ -220,6 +220,13 @@ class Facts:
         if norm < VANISHED:
             return [f"gradient vanished: {norm:.1g}"]
         return [f"gradient exploded: {norm:.1g}"] if norm > EXPLODED else []
+
+
+def length(g: Any) -> float:
+    """The norm of a gradient, whose squares may overflow or vanish before it does."""
+    largest = float(np.abs(g).max(initial=0))
+    scaled = 0 < largest < math.inf
+    return largest * float(np.linalg.norm(g / largest)) if scaled else largest
 
 
 def _trouble(value: Any) -> list[str]:

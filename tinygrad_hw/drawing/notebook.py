@@ -5,8 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-import numpy as np
-
+from .facts import length
 from .graph import Graph
 from .render import RendererError
 
@@ -57,7 +56,7 @@ def of_module(module: Any) -> dict[str, str]:
 
 
 def _gradient(parameter: Any) -> str:
-    return "none" if parameter.grad is None else f"{np.linalg.norm(parameter.grad):.3g}"
+    return "none" if parameter.grad is None else f"{length(parameter.grad):.3g}"
 
 
 def _row(*texts: str, cell: str = "td") -> str:
