@@ -565,6 +565,42 @@ def test_what_a_function_keeps_from_call_to_call_is_told(check, tmp_path, source
     assert "".join(numbers.split()).replace(",", "") in "".join(shown.split())
 
 
+LEANING = [
+    (
+        "relu_backward",
+        """
+mask = None
+def relu(x):
+    global mask
+    mask = x > 0
+    return x * mask
+def relu_backward(dl_dy, x):
+    return dl_dy * mask
+""",
+        "once relu was called",
+    ),
+    (
+        "relu",
+        """
+y = None
+def relu(x):
+    global y
+    y = np.zeros(x.shape) if y is None else y
+    y[...] = np.maximum(x, 0)
+    return y
+""",
+        "from call to call",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "source", "likely"), LEANING)
+def test_what_a_function_needs_of_other_calls_is_told(check, name, source, likely):
+    report = check(f"import numpy as np\n{source}")
+    assert verdicts(report)[name] == "raised"
+    assert likely in example_of(report, name).likely
+
+
 @pytest.mark.parametrize("parameters", ["x", "x, dl_dy", "dl_dy, x, y, z"])
 def test_wrong_parameters_are_told(check, parameters):
     report = check(f"def relu_backward({parameters}):\n    return x\n", ["relu_backward"])

@@ -34,6 +34,8 @@ class Case(NamedTuple):
         How many images a mini-batch of that training has.
     again : bool
         Whether it is the call before it once more, which shows what a function keeps of a call.
+    forward_first : bool
+        Whether the forward function is called before, which shows what a backward one needs of it.
     """
 
     function: str
@@ -44,6 +46,7 @@ class Case(NamedTuple):
     watch: float = 0.0
     images: int = 0
     again: bool = False
+    forward_first: bool = False
 
     def named(self) -> dict[str, Any]:
         """The arguments by the handout's names."""

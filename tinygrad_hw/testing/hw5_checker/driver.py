@@ -260,6 +260,8 @@ def _wire(case: Case) -> dict[str, Any]:
         arguments = case.named()
         inputs = [arguments[name] for name in HANDOUT[forward].parameters]
         wire["forward"] = getattr(reference, forward)(*inputs).tolist()
+        if case.forward_first:
+            wire["first"] = {"name": forward, "parameters": HANDOUT[forward].parameters}
     if case.watch:
         wire |= {"watch": case.watch, "images": case.images}
         wire["weights"] = HANDOUT[case.function].results[:-1]

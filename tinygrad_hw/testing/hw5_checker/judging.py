@@ -24,8 +24,12 @@ ONE_SIZE = (
     "which are not always those of the homework's networks"
 )
 KEEPS = (
-    "the same call goes wrong the second time: it keeps something from call to call, in a global "
+    "its result depends on the calls before: it keeps something from call to call, in a global "
     "variable or a default argument"
+)
+LEANS = (
+    "it is right only once {} was called with the same arguments: it leans on what that has left "
+    "in a global variable or an object, and has arguments of its own to work on"
 )
 COLUMN_MAJOR = "down the image's columns, where the course goes along its rows"
 Calls = Sequence[tuple[Case, Outcome]]
@@ -78,8 +82,9 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
     if not likely and first.evidence is not None:
         likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
-    if unknown and _only_later(calls, failed):
-        likely = ONE_SIZE
+    if unknown:
+        one_size = ONE_SIZE if _only_later(calls, failed) else ""
+        likely = _depends_on(case, session, order) or one_size or likely
     text = example(case, session.path, output_too=OLDER in notes)
     failure = Failure(text, first.expected, first.got, likely)
     remarks = {case.remark for case, _ in calls}
@@ -96,6 +101,20 @@ def _passed(calls: Calls, failed: Sequence[Case], result: str, order: Order) -> 
         wanted, values = _wanted(case, order)[place], unpack(case.function, outcome.returned)
         got = np.asarray(values[place]).reshape(wanted.shape)
         yield Evidence(case.named(), result, wanted, got)
+
+
+def _depends_on(case: Case, session: Session, order: Order) -> str:
+    """What a function depends on beside its arguments, as another process shows; or nothing."""
+    forward = case.function.removesuffix("_backward")
+    tries = [case] if forward == case.function else [case, case._replace(forward_first=True)]
+    outcomes = session.call({case.function: tries})[case.function]
+    right = [
+        _fault(tried, outcome, session, order) is None
+        for tried, outcome in zip(tries, outcomes, strict=False)
+    ]
+    if right[0]:
+        return KEEPS
+    return LEANS.format(forward) if right[1:] == [True] else ""
 
 
 def _only_later(calls: Calls, failed: Sequence[Case]) -> bool:

@@ -431,6 +431,9 @@ def main(job_path: str) -> None:
         for case in job["functions"][name]:
             say("begin", name)
             compatible.needed.clear()
+            first = case.get("first")
+            if first and callable(there.get(first["name"])):
+                call(there[first["name"]], {**case, "parameters": first["parameters"]}, path)
             if "watch" in case:
                 outcome = train(function, case, path, module.__dict__)
             else:
