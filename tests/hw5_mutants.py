@@ -33,6 +33,8 @@ LOSS = "loss = weight @ np.log(total) - np.vdot(y, finite)"
 LOSS_BACKWARD = "exp *= weight / total"
 LOSS_RETURN = "return loss, exp"
 CONV = "return correlate(x, w_conv, stride=stride, padding=padding) + b_conv[:, 0]"
+PATCHES = "np.moveaxis(w_conv.reshape(-1, *w_conv.shape[:2], w_conv.shape[3]), 0, 2),"
+MIXED = "return np.moveaxis(y, -1, 0).reshape(y.shape)"
 CONV_DW = "dl_dw = correlate_dw(dl_dy, x, size=size, stride=stride, padding=padding)"
 CONV_RETURN = "return dl_dw, dl_db[:, np.newaxis]"
 POOL = "return max_pool(x, size=size)"
@@ -143,12 +145,15 @@ MUTANTS = [
         (CONV.replace("w_conv,", "w_conv.swapaxes(0, 1),"), "swapped"),
         (CONV.replace("(x, w_conv", "(x[..., :1], w_conv[:, :, :1]"), "first input channel"),
         (CONV.replace("stride=stride", "stride=2"), ""),
+        (CONV.replace("w_conv,", PATCHES), "patches"),
+        (f"{CONV.replace('return', 'y =')}; {MIXED}", "transpose it before"),
         (CONV.replace("b_conv[:, 0]", "b_conv[0, 0]"), "bias of one filter"),
         (CONV.replace("b_conv[:, 0]", "x.shape[-1] * b_conv[:, 0]"), "each input channel"),
     ),
     *_of(
         "conv_backward",
         CONV_DW,
+        (f"{CONV_DW}; dl_dw = np.moveaxis(dl_dw, 2, 0).reshape(dl_dw.shape)", "patches"),
         (CONV_DW + "[::-1, ::-1]", "flipped"),
         (CONV_DW.replace("=padding", "=((0, 2), (0, 2))"), "off by the padding"),
         (CONV_DW.replace("(dl_dy,", "(np.ones_like(dl_dy),"), "dl_dy is missing"),

@@ -34,6 +34,12 @@ def _zero_border(y: Array, w_conv: Array, border: Array | float) -> Array:
     return out
 
 
+def _channels_first(w_conv: Array) -> Array:
+    """The filter that meets patches which are flattened channel by channel."""
+    h, w, c1, c2 = w_conv.shape
+    return w_conv.reshape(c1, h, w, c2).transpose(1, 2, 0, 3)
+
+
 def _tap_products(x: Array, w_conv: Array, dl_dy: Array, row: int, column: int) -> Array:
     """What one position of the output adds to the gradient of the filters."""
     h, w = w_conv.shape[:2]
@@ -264,6 +270,16 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             lambda x, w_conv, b_conv: right.conv(x, w_conv.swapaxes(0, 1), b_conv),
         ),
         (
+            "the patches of the image are flattened in another order than the filter (h, w, C1)",
+            lambda x, w_conv, b_conv: right.conv(x, _channels_first(w_conv), b_conv),
+        ),
+        (
+            "the product is (C2, H * W): transpose it before it is reshaped to (H, W, C2)",
+            lambda x, w_conv, b_conv: (
+                right.conv(x, w_conv, b_conv).transpose(2, 0, 1).reshape(*x.shape[:2], -1)
+            ),
+        ),
+        (
             "only the first input channel counts: sum over all of them",
             lambda x, w_conv, b_conv: right.conv(x[..., :1], w_conv[:, :, :1], b_conv),
         ),
@@ -317,6 +333,14 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "rows and columns of the filter are swapped",
             lambda dl_dy, x, w_conv, b_conv: right.gather(right.padded(x, w_conv), dl_dy).swapaxes(
                 0, 1
+            ),
+        ),
+        (
+            "the patches of the image are flattened in another order than the filter (h, w, C1)",
+            lambda dl_dy, x, w_conv, b_conv: (
+                right.gather(right.padded(x, w_conv), dl_dy)
+                .transpose(2, 0, 1, 3)
+                .reshape(w_conv.shape)
             ),
         ),
         (
