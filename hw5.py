@@ -902,8 +902,9 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 # view, which costs nothing, and elementwise functions keep the order.
 
 
-# So many scalar products are faster one by one than as one matrix product.
-FEW_PRODUCTS = 64
+# So many scalar products are faster one by one than as one matrix product. Before NumPy 2.0, which
+# this file may meet where it is handed in, there is no np.vecdot for them.
+FEW_PRODUCTS = 64 if hasattr(np, "vecdot") else 0
 # From so many entries on, making an array of zeros to compare with pays.
 MANY = 4096
 

@@ -925,6 +925,17 @@ def short(monkeypatch):
     monkeypatch.setattr(hw5, "NUM_ITERS", 5)
 
 
+def test_the_gradients_need_nothing_of_numpy_2():
+    code = (
+        "import numpy as np; vars(np).pop('vecdot', None); import hw5\n"
+        "shapes = (4, 4, 2), (4, 4, 1), (3, 3, 1, 2), (2, 1)\n"
+        "print(hw5.conv_backward(*map(np.ones, shapes))[0][1, 1].ravel())\n"
+    )
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=Path(hw5.__file__).parent, capture_output=True, text=True)
+    assert done.stdout == "[16. 16.]\n", done.stderr
+
+
 def check_weights(folder):
     for name, shapes in WEIGHTS.items():
         with np.load(folder / name) as file:
