@@ -55,6 +55,8 @@ MUTANTS = [
         "get_mini_batch",
         BATCH_ORDER,
         ("order = np.arange(n)", "nothing is shuffled"),
+        ("order = np.arange(n)[::-1]", "whole runs"),
+        ("order = np.argsort(label_train.ravel(), kind='stable')", "sorted by class"),
         ("order = np.random.default_rng(rng).integers(0, n, n)", "with replacement"),
     ),
     *_of(
@@ -74,6 +76,8 @@ MUTANTS = [
         FC,
         ("return w @ x", "bias b is missing"),
         ("return w @ x - b", "subtracted"),
+        ("return b - w @ x", "w x is subtracted"),
+        ("return w @ x + b + b", "added twice"),
         ("return (w @ x + b).ravel()", "(n,)"),
         ("return (w @ x + b).T", "transposed"),
         ("return w * x.T + b", ""),
@@ -153,12 +157,12 @@ MUTANTS = [
     *_of(
         "conv_backward",
         CONV_DW,
-        (f"{CONV_DW}; dl_dw = np.moveaxis(dl_dw, 2, 0).reshape(dl_dw.shape)", "patches"),
         (CONV_DW + "[::-1, ::-1]", "flipped"),
         (CONV_DW.replace("=padding", "=((0, 2), (0, 2))"), "off by the padding"),
         (CONV_DW.replace("(dl_dy,", "(np.ones_like(dl_dy),"), "dl_dy is missing"),
         (CONV_DW + " / dl_dy[..., 0].size", "averaged"),
         (CONV_DW.replace("x,", "0 * x + x[..., :1],"), "first input channel"),
+        (f"{CONV_DW}; dl_dw = np.moveaxis(dl_dw, 2, 0).reshape(dl_dw.shape)", "patches"),
     ),
     *_of(
         "conv_backward",
@@ -209,6 +213,8 @@ MUTANTS = [
         ('return _one_class("infer_mlp", -fc(relu(fc(x, w1, b1)), w2, b2))', ""),
         ("return fc(relu(fc(x, w1, b1)), w2, b2)", "scores"),
         ('return _one_class("infer_mlp", fc(fc(x, w1, b1), w2, b2))', "ReLU"),
+        ('return _one_class("infer_mlp", relu(fc(relu(fc(x, w1, b1)), w2, b2)))', "negative one"),
+        ('return 1 + _one_class("infer_mlp", fc(relu(fc(x, w1, b1)), w2, b2))', "off by one"),
     ),
     *_of(
         "infer_cnn",

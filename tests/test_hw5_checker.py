@@ -622,18 +622,26 @@ def {name}(x):
     assert "one of integers" in example_of(check(source, [name]), name).likely
 
 
-def test_a_window_with_ties_alone_says_nothing_of_sizes(check):
-    source = """
-import numpy as np
+OF_NO_SIZE = {
+    # Any winner is right where all entries of a window are equal.
+    "pool2x2_backward": """
 def pool2x2_backward(dl_dy, x):
     dl_dx = np.zeros(x.shape)
     for i, j, c in np.ndindex(dl_dy.shape):
         k = x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c].argmax()
         dl_dx[2 * i + k % 2, 2 * j + k // 2, c] = dl_dy[i, j, c]
     return dl_dx
-"""
-    failure = example_of(check(source, ["pool2x2_backward"]), "pool2x2_backward")
-    assert "sizes" not in failure.likely
+""",
+    # No entry of the larger calls is above 10.
+    "relu": "def relu(x):\n    return np.clip(x, 0, 10)\n",
+}
+
+
+@pytest.mark.parametrize("name", OF_NO_SIZE)
+def test_numbers_that_are_wrong_in_some_calls_say_nothing_of_sizes(check, name):
+    report = check(f"import numpy as np\n{OF_NO_SIZE[name]}", [name])
+    assert verdicts(report) == {name: "wrong"}
+    assert "sizes" not in example_of(report, name).likely
 
 
 def test_weights_in_a_dictionary_are_shown_as_they_came(check):

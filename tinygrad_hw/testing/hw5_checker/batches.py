@@ -33,7 +33,7 @@ def problem(arguments: dict[str, Any], xs: Any, ys: Any) -> Problem | None:
         _sizes(x_batches, y_batches, len(images), size, n)
         or _contents(x_batches, images)
         or _labels(x_batches, y_batches, images, label)
-        or _order(x_batches, images)
+        or _order(x_batches, images, label)
     )
 
 
@@ -128,7 +128,7 @@ def _labels(
     return expected, got, "the one-hot labels have their 1 in the wrong row"
 
 
-def _order(xs: Sequence[Array], images: Array) -> Problem | None:
+def _order(xs: Sequence[Array], images: Array, label: Array) -> Problem | None:
     """Whether the permutation is random; of few images even a random one may look sorted."""
     found, size = _found(xs, images), xs[0].shape[1]
     if len(found) < 16 or size < 2:
@@ -136,7 +136,10 @@ def _order(xs: Sequence[Array], images: Array) -> Problem | None:
     expected = "a random permutation of the images"
     if np.array_equal(found, np.arange(len(found))):
         return expected, "the images in the order in which they came", "nothing is shuffled"
-    if (np.diff(found) == 1).sum() > len(found) / 2:
+    # As signed numbers, whose differences may be negative.
+    if (np.diff(label[found].astype(int)) >= 0).all():
+        return expected, "the images in the order of their classes", "they are sorted by class"
+    if (np.abs(np.diff(found)) == 1).sum() > len(found) / 2:
         likely = "whole runs of images are moved: permute the images, not only the batches"
         return expected, "long runs of images in the order in which they came", likely
     blocks = [np.ptp(found[i : i + size]) for i in range(0, len(found), size)]

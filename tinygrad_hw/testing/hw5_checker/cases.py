@@ -136,14 +136,14 @@ def _tied(x: str) -> list[Case]:
     return _both("pool2x2", x, dl_dy="dl_dy = np.array([[[7.0]]])")
 
 
-def _infer(seed: int) -> list[Case]:
+def _infer(seed: int, bias: int = 0) -> list[Case]:
     mlp = (
         _rng(seed),
         "x = rng.integers(0, 256, (196, 1)) / 256",
         _numbers("w1", 30, 196),
         "b1 = rng.integers(-8, 9, (30, 1)).astype(float)",
         _numbers("w2", 10, 30),
-        "b2 = 4.0 * rng.integers(-8, 9, (10, 1))",
+        f"b2 = 4.0 * rng.integers(-8, 9, (10, 1)) + {bias}",
     )
     cnn = (
         _rng(seed),
@@ -151,7 +151,7 @@ def _infer(seed: int) -> list[Case]:
         _numbers("w_conv", 3, 3, 1, 3),
         "b_conv = rng.integers(-2, 3, (3, 1)).astype(float)",
         _numbers("w_fc", 10, 147),
-        "b_fc = 4.0 * rng.integers(-8, 9, (10, 1))",
+        f"b_fc = 4.0 * rng.integers(-8, 9, (10, 1)) + {bias}",
     )
     return [Case("infer_mlp", mlp), Case("infer_cnn", cnn)]
 
@@ -239,6 +239,8 @@ _CASES = [
     ),
     *_both("flattening", _rng(7), _distinct("x", 7, 7, 3), dl_dy=_distinct("dl_dy", 147, 1)),
     *(case for seed in range(6) for case in _infer(seed)),
+    # All scores are negative.
+    *(case for seed in range(6, 9) for case in _infer(seed, -400)),
 ]
 
 

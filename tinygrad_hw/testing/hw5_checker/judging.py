@@ -83,7 +83,9 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
         likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
     if unknown:
-        one_size = ONE_SIZE if _only_later(calls, failed) else ""
+        # Other numbers in the right shape have another reason than sizes.
+        sizes = first.verdict == "raised" or likely == OTHER_SHAPE
+        one_size = ONE_SIZE if sizes and _only_later(calls, failed) else ""
         likely = _depends_on(case, session, order) or one_size or likely
     text = example(case, session.path, output_too=OLDER in notes)
     failure = Failure(text, first.expected, first.got, likely)

@@ -22,7 +22,7 @@ class Evidence(NamedTuple):
 
 
 def explain(function: str, evidence: Sequence[Evidence], passed: Iterable[Evidence]) -> str:
-    """The mistake that explains the first wrong result and the most of the further ones.
+    """The mistake that explains the first wrong result and most of the further ones.
 
     ``passed`` holds the right results of other calls: a mistake that would show in them is none.
     """
@@ -42,7 +42,7 @@ def explain(function: str, evidence: Sequence[Evidence], passed: Iterable[Eviden
     best, most = "", 0
     for sentence, explains in [*known, *possible]:
         agree = [explains(one) for one in found]
-        if agree[0] and sum(agree) > most:
+        if agree[0] and sum(agree) > max(most, len(found) // 2):
             best, most = sentence, sum(agree)
     if not best and general and not any(np.any(one.wanted) for one in right) and _factor(found):
         return _FACTOR

@@ -85,12 +85,16 @@ def _sigmoid(x: Array) -> Array:
 
 
 _SPREAD = "the gradient of a window goes to all of its entries; only its maximum gets it"
+_RELU_LAST = "the scores go through a ReLU: the class may be that of a negative one"
+_OFF_BY_ONE = "the class is off by one: the first is 0"
 _LEAK = "this is a leaky ReLU: the handout's gives 0 below 0"
 
 MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
     ("fc", "y"): [
         ("the bias b is missing", lambda x, w, b: w @ x),
         ("the bias b is subtracted", lambda x, w, b: w @ x - b),
+        ("w x is subtracted", lambda x, w, b: b - w @ x),
+        ("the bias b is added twice", lambda x, w, b: w @ x + 2 * b),
         ("w is transposed: it is y = w x + b", lambda x, w, b: w.T @ x + b),
         ("w * x multiplies entry by entry: the matrix product is w @ x", lambda x, w, b: w * x + b),
         (
@@ -158,6 +162,7 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "the ReLU's value stands for its slope, 1",
             lambda dl_dy, x: np.where(x > 0, x, 0) * dl_dy,
         ),
+        ("the slope below 0 is 0, not -1", lambda dl_dy, x: np.sign(x) * dl_dy),
         ("x stands for the slope of the ReLU", lambda dl_dy, x: x * dl_dy),
         ("the comparison is the wrong way round", lambda dl_dy, x: np.where(x < 0, dl_dy, 0)),
         ("dl_dy passes everywhere: it is 0 where x is below 0", lambda dl_dy, x: dl_dy),
@@ -501,6 +506,8 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "the class of the smallest score is taken",
             lambda **given: _top(-right.mlp_logits(**given)),
         ),
+        (_RELU_LAST, lambda **given: _top(right.relu(right.mlp_logits(**given)))),
+        (_OFF_BY_ONE, lambda **given: right.infer_mlp(**given) + 1),
     ],
     ("infer_cnn", "y"): [
         (
@@ -521,5 +528,7 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "the class of the smallest score is taken",
             lambda **given: _top(-right.cnn_logits(**given)),
         ),
+        (_RELU_LAST, lambda **given: _top(right.relu(right.cnn_logits(**given)))),
+        (_OFF_BY_ONE, lambda **given: right.infer_cnn(**given) + 1),
     ],
 }
