@@ -222,6 +222,13 @@ def test_vanished_and_exploded_gradients_are_marked_before_and_after_backward():
     assert any("gradient exploded" in mark for mark in box(tg.draw(b), "y").marks)
 
 
+@pytest.mark.parametrize("size", [2, 4, 9])
+def test_values_are_shown_as_whole_numbers(size):
+    x = tg.Tensor(np.full(size, -1.234e-100), requires_grad=True)
+    lines = re.findall(r"value \[[^\]]*\]", tg.draw(x, show=("value",)).dot())
+    assert lines == ["value [-1.23e-100, -1.23e-100" + (", …]" if size > 2 else "]")]
+
+
 @pytest.mark.parametrize(
     ("dtype", "scale", "mark"),
     [

@@ -331,5 +331,8 @@ def _numbers(value: Any) -> str:
         return f"{value.item():.4g}" if value.dtype.kind in "fiu" else str(value.item())
     if value.size == 0:
         return "empty"
-    some = ", ".join(f"{v:.3g}" for v in value.ravel()[:4].tolist())
-    return f"[{some}, …]" if value.size > 4 else f"[{some}]"
+    shown = [f"{v:.3g}" for v in value.ravel()[:4].tolist()]
+    # A longer line of a label would be cut in the midst of a number.
+    while len(", ".join(shown)) > 28:
+        shown.pop()
+    return f"[{', '.join([*shown, '…'] if value.size > len(shown) else shown)}]"
