@@ -222,6 +222,20 @@ def test_vanished_and_exploded_gradients_are_marked_before_and_after_backward():
     assert any("gradient exploded" in mark for mark in box(tg.draw(b), "y").marks)
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        self.inner = nn.Linear(3, 3, rng=0)
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+def test_an_input_that_is_used_twice_is_one_box():
+    graph = Residual().graph(np.ones((2, 3)))
+    (constant,) = [v for v in graph.nodes if v.kind == "constant"]
+    assert len([e for e in graph.edges if e.tail == constant.id]) == 2
+
+
 @pytest.mark.parametrize("size", [2, 4, 9])
 def test_values_are_shown_as_whole_numbers(size):
     x = tg.Tensor(np.full(size, -1.234e-100), requires_grad=True)
