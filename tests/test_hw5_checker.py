@@ -401,6 +401,11 @@ def fc(x, w, b):
         assert not report.functions[0].notes
 
 
+def test_a_long_sum_is_read(check):
+    source = FC.replace("+ b", "+ b" + " + 0 * x[0]" * 800)
+    assert check(source, ["fc"]).ok
+
+
 @pytest.mark.parametrize("name", ["slice", "int", "float", "exp"])
 def test_a_builtins_name_may_be_the_files_own(check, name):
     source = f"""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -171,7 +172,13 @@ class OlderNumPy:
         """Rewrite a file that is to run with these global names."""
         names |= {_SET: self._set, _UPDATE: self._update, _INDEX: np.s_}
         names |= {_CONVERT: self._convert, _FORMAT: self._format, _NAMED: self._named}
-        rewritten: ast.Module = ast.fix_missing_locations(Rewriter().visit(tree))
+        limit = sys.getrecursionlimit()
+        # Python itself reads deeper expressions than a visitor, three calls a level, comes through.
+        sys.setrecursionlimit(10 * limit)
+        try:
+            rewritten: ast.Module = ast.fix_missing_locations(Rewriter().visit(tree))
+        finally:
+            sys.setrecursionlimit(limit)
         return rewritten
 
     def _set(self, target: Any, index: Any, value: Any) -> None:
