@@ -76,6 +76,41 @@ def test_broken_ops_fail_and_say_why(primitive, said):
         check_primitive(primitive, settings=settings(PROFILES["ci"], phases=[Phase.generate]))
 
 
+def test_a_rule_that_is_wrong_in_float32_alone_is_found():
+    def rule(g, y, x):
+        return (g * tg.cos(x) * (1.01 if g.dtype == np.float32 else 1.0),)
+
+    with pytest.raises(AssertionError, match="in float32 is"):
+        check_primitive(
+            declare(np.sin, rule, "x"),
+            settings=settings(PROFILES["ci"], phases=[Phase.generate]),
+        )
+
+
+def test_the_examples_of_ci_differ_from_primitive_to_primitive():
+    def drawn(name):
+        calls = []
+
+        def forward(x):
+            calls.append(np.shape(x))
+            return np.sin(x)
+
+        domain = domains.elementwise(domains.REAL)
+        primitive = tg.primitive(name=name, domain=domain)(forward)
+        primitive.rule(lambda g, y, x: (g * tg.cos(x),), keeps="x")
+        check_primitive(primitive, settings=PROFILES["ci"])
+        return calls
+
+    assert drawn("one") == drawn("one") != drawn("other")
+
+
+def test_masks_as_parameters_are_no_broken_broadcasting():
+    # The index of an assignment has the shape of the array and not of both broadcast.
+    profile = settings(PROFILES["ci"], max_examples=60)
+    check_primitive(PRIMITIVES["setitem"], 1, profile)
+    check_primitive(PRIMITIVES["clip"], 1, profile)
+
+
 def test_a_drawn_call_is_on_no_line_of_the_users():
     wrong = declare(np.sin, lambda g, y, x: (-g * tg.cos(x),), "x")
     with pytest.raises(GradientError) as caught:
