@@ -1312,3 +1312,24 @@ def test_a_clipped_step_runs_from_its_record_and_draws_as_eagerly(dtype, backend
     np.testing.assert_allclose(found, training(lambda f: f)[0], rtol=1e-5)
     # No number of a call is taken for granted, only that there is no NaN.
     assert all(value.dtype == bool or value == 2 for _, value in step.programs[0].checks)
+
+
+# --- What comes later, and what moves on by itself ------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox, np.random.SFC64])
+def test_dropout_draws_from_generators_of_every_kind(kind):
+    one, other = (np.random.Generator(kind(0)) for _ in range(2))
+    run = tg.compile(lambda x: tg.dropout(x, 0.5, one))
+    for _ in range(3):
+        np.testing.assert_array_equal(run(np.ones(50)), tg.dropout(np.ones(50), 0.5, other))
+
+
+def test_dropout_of_a_seed_and_of_none(backend):
+    seeded = tg.compile(lambda x: tg.dropout(x, 0.5, 3), backend=backend)
+    fresh = tg.compile(lambda x: tg.dropout(x, 0.5), backend=backend)
+    masks = []
+    for _ in range(3):
+        np.testing.assert_array_equal(seeded(np.ones(50)), tg.dropout(np.ones(50), 0.5, 3))
+        masks.append(fresh(np.ones(50)).tolist())
+    assert masks[0] != masks[1] != masks[2]

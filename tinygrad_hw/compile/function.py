@@ -215,7 +215,9 @@ class Variant:
         # What the function sets, such as whether a model trains, is set at each call.
         self._written = guards.written()
         drawing = [i for i in self.program.instructions if not i.pure]
-        self._generators = {id(i.params["rng"]): i.params["rng"] for i in drawing}.values()
+        # Of a seed, and of none, a generator is made at each draw.
+        rngs = {id(i.params["rng"]): i.params["rng"] for i in drawing}.values()
+        self._generators = [np.random.default_rng(rng) for rng in rngs]
         test = Test()
         self._test_tensors(test)
         guards.test(test)

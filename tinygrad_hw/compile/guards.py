@@ -341,9 +341,9 @@ def _long_and_plain(value: Any) -> bool:
 
 
 def state_of(generator: Any) -> Any:
-    """Give the state of a random generator, to compare."""
+    """Give the state of a random generator, to compare; it may hold arrays, so as bytes."""
     if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
+        return pickle.dumps(generator.bit_generator.state)
     return pickle.dumps(generator.get_state(legacy=False))
 
 
