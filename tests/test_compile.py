@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import itertools
+import random
 import threading
 import warnings
 
@@ -1315,6 +1317,45 @@ def test_a_clipped_step_runs_from_its_record_and_draws_as_eagerly(dtype, backend
 
 
 # --- What comes later, and what moves on by itself ------------------------------------------------
+
+
+def numbered():
+    """Batches, one after the other."""
+    i = 0
+    while True:
+        i += 1
+        yield X * i
+
+
+@pytest.mark.parametrize(
+    "iterator",
+    [
+        lambda: iter([X, Y]),
+        numbered,
+        lambda: (a * 2 for a in [X, Y]),
+        lambda: zip(numbered(), [1, 2], strict=False),
+        itertools.count,
+    ],
+    ids=["list", "generator", "expression", "zip", "count"],
+)
+def test_taking_from_an_iterator_is_refused(iterator):
+    batches = iterator()
+    with pytest.raises(CompileError, match=r"takes from batches, .*pass it as an argument"):
+        tg.compile(lambda x: x if next(batches) is None else x + 1)(X)
+
+
+def test_an_iterator_that_somebody_else_takes_from_records_nothing_again():
+    batches = numbered()
+    run = tg.compile(lambda x: x * 2 if batches is not None else x)
+    for _ in range(3):
+        run(next(batches))
+    assert len(run.programs) == 1
+
+
+def test_numbers_of_a_generator_of_python_are_refused():
+    generator = random.Random(0)
+    with pytest.raises(CompileError, match="random numbers were drawn"):
+        tg.compile(lambda x: x * generator.random())(X)
 
 
 @pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox, np.random.SFC64])

@@ -19,7 +19,7 @@ from .. import graph, tree
 from ..graph import Handle, Leaf, Node
 from .call import MISS, Effects, caller
 from .errors import CompileError
-from .guards import PLAIN, Guards, Test, same_plain, state_of
+from .guards import PLAIN, Guards, Test, position_of, same_plain, same_position, state_of
 from .program import Program, Ref
 from .pullback import Call, Pullback, record_pullbacks
 from .recording import Recorder
@@ -516,6 +516,7 @@ def record(
         call = Call(function, arguments.rebuild, backend)
         pullbacks = record_pullbacks(recorder, outputs, arguments.leaves, call)
     _check_random(recorder, guards, before)
+    _check_iterators(guards)
     kinds = [isinstance(y, Handle) for y in outputs]
     variant = Variant(recorder, guards, arguments, rebuild, kinds, pullbacks, backend)
     if variant.writes_arguments and _share_memory(arguments.leaves):
@@ -571,3 +572,13 @@ def _check_random(recorder: Recorder, guards: Guards, before: Any) -> None:
             "compile: random numbers were drawn and would be the same at every call; "
             "draw them outside and pass them as an argument, or use tg.dropout"
         )
+
+
+def _check_iterators(guards: Guards) -> None:
+    """Raise if an iterator went on: the program would see the same entry at every call."""
+    for iterator, position, name in guards.iterators:
+        if not same_position(position, position_of(iterator)):
+            raise CompileError(
+                f"compile: the function takes from {name}, a {type(iterator).__name__}, and would "
+                "see the same at every call; take it outside and pass it as an argument"
+            )

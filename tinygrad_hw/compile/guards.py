@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 import os
 import pickle
+import random
 import sys
 import sysconfig
 import types
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +112,8 @@ class Guards:
     places : list of Place
     arrays : list of (array, copy)
         Arrays outside of tensors: what is computed from them by NumPy alone is not recorded.
-    generators : list of (Generator or RandomState, state)
+    generators : list of (Generator, RandomState or Random, state)
+    iterators : list of (iterator, position, name)
     tensors : list of Tensor
     optimizers : list of Optimizer
     """
@@ -119,6 +122,7 @@ class Guards:
         self.places: list[Place] = []
         self.arrays: list[tuple[Any, Any]] = []
         self.generators: list[tuple[Any, Any]] = []
+        self.iterators: list[tuple[Iterator[Any], list[Any], str]] = []
         self.tensors: list[Any] = []
         self.optimizers: list[Optimizer] = []
         # Attributes of the user's objects matter once a function of the user's names them.
@@ -155,8 +159,11 @@ class Guards:
         if isinstance(value, np.ndarray):
             self.arrays.append((value, value.copy()))
             return []
-        if isinstance(value, (np.random.Generator, np.random.RandomState)):
+        if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
             self.generators.append((value, state_of(value)))
+            return []
+        if isinstance(value, Iterator) and not _by_user(type(value)):
+            self.iterators.append((value, position_of(value), name))
             return []
         if isinstance(value, types.FunctionType):
             return self._function(value)
@@ -342,9 +349,47 @@ def _long_and_plain(value: Any) -> bool:
 
 def state_of(generator: Any) -> Any:
     """Give the state of a random generator, to compare; it may hold arrays, so as bytes."""
+    if isinstance(generator, random.Random):
+        return generator.getstate()
     if isinstance(generator, np.random.Generator):
         return pickle.dumps(generator.bit_generator.state)
     return pickle.dumps(generator.get_state(legacy=False))
+
+
+def position_of(iterator: Iterator[Any]) -> list[Any]:
+    """Give what tells where one of Python's iterators is: what it is made of, by identity.
+
+    Of a generator these are its variables, which a step gives other values.
+    """
+    if isinstance(iterator, types.GeneratorType):
+        frame = iterator.gi_frame
+        parts = () if frame is None else (frame.f_lasti, *frame.f_locals.values())
+        parts = (*parts, iterator.gi_yieldfrom)
+    elif hasattr(iterator, "__length_hint__"):
+        parts = (operator.length_hint(iterator),)
+    else:
+        try:
+            parts = tuple(iterator.__reduce__())
+        except TypeError:
+            # Such as a file's: nobody can tell.
+            parts = ()
+    return list(_pieces(parts))
+
+
+def _pieces(parts: tuple[Any, ...]) -> Iterator[Any]:
+    for part in parts:
+        if isinstance(part, tuple):
+            yield from _pieces(part)
+        elif isinstance(part, Iterator):
+            yield from position_of(part)
+        else:
+            yield part
+
+
+def same_position(one: list[Any], other: list[Any]) -> bool:
+    """Tell whether an iterator is where it was."""
+    pairs = zip(one, other, strict=True)
+    return len(one) == len(other) and all(a is b or same_plain(a, b) for a, b in pairs)
 
 
 def _by_user(value: Any) -> bool:
