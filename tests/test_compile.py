@@ -1319,6 +1319,45 @@ def test_a_clipped_step_runs_from_its_record_and_draws_as_eagerly(dtype, backend
 # --- What comes later, and what moves on by itself ------------------------------------------------
 
 
+class Lazy:
+    """It makes its state when it is first asked, and reads a setting by its name."""
+
+    def step(self, x):
+        if not hasattr(self, "h"):
+            self.h = tg.Tensor(np.zeros(2))
+        self.h = tg.tanh(self.h + x * getattr(self, "scale", 1.0))
+        return self.shown(self.h)
+
+    def shown(self, h):
+        return h * 2
+
+
+def test_attributes_that_come_later_are_noticed():
+    def lives(wrap):
+        one, found = Lazy(), []
+        step = wrap(one.step)
+        for k in range(7):
+            if k in (3, 4):
+                one.scale = float(k)
+            if k == 5:
+                one.shown = lambda h: h * 3
+            found.append(step(X).numpy())
+        return found, step
+
+    found, step = lives(tg.compile)
+    np.testing.assert_array_equal(found, lives(lambda f: f)[0])
+    assert "what is new in step changed from '' to 'h'" in step.explain()
+
+
+def test_an_attribute_that_nobody_names_records_nothing_again():
+    one = Lazy()
+    run = tg.compile(lambda x: x * getattr(one, "scale", 1.0))
+    for k in range(5):
+        run(X)
+        setattr(one, f"note{k}", k)
+    assert len(run.programs) == 1
+
+
 def numbered():
     """Batches, one after the other."""
     i = 0

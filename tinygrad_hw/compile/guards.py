@@ -35,6 +35,8 @@ _LIBRARIES = tuple(
         *{sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")},
     )
 )
+# A function that names one of these may ask for an attribute by a text.
+_BY_TEXT = frozenset({"getattr", "hasattr", "setattr", "vars", "__dict__"})
 # Of an optimiser these change at every step, and the program reads them.
 _CHANGING = frozenset({"lr", "steps", "memory"})
 PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
@@ -81,6 +83,7 @@ _READ: dict[str, Callable[[Any, Any], Any]] = {
     "cell": lambda owner, _: owner.cell_contents,
     "length": lambda owner, _: len(owner),
     "whole": lambda owner, _: owner,
+    "absent": lambda owner, keys: ", ".join(sorted(keys & owner.keys())),
     "attribute": getattr,
     # As it is there: a method of a class is another object each time that it is got.
     "class": lambda owner, key: vars(owner)[key],
@@ -130,6 +133,8 @@ class Guards:
         self._root = function
         self._unnamed: dict[str, list[tuple[Any, str]]] = {}
         self._kinds: set[type] = set()
+        # Attributes of the user's objects, where others may come later.
+        self._open: list[tuple[dict[str, Any], type, str]] = []
         # Numbers of the objects that it has come by.
         self.seen: set[int] = set()
         found = deque([(function, getattr(function, "__name__", "function"))])
@@ -145,6 +150,7 @@ class Guards:
             if not isinstance(value, PLAIN) and id(value) not in self.seen:
                 self.seen.add(id(value))
                 found.extend(self._visit(value, name))
+        self.places += [self._absent(*there) for there in self._open]
 
     def _visit(self, value: Any, name: str) -> list[tuple[Any, str]]:
         from . import function
@@ -200,11 +206,20 @@ class Guards:
             # A module notes this at its first call, which would look like a change.
             value._note_paths()
         if kinds and not isinstance(value, (Module, Optimizer)):
+            self._open.append((attributes, type(value), name))
             return found + self._named(attributes, name)
         keys = [k for k in attributes if not (isinstance(value, Optimizer) and k in _CHANGING)]
         if isinstance(value, Optimizer):
             self.optimizers.append(value)
         return found + self._entries(attributes, keys, name, "{0}.{1}")
+
+    def _absent(self, attributes: dict[str, Any], kind: type, name: str) -> Place:
+        """Note the attributes that functions name and an object lacks: some may come later."""
+        # A property, or another such descriptor, goes before what the object itself has.
+        hidden = (hasattr(getattr(kind, key, None), "__set__") for key in self._names)
+        keys = {key for key, there in zip(self._names, hidden, strict=True) if not there}
+        keys -= attributes.keys()
+        return Place("absent", attributes, frozenset(keys), "", f"what is new in {name}")
 
     def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
         """Follow a module or a class of the user's."""
@@ -251,10 +266,11 @@ class Guards:
             for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
         ]
         names = _names(code)
-        for key in sorted(names - self._names):
+        asked = names | _texts(code) if names & _BY_TEXT else names
+        for key in sorted(asked - self._names):
             for owner, name in self._unnamed.pop(key, ()):
                 found.append(self._attribute(owner, key, name))
-        self._names |= names
+        self._names |= asked
         for name in sorted(name for name in names if name in function.__globals__):
             found.append(self._place("entry", function.__globals__, name, name))
         for name in ("__defaults__", "__kwdefaults__"):
@@ -294,6 +310,8 @@ class Guards:
                 test.term(f"{o}.cell_contents is {v}")
             elif kind == "whole":
                 test.term(f"{o} == {v}")
+            elif kind == "absent":
+                test.term(f"{test.known(key)}.isdisjoint({o})")
             elif kind == "attribute":
                 test.term(f"{o}.{key} is {v}")
             elif kind == "class":
@@ -411,8 +429,18 @@ def same_array(array: Any, other: Any) -> bool:
 
 def _names(code: types.CodeType) -> set[str]:
     """Names that a function looks up, and the functions defined in it."""
-    names = set(code.co_names)
+    return {name for part in _codes(code) for name in part.co_names}
+
+
+def _texts(code: types.CodeType) -> set[str]:
+    """Texts in a function that may be names."""
+    constants = (constant for part in _codes(code) for constant in part.co_consts)
+    return {c for c in constants if isinstance(c, str) and c.isidentifier()}
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Give the code of a function and of those defined in it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names |= _names(constant)
-    return names
+            yield from _codes(constant)
