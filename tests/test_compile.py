@@ -1413,3 +1413,59 @@ def test_dropout_of_a_seed_and_of_none(backend):
         np.testing.assert_array_equal(seeded(np.ones(50)), tg.dropout(np.ones(50), 0.5, 3))
         masks.append(fresh(np.ones(50)).tolist())
     assert masks[0] != masks[1] != masks[2]
+
+
+FACTOR = [1.0]
+
+
+class OfEveryKind:
+    """Each way to compute reads a value in a place of its own."""
+
+    @property
+    def factor(self):
+        return FACTOR[0]
+
+    @staticmethod
+    def static(x):
+        return x * FACTOR[0]
+
+    @tg.compile
+    def compiled(self, x):
+        return x * FACTOR[0]
+
+
+class Made:
+    def __call__(self, x):
+        return x * FACTOR[0]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda one, x: x * one.factor,
+        lambda one, x: one.static(x),
+        lambda one, x: one.compiled(x),
+        lambda _, x: Made()(x),
+    ],
+    ids=["property", "static", "compiled", "made"],
+)
+def test_code_that_runs_without_being_a_plain_method_is_followed(use):
+    one = OfEveryKind()
+    run = tg.compile(lambda x: use(one, x))
+    for FACTOR[0] in (1.0, 2.0, 3.0):
+        np.testing.assert_array_equal(run(tg.Tensor(X)).numpy(), X * FACTOR[0])
+
+
+def test_a_method_of_a_container_is_followed():
+    settings = {"scale": 1.0}
+    setting = settings.get
+    run = tg.compile(lambda x: x * setting("scale"))
+    for scale in (1.0, 2.0):
+        settings["scale"] = scale
+        np.testing.assert_array_equal(run(X), X * scale)
+
+
+def test_the_sign_of_a_zero_in_an_array_from_outside_is_guarded():
+    zero = np.array([0.0])
+    with np.errstate(divide="ignore"):
+        same_as_eagerly(lambda x: x / zero, (X,), lambda: np.negative(zero, zero), (X,))

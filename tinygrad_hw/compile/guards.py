@@ -155,8 +155,9 @@ class Guards:
     def _visit(self, value: Any, name: str) -> list[tuple[Any, str]]:
         from . import function
 
-        if isinstance(value, types.BuiltinFunctionType):
-            return []
+        if isinstance(value, (types.BuiltinMethodType, types.MethodWrapperType)):
+            # Of a list or a dict, that is, such as its `get`; a function's is its module.
+            return [(value.__self__, name)]
         if isinstance(value, (types.ModuleType, type)):
             return self._of_the_user(value, name)
         if isinstance(value, Handle):
@@ -175,6 +176,8 @@ class Guards:
             return self._function(value)
         if isinstance(value, (classmethod, staticmethod)):
             return [(value.__func__, name)]
+        if isinstance(value, property):
+            return [(value.fget, name), (value.fset, name)]
         if isinstance(value, types.MethodType):
             return [(value.__self__, name), (value.__func__, name)]
         if isinstance(value, function.Compiled):
@@ -194,7 +197,7 @@ class Guards:
         kinds = [kind for kind in type(value).__mro__ if _by_user(kind)]
         found: list[tuple[Any, str]] = []
         for kind in kinds:
-            methods = [k for k, v in vars(kind).items() if isinstance(v, types.FunctionType)]
+            methods = [k for k, v in vars(kind).items() if _is_method(v)]
             if kind not in self._kinds:
                 found += [self._attribute(kind, key, kind.__name__) for key in methods]
             self._kinds.add(kind)
@@ -223,9 +226,16 @@ class Guards:
 
     def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
         """Follow a module or a class of the user's."""
-        if not _by_user(value):
-            return []
-        return self._named(value if isinstance(value, type) else vars(value), name)
+        if not isinstance(value, type):
+            return self._named(vars(value), name) if _by_user(value) else []
+        found = []
+        for kind in value.__mro__:
+            if _by_user(kind):
+                found += self._named(kind, kind.__name__)
+                # Python calls these of the objects that the function makes, without their names.
+                special = [k for k, v in vars(kind).items() if k[:2] == "__" and _is_method(v)]
+                found += [self._attribute(kind, key, kind.__name__) for key in special]
+        return found
 
     def _named(self, owner: Any, name: str, keys: Any = None) -> list[tuple[Any, str]]:
         """Follow the attributes that functions of the user's name, now or later."""
@@ -357,6 +367,12 @@ def _is_data(value: Any) -> bool:
     return isinstance(value, types.MemberDescriptorType) or not hasattr(value, "__get__")
 
 
+def _is_method(value: Any) -> bool:
+    """Tell whether an attribute of a class runs code: a method, a property or the like."""
+    made_by_python = (types.MemberDescriptorType, types.GetSetDescriptorType)
+    return hasattr(value, "__get__") and not isinstance(value, made_by_python)
+
+
 def _long_and_plain(value: Any) -> bool:
     """Tell whether a container is compared as a whole, faster than entry by entry."""
     if not isinstance(value, (list, dict)) or len(value) < _LONG:
@@ -422,9 +438,9 @@ def _by_user(value: Any) -> bool:
 
 def same_array(array: Any, other: Any) -> bool:
     """Tell whether an array is still equal to its copy."""
-    if array.shape != other.shape or array.dtype != other.dtype:
-        return False
-    return bool(np.array_equal(array, other, equal_nan=array.dtype.kind in "fc"))
+    same_kind = array.shape == other.shape and array.dtype == other.dtype
+    # To the bits: NaN is the same, -0.0 is not 0.0.
+    return bool(same_kind and array.tobytes() == other.tobytes())
 
 
 def _names(code: types.CodeType) -> set[str]:
