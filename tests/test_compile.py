@@ -1469,3 +1469,14 @@ def test_the_sign_of_a_zero_in_an_array_from_outside_is_guarded():
     zero = np.array([0.0])
     with np.errstate(divide="ignore"):
         same_as_eagerly(lambda x: x / zero, (X,), lambda: np.negative(zero, zero), (X,))
+
+
+def test_scalars_of_numpy_come_out_as_scalars(backend):
+    def function(x):
+        return x.sum(), np.linalg.norm(x), x[0], tg.sum(x), x[:1]
+
+    run = tg.compile(function, backend=backend)
+    for _ in range(2):
+        found, expected = run(X), function(X)
+        assert [type(y) for y in found] == [type(y) for y in expected]
+        assert round(found[1], 3) == round(expected[1], 3)

@@ -27,6 +27,8 @@ class Effects(NamedTuple):
         They give outputs their nodes.
     tensors : list of bool
         Which outputs are tensors.
+    scalars : set of int
+        Which outputs are scalars of NumPy.
     rebuild : callable
         Puts the outputs into the structure that the function returns.
     """
@@ -34,6 +36,7 @@ class Effects(NamedTuple):
     steps: list[tuple[Any, int]]
     pullbacks: list[Any]
     tensors: list[bool]
+    scalars: set[int]
     rebuild: Callable[..., Any]
 
 
@@ -177,6 +180,8 @@ class _Caller:
                     f"t{k}._data, t{k}._node, t{k}._constant = y{k}, None, None",
                 ]
         names = [f"{'t' if t else 'y'}{k}" for k, t in enumerate(self.effects.tensors)]
+        for k in self.effects.scalars:
+            names[k] = f"y{k}[()]"
         start = 0
         for pullback in self.effects.pullbacks:
             mine = kept[start : start + len(pullback.residuals)]

@@ -202,6 +202,9 @@ class Variant:
         # What begins an optimiser's memory fits but once: native code would not pay.
         self._backend = backend_of("numpy") if _begins_memory(self.program) else backend
         self._rebuild, self._kinds = rebuild, kinds
+        numbers = [y.index if isinstance(y, Ref) else None for y in recorder.program.outputs]
+        arrays = [k for k, tensor in enumerate(kinds) if not tensor]
+        self._scalars = {k for k in arrays if numbers[k] in recorder.scalars}
         self._steps = recorder.steps
         self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _ in self._steps]
         # When a hook was registered or removed last, as far as it is known to change nothing here.
@@ -306,7 +309,7 @@ class Variant:
         return self._caller(_Ready(lambda *inputs: results, order))(leaves)
 
     def _caller(self, executable: Any) -> Callable[..., Any]:
-        effects = Effects(self._steps, self.pullbacks, self._kinds, self._rebuild)
+        effects = Effects(self._steps, self.pullbacks, self._kinds, self._scalars, self._rebuild)
         return caller(self.program, executable, effects)
 
     def explain(self) -> str:

@@ -51,6 +51,8 @@ class Recorder:
         self.nodes: list[tuple[Handle, Any, Any]] = []
         # Tensors and optimisers that the function makes: they begin anew at each call.
         self.made_here: dict[int, Any] = {}
+        # Values that NumPy gave as scalars; here they are arrays of one number.
+        self.scalars: set[int] = set()
         self.numbers: dict[int, Ref] = {}
         self.kept: list[Any] = []
 
@@ -115,10 +117,12 @@ class Recorder:
             return y
         if isinstance(y, (tuple, list)):
             self.refuse(f"{op.name}, with several results,", involved[0])
-        y = np.asarray(y)
+        scalar, y = isinstance(y, np.generic) and isinstance(op, Operation), np.asarray(y)
         self._check_size(op, args, params, involved)
         roots = [x.root for x in involved if np.may_share_memory(x.value, y)]
         out = Traced(self, self._new(y), y, roots[0] if roots else None)
+        if scalar:
+            self.scalars.add(out.index)
         if roots or _may_be_view(op):
             self.program.views.add(out.index)
         # Indices stay as they are: only what may differ becomes a value of its own.
