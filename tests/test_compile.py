@@ -3,6 +3,8 @@
 import copy
 import functools
 import itertools
+import operator
+import pickle
 import random
 import threading
 import warnings
@@ -1480,3 +1482,37 @@ def test_scalars_of_numpy_come_out_as_scalars(backend):
         found, expected = run(X), function(X)
         assert [type(y) for y in found] == [type(y) for y in expected]
         assert round(found[1], 3) == round(expected[1], 3)
+
+
+def test_copies_inside_a_function_are_recorded():
+    model = tg.nn.Linear(2, 2, rng=0, dtype=float)
+
+    def function(x):
+        fast, flat = copy.deepcopy(model), copy.copy(x).flatten()
+        loss = (fast(x) ** 2).sum()
+        loss.backward()
+        for p in fast.parameters():
+            p.data -= 0.1 * p.grad
+        flat[0] = 5.0
+        return loss, (fast(x) ** 2).sum(), flat, x
+
+    run = tg.compile(function)
+    for k in range(3):
+        x = np.eye(2) + k
+        for found, expected in zip(run(x), function(x), strict=True):
+            np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("use", "advice"),
+    [
+        (lambda x: np.asarray(x, np.float32), r"x\.astype\(dtype\)"),
+        (lambda x: np.zeros(2) + np.split(x, 2)[0], r"take the parts one by one"),
+        (lambda x: operator.iadd(np.zeros(2), x), r"begin with one that is, as np\.zeros_like"),
+        (lambda x: x.tobytes(), r"\.tobytes of an array is not recorded"),
+        (lambda x: pickle.dumps(x), "pickle of a recorded"),
+    ],
+)
+def test_what_is_refused_says_what_to_use_instead(use, advice):
+    with pytest.raises((CompileError, AttributeError), match=advice):
+        tg.compile(use)(X)

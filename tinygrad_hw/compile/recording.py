@@ -35,6 +35,15 @@ _HERE = Path(__file__).resolve()
 _NOT_FRAMES = (str(Path(np.__file__).parent), str(_HERE), str(_HERE.with_name("traced.py")))
 
 
+# What to do instead of what is refused.
+_ADVICE = {
+    "np.asarray()": (
+        "use an array as it is, x.astype(dtype), x.numpy() of a tensor, tg.stack of a list, or "
+        "begin what is to be filled with np.zeros_like(x)"
+    ),
+}
+
+
 class Recorder:
     """Records one call of a function into a :class:`Program`."""
 
@@ -116,7 +125,8 @@ class Recorder:
         if (not involved and args) or not self.recording:
             return y
         if isinstance(y, (tuple, list)):
-            self.refuse(f"{op.name}, with several results,", involved[0])
+            advice = "take the parts one by one, as x[:2] and x[2:]"
+            self.refuse(f"{op.name}, with several results,", involved[0], advice)
         scalar, y = isinstance(y, np.generic) and isinstance(op, Operation), np.asarray(y)
         self._check_size(op, args, params, involved)
         roots = [x.root for x in involved if np.may_share_memory(x.value, y)]
@@ -257,8 +267,8 @@ class Recorder:
         """Give an array that is written to in place its new value."""
         if not isinstance(target, Traced):
             raise CompileError(
-                f"compile: {name} writes a recorded value into an array made outside the function; "
-                "pass the array as an argument"
+                f"compile: {name} writes a recorded value into an array that is not recorded; "
+                "begin with one that is, as np.zeros_like(x), or pass it as an argument"
             )
         if target.root is not target:
             raise CompileError(
@@ -301,17 +311,18 @@ class Recorder:
         self.program.checks.append((self.ref(traced), np.array(traced.value)))
         return traced.value
 
-    def refuse(self, what: str, traced: Traced) -> Any:
+    def refuse(self, what: str, traced: Traced, advice: str = "") -> Any:
         """Raise for a value that is asked for while it is not known."""
         asked = _caller().f_code.co_name
         what = {"__bool__": "bool()", "__float__": "float()", "__int__": "int()"}.get(asked, what)
         frame = _caller((_INSIDE,))
         kind = "number" if isinstance(traced, Number) else f"{traced.dtype}{list(traced.shape)}"
+        advice = advice or _ADVICE.get(what, "use tg.where for a choice")
         raise CompileError(
             f"compile: {what} of a recorded {kind} at {frame.f_code.co_filename}:{frame.f_lineno}: "
             "the program is recorded once and its values differ from call to call; "
-            "use tg.where for a choice, return the value and look at it outside, or call the "
-            "function without compile"
+            f"{advice}, return the value and look at it outside, or call the function without "
+            "compile"
         )
 
     # --- Begin and end ------------------------------------------------------------------------

@@ -113,6 +113,15 @@ class Traced(Recorded):
         # A value never changes, so its copy is the same value, in an array of its own.
         return Traced(self.recorder, self.recorder.ref(self).index, self.value, None)
 
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self.copy()
+
+    def flatten(self, order: Any = "C") -> Any:
+        return np.ravel(self, order).copy()
+
     def reshape(self, *shape: Any, **options: Any) -> Any:
         shape = shape[0] if len(shape) == 1 else shape
         return np.reshape(self, shape, **options)
@@ -153,6 +162,9 @@ class Traced(Recorded):
     def tolist(self) -> Any:
         return self.recorder.assumed(".tolist()", self).tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.recorder.assumed("pickle", self).__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         # One that somebody keeps is its value when the recording is over.
         if not self.recorder.recording:
@@ -166,8 +178,8 @@ class Traced(Recorded):
         if not self.recorder.recording:
             return getattr(self.value, name)
         raise AttributeError(
-            f"compile: .{name} of an array is not recorded; use the function of NumPy or of "
-            "tinygrad_hw of that name"
+            f"compile: .{name} of an array is not recorded; use a function of NumPy or of "
+            "tinygrad_hw instead, or compute it outside"
         )
 
 
@@ -235,7 +247,7 @@ _COMPARISONS = {
 _UNARIES = {"neg": np.negative, "pos": np.positive, "abs": np.abs, "invert": np.invert}
 _METHODS = (
     "sum mean var std prod max min argmax argmin argsort any all cumsum cumprod ravel squeeze "
-    "swapaxes repeat take clip round dot nonzero"
+    "swapaxes repeat take clip round dot nonzero diagonal trace searchsorted conj"
 ).split()
 
 
