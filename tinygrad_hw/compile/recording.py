@@ -53,6 +53,8 @@ class Recorder:
         # Objects whose content was replaced: how to find it, what it was, what stands for it.
         self.places: dict[Any, tuple[Source, Source | None, Any, Any]] = {}
         self.concrete: dict[int, Any] = {}
+        # Arrays from outside by the memory that they are views of.
+        self.memories: dict[int, list[Traced]] = {}
         self.optimizers: dict[int, tuple[Any, int, list[dict[str, Any]]]] = {}
         self.steps: list[tuple[Any, int]] = []
         self.tensors: list[Handle] = []
@@ -80,7 +82,10 @@ class Recorder:
 
     def input(self, source: Source, value: Any, kind: type[Traced] = Traced) -> Traced:
         """Make what stands for a value that comes from outside."""
-        traced = kind(self, self._new(value), value, None)
+        there = self.memories.setdefault(id(_memory(value)), [])
+        roots = [x.root for x in there if np.may_share_memory(x.value, value)]
+        traced = kind(self, self._new(value), value, roots[0] if roots else None)
+        there.append(traced)
         self.program.inputs[traced.index] = source
         return traced
 
@@ -88,8 +93,8 @@ class Recorder:
         """Give the number of a value, if it is still that of the array that it is a view of."""
         if traced.seen != traced.root.written:
             raise CompileError(
-                "compile: a view is read after the array behind it was written to in place; "
-                "compute it again after the write"
+                "compile: an array is read after another that shares its memory was written to in "
+                "place; compute the view again after the write, or use a copy"
             )
         return Ref(traced.index)
 
@@ -270,7 +275,8 @@ class Recorder:
                 f"compile: {name} writes a recorded value into an array that is not recorded; "
                 "begin with one that is, as np.zeros_like(x), or pass it as an argument"
             )
-        if target.root is not target:
+        self.ref(target)
+        if target.root is not target and not self._from_outside(target):
             raise CompileError(
                 f"compile: {name} writes in place to a view of an array; write to the array itself"
             )
@@ -288,9 +294,13 @@ class Recorder:
         else:
             target.index = result.index
         target.value = real(result)
-        target.written += 1
-        target.seen = target.written
+        target.root.written += 1
+        target.seen = target.root.written
         return target
+
+    def _from_outside(self, traced: Traced) -> bool:
+        """Tell whether something outside has this array, and not the function alone."""
+        return any(traced is one for _, _, _, one in self.places.values())
 
     # --- Values that are asked for ------------------------------------------------------------
 
@@ -422,6 +432,13 @@ _NEW = frozenset(
     "astype setitem sum mean var std prod max min amax amin argmax argmin any all cumsum cumprod "
     "vdot dot where count_nonzero zeros_like ones_like concatenate stack".split()
 )
+
+
+def _memory(value: Any) -> Any:
+    """Give the object that owns the memory of an array."""
+    while isinstance(value, np.ndarray) and value.base is not None:
+        value = value.base
+    return value
 
 
 def _nothing(*args: Any) -> None:
