@@ -1,5 +1,6 @@
 """A compiled function computes what the function computes, and runs only where it fits."""
 
+import collections
 import copy
 import functools
 import itertools
@@ -1542,3 +1543,37 @@ def test_what_shares_memory_with_what_was_written_to_is_not_read_as_it_was():
     np.testing.assert_array_equal(tg.compile(twice)(*[tg.Tensor(X)] * 2), [200, 4])
     run, before = tg.compile(step), w.numpy()
     assert run(False).item() == before @ before[::-1]
+
+
+class Attributes(dict):
+    """Its entries are attributes too."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.mark.parametrize("kind", [dict, collections.OrderedDict, Attributes])
+def test_mappings_keep_their_kind(kind):
+    @tg.compile
+    def function(batch):
+        x = batch.x if isinstance(batch, Attributes) else batch["x"]
+        return kind(twice=x * 2)
+
+    for x in (X, Y):
+        found = function(kind(x=x))
+        assert type(found) is kind
+        np.testing.assert_array_equal(found["twice"], x * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [
+        (lambda batch: batch.pop("x"), {"x": X, "y": Y}),
+        (lambda batch: batch.update(z=batch["x"] * 2), {"x": X}),
+        (lambda batch: batch.append(batch[0]), [X]),
+        (lambda batch: batch.reverse(), [X, Y]),
+    ],
+)
+def test_a_changed_container_among_the_arguments_is_refused(change, given):
+    with pytest.raises(CompileError, match="changes a list or a dict among its arguments"):
+        tg.compile(change)(given)
+    assert len(given) in (1, 2)

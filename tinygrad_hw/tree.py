@@ -20,13 +20,25 @@ def flatten(tree: Any) -> tuple[list[Any], Callable[[Iterator[Any]], Any]]:
     if isinstance(tree, Mapping):
         keys = list(tree)
         leaves, rebuild = _flatten_all([tree[key] for key in keys])
-        return leaves, lambda new: dict(zip(keys, rebuild(new), strict=True))
+        kind = type(tree)
+        return leaves, lambda new: _mapping(kind, dict(zip(keys, rebuild(new), strict=True)))
     if isinstance(tree, (list, tuple)):
         leaves, rebuild = _flatten_all(tree)
         if hasattr(tree, "_fields"):
             return leaves, lambda new: type(tree)(*rebuild(new))
         return leaves, lambda new: type(tree)(rebuild(new))
     return [tree], next
+
+
+def _mapping(kind: type, entries: dict[Any, Any]) -> Any:
+    """Make a mapping of a kind, such as one whose entries are attributes too."""
+    if kind is dict or not issubclass(kind, dict):
+        return entries
+    try:
+        return kind(entries)
+    except TypeError:
+        # It is made of something else, as a defaultdict.
+        return entries
 
 
 def leaves_like(given: Any, tree: Any) -> list[Any]:

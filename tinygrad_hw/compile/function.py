@@ -511,6 +511,7 @@ def record(
             recorder.enter_optimizer(optimizer)
         new_args, new_kwargs = arguments.rebuild(iter(leaves))
         result = function(*new_args, **new_kwargs)
+        _check_containers((new_args, new_kwargs), leaves)
         outputs, rebuild = tree.flatten(result)
         _check_outputs(outputs, guards)
         recorder.program.outputs = [
@@ -547,6 +548,16 @@ def _enter(recorder: Recorder, leaf: Any, number: int) -> Any:
     if isinstance(leaf, np.ndarray):
         return recorder.argument(np.asarray(leaf), number)
     return leaf
+
+
+def _check_containers(arguments: Any, leaves: list[Any]) -> None:
+    """Raise if a container among the arguments was changed: it was only a copy."""
+    now = tree.flatten(arguments)[0]
+    if len(now) != len(leaves) or any(a is not b for a, b in zip(now, leaves, strict=True)):
+        raise CompileError(
+            "compile: the function changes a list or a dict among its arguments; change a copy, "
+            "and return what is new"
+        )
 
 
 def _check_outputs(outputs: list[Any], guards: Guards) -> None:
