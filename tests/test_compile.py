@@ -1577,3 +1577,13 @@ def test_a_changed_container_among_the_arguments_is_refused(change, given):
     with pytest.raises(CompileError, match="changes a list or a dict among its arguments"):
         tg.compile(change)(given)
     assert len(given) in (1, 2)
+
+
+def test_code_that_is_loaded_again_is_noticed():
+    def scaled(x):
+        return x * 2
+
+    run = tg.compile(lambda x: scaled(x))
+    run(X)
+    scaled.__code__ = (lambda x: x * 3).__code__
+    np.testing.assert_array_equal(run(X), X * 3)

@@ -283,7 +283,7 @@ class Guards:
         self._names |= asked
         for name in sorted(name for name in names if name in function.__globals__):
             found.append(self._place("entry", function.__globals__, name, name))
-        for name in ("__defaults__", "__kwdefaults__"):
+        for name in ("__code__", "__defaults__", "__kwdefaults__"):
             found.append(self._place("attribute", function, name, f"{function.__name__}.{name}"))
         return found
 
