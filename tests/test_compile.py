@@ -1587,3 +1587,57 @@ def test_code_that_is_loaded_again_is_noticed():
     run(X)
     scaled.__code__ = (lambda x: x * 3).__code__
     np.testing.assert_array_equal(run(X), X * 3)
+
+
+@tg.primitive
+def gated(x, gate):
+    return x * gate
+
+
+@gated.rule(keeps="x gate")
+def _(g, y, x, gate):
+    # Nobody asks for the second: the gate is a constant.
+    return g * gate, g * x
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, w: tg.floor(x),
+        lambda x, w: tg.sign(x) + w,
+        lambda x, w: gated(x, tg.Tensor(Y)) * w,
+        lambda x, w: tg.Tensor(X, requires_grad=True) * 2,
+    ],
+    ids=["zero", "zero and one", "unused", "of its own"],
+)
+def test_gradients_that_are_zero_unused_or_nobodys(function, backend):
+    w = tg.Tensor(Y, requires_grad=True)
+
+    def gradients(run):
+        x = tg.Tensor(X, requires_grad=True)
+        w.grad = None
+        run(x, w).sum().backward()
+        return x.grad, w.grad
+
+    run = tg.compile(function, backend=backend)
+    for _ in range(2):
+        for found, expected in zip(gradients(run), gradients(function), strict=True):
+            assert (found is None) == (expected is None)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_leaf_that_the_function_makes_comes_out_as_a_leaf(backend):
+    def attacked(x):
+        leaf = tg.Tensor(x, requires_grad=True, name="image")
+        (leaf**2).sum().backward()
+        return leaf, tg.Tensor(x * 2, requires_grad=True)
+
+    run = tg.compile(attacked, backend=backend)
+    for x in (X, Y):
+        leaf, other = run(x)
+        assert leaf.is_leaf
+        assert leaf.name == "image"
+        np.testing.assert_array_equal(leaf.grad, 2 * x)
+        assert other.grad is None
+        (other * 3).sum().backward()
+        np.testing.assert_array_equal(other.grad, [3, 3])

@@ -21,7 +21,7 @@ from .call import MISS, Effects, caller
 from .errors import CompileError
 from .guards import PLAIN, Guards, Test, position_of, same_plain, same_position, state_of
 from .program import Program, Ref
-from .pullback import Call, Pullback, record_pullbacks
+from .pullback import Call, MadeLeaf, Pullback, record_pullbacks
 from .recording import Recorder
 from .traced import Traced
 
@@ -191,7 +191,7 @@ class Variant:
         arguments: Arguments,
         rebuild: Any,
         kinds: list[bool],
-        pullbacks: list[Pullback],
+        pullbacks: list[Pullback | MadeLeaf],
         backend: Backend,
     ) -> None:
         self.guards, self.arguments, self.pullbacks = guards, arguments, pullbacks

@@ -191,11 +191,11 @@ class Program:
 
     def optimized(self) -> Program:
         """Give a program that computes the same with less."""
-        return _folded(_pruned(self)).merged()
+        return _folded(pruned(self)).merged()
 
     def merged(self) -> Program:
         """Give a program that computes nothing twice, and nothing that nobody wants."""
-        return _pruned(_merged(self))
+        return pruned(_merged(self))
 
     def __str__(self) -> str:
         lines = [f"v{i}: {self.specs[i]} = {source}" for i, source in self.inputs.items()]
@@ -242,7 +242,7 @@ def refs_in(tree: Any, kind: type = Ref) -> list[Any]:
 # --- Passes -----------------------------------------------------------------------------------
 
 
-def _pruned(program: Program) -> Program:
+def pruned(program: Program) -> Program:
     """Drop what nobody asks for; a draw stays, since it moves its generator on."""
     wanted = set(program.results())
     kept = []

@@ -12,9 +12,9 @@ import numpy as np
 from .. import graph, tree
 from ..dispatch import Primitive, parent_of
 from ..errors import GraphError
-from ..graph import FREED, Handle, Node
+from ..graph import FREED, Handle, Leaf, Node
 from ..walk import pull
-from .program import Program, Ref, Source
+from .program import Program, Ref, Source, pruned
 from .recording import Recorder
 
 
@@ -79,6 +79,19 @@ class Pullback:
             )
 
 
+class MadeLeaf(NamedTuple):
+    """An output that is a leaf made by the function: the caller gets a leaf, with its gradient."""
+
+    output: int
+    residuals: list[int]
+    name: str | None
+
+    def attach(self, tensor: Any, residuals: list[Any], leaves: Sequence[Any]) -> None:
+        """Make an output a leaf."""
+        tensor._node = leaf = Leaf(tensor._data, self.name)
+        leaf.grad = residuals[0].copy() if residuals else None
+
+
 class Call(NamedTuple):
     """What a pullback needs of the function: itself, and how programs are run."""
 
@@ -113,28 +126,36 @@ def _hold(program: Program, order: list[int], values: Sequence[Any]) -> bool:
 
 def record_pullbacks(
     recorder: Recorder, outputs: list[Any], given: list[Any], call: Call
-) -> list[Pullback]:
+) -> list[Pullback | MadeLeaf]:
     """Record the pullback of each output that has a graph; ``given`` are the arguments' leaves."""
     whole = recorder.program
     forward = len(whole.instructions)
-    made = []
+    made: list[Pullback | MadeLeaf] = []
     parents: list[Any] = [t for t in recorder.tensors if t._node is not None]
     for number, y in enumerate(outputs):
         if not isinstance(y, Handle) or y._node is None or not _alive(y._node):
             continue
+        if isinstance(y._node, Leaf) and id(y) in recorder.made_here:
+            gradient = recorder._result(y._node.grad)
+            kept = [] if gradient is None else [gradient.index]
+            made.append(MadeLeaf(number, kept, y._node.name))
+            continue
         start, checks = len(whole.instructions), len(whole.checks)
         g = recorder.input(Source("cotangent", None, number), np.ones(y._data.shape, y._data.dtype))
-        cotangents, _ = pull([(y._node, g)], [t._node for t in parents], beyond=False)
-        reached = [t for t in parents if t._node in cotangents]
+        cotangents, visited = pull([(y._node, g)], [t._node for t in parents], beyond=False)
+        # Also those that get no cotangent, as through `floor`: their gradients are zeros.
+        there = {*visited}
+        reached = [t for t in parents if t._node in there]
         program = replace(
             whole,
             inputs={},
             instructions=whole.instructions[start:],
-            outputs=[recorder._result(cotangents[t._node]) for t in reached],
+            outputs=[recorder._result(cotangents.get(t._node)) for t in reached],
             writes=[],
             checks=whole.checks[checks:],
         )
         del whole.checks[checks:], whole.inputs[g.index]
+        program = pruned(program)
         own = {i.out for i in program.instructions} | program.constants.keys() | {g.index}
         used = [i for instruction in program.instructions for i in instruction.refs()]
         residuals = list(dict.fromkeys(i for i in (*used, *program.results()) if i not in own))

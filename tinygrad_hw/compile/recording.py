@@ -38,8 +38,8 @@ _NOT_FRAMES = (str(Path(np.__file__).parent), str(_HERE), str(_HERE.with_name("t
 # What to do instead of what is refused.
 _ADVICE = {
     "np.asarray()": (
-        "use an array as it is, x.astype(dtype), x.numpy() of a tensor, tg.stack of a list, or "
-        "begin what is to be filled with np.zeros_like(x)"
+        "use an array as it is, x.astype(dtype), x.numpy() of a tensor, tg.stack of a list, "
+        "tg.Tensor(table)[x] for rows of a table, np.zeros_like(x) for what is to be filled"
     ),
 }
 

@@ -53,7 +53,7 @@ class Straight:
         self._lasting = lasting(program)
         body = self._body()
         # The walk back computes slopes that may be infinite where nothing asks for them.
-        lines = [f"def run({', '.join(f'v{i}' for i in program.inputs)}):"]
+        lines = [f"def run({', '.join(f'v{i}' for i in given.inputs)}):"]
         lines.append("    with np.errstate(all='ignore'):")
         lines += [f"        {line}" for line in [*body[: len(early)], "pass"]]
         pairs = _pairs(given, program, with_writes=not late)
