@@ -1641,3 +1641,20 @@ def test_a_leaf_that_the_function_makes_comes_out_as_a_leaf(backend):
         assert other.grad is None
         (other * 3).sum().backward()
         np.testing.assert_array_equal(other.grad, [3, 3])
+
+
+def test_explain_says_in_words_what_is_different():
+    model = tg.nn.Sequential(tg.nn.Linear(2, 2, rng=0), tg.relu).name_parameters()
+
+    @tg.compile
+    def step(x):
+        model(x).sum().backward()
+
+    for layers in ([*model.layers], [model.layers[0], tg.tanh], [tg.nn.Linear(2, 2), tg.tanh]):
+        model.layers[:] = layers
+        step(np.ones((1, 2)))
+    text = step.explain()
+    assert "model.layers[1] changed from relu to tanh" in text
+    assert "model.layers[0] is another Linear" in text
+    step(np.ones((1, 2)))
+    assert ": whether it has a gradient was False, is True" in step.explain()

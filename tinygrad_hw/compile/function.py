@@ -274,11 +274,11 @@ class Variant:
         if reason:
             return reason
         for tensor, facts in zip(self._tensors, self._facts, strict=True):
-            now = _facts(tensor)
-            if now != facts:
-                name = getattr(tensor, "name", None) or f"a tensor {facts[0]}"
-                return f"{name}: (shape, dtype, node, has a gradient, hooks) was {facts}, is {now}"
-        return "an optimiser's memory is another"
+            name = getattr(tensor, "name", None) or f"a tensor {facts[0]}"
+            for what, before, now in zip(_FACTS, facts, _facts(tensor), strict=True):
+                if now != before:
+                    return f"{name}: {what} was {before}, is {now}"
+        return "an optimiser's memory has other entries"
 
     # --- Running it ---------------------------------------------------------------------------
 
@@ -334,6 +334,9 @@ class _Ready(NamedTuple):
     owned: frozenset[int] = frozenset()
     writes_in_place: bool = False
     commit: None = None
+
+
+_FACTS = ("the shape", "the dtype", "the graph", "whether it has a gradient", "the hooks")
 
 
 def _facts(tensor: Any) -> tuple[Any, ...]:

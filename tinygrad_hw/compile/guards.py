@@ -75,7 +75,10 @@ class Place(NamedTuple):
 
     def change(self) -> str:
         """Say what is different."""
-        return f"{self.name} changed from {_brief(self.value)} to {_brief(self.now())}"
+        before, now = _brief(self.value), _brief(self.now())
+        if before == now:
+            return f"{self.name} is another {now.partition(' ')[2] or now}"
+        return f"{self.name} changed from {before} to {now}"
 
 
 # How to read what is at a place of each kind.
@@ -104,7 +107,9 @@ def same_plain(a: Any, b: Any) -> bool:
 def _brief(value: Any) -> str:
     if value is LookupError:
         return "nothing"
-    return repr(value) if isinstance(value, PLAIN) else f"another {type(value).__name__}"
+    if isinstance(value, PLAIN):
+        return repr(value)
+    return getattr(value, "__name__", None) or f"a {type(value).__name__}"
 
 
 class Guards:
