@@ -1658,3 +1658,29 @@ def test_explain_says_in_words_what_is_different():
     assert "model.layers[0] is another Linear" in text
     step(np.ones((1, 2)))
     assert ": whether it has a gradient was False, is True" in step.explain()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_hooks_of_what_goes_in_are_called_once(backend):
+    w = tg.Tensor(Y, requires_grad=True)
+    w.register_hook(lambda g: g * 2)
+
+    def function(x):
+        y = tg.log(w * x)
+        y.register_hook(lambda g: g + 1)
+        return y * x
+
+    def gradients(run, values):
+        x = tg.Tensor(values, requires_grad=True)
+        x.register_hook(lambda g: g * 3)
+        w.grad = None
+        run(x).sum().backward()
+        return x.grad, w.grad
+
+    run = tg.compile(function, backend=backend)
+    # The last is left to the function itself: its gradient has NaN.
+    for values in (X, Y, [0.0, 1.0]):
+        for found, expected in zip(
+            gradients(run, values), gradients(function, values), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-12)

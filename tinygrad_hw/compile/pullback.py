@@ -106,8 +106,19 @@ class Call(NamedTuple):
             y = tree.flatten(self.function(*args, **kwargs))[0][output]
         nodes = [(leaves[p] if isinstance(p, int) else p)._node for p in parents]
         wanted = [node for node in nodes if node is not None]
-        cotangents, _ = pull([(y._node, g)], wanted, beyond=False)
+        cotangents, _ = _pull(y._node, g, wanted)
         return tuple(cotangents.get(node) for node in nodes)
+
+
+def _pull(node: Node, g: Any, parents: list[Any]) -> tuple[dict[Node, Any], list[Node]]:
+    """Pull back to the parents without their hooks: the backward that comes by calls those."""
+    hooked = [p.extras for p in parents if p.extras is not None and "hooks" in p.extras]
+    hooks = [extras.pop("hooks") for extras in hooked]
+    try:
+        return pull([(node, g)], parents, beyond=False)
+    finally:
+        for extras, calls in zip(hooked, hooks, strict=True):
+            extras["hooks"] = calls
 
 
 def _no_forward(*values: Any) -> Any:
@@ -142,7 +153,7 @@ def record_pullbacks(
             continue
         start, checks = len(whole.instructions), len(whole.checks)
         g = recorder.input(Source("cotangent", None, number), np.ones(y._data.shape, y._data.dtype))
-        cotangents, visited = pull([(y._node, g)], [t._node for t in parents], beyond=False)
+        cotangents, visited = _pull(y._node, g, [t._node for t in parents])
         # Also those that get no cotangent, as through `floor`: their gradients are zeros.
         there = {*visited}
         reached = [t for t in parents if t._node in there]
