@@ -1684,3 +1684,17 @@ def test_hooks_of_what_goes_in_are_called_once(backend):
             gradients(run, values), gradients(function, values), strict=True
         ):
             np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_what_hooks_reach_is_guarded():
+    w, scale = tg.Tensor(X, requires_grad=True), [1.0]
+    w.register_hook(lambda g: g * scale[0])
+
+    @tg.compile
+    def step(x):
+        w.grad = None
+        (w * x).sum().backward()
+
+    for scale[0] in (1.0, 1.0, 2.0, 3.0):
+        step(Y)
+        np.testing.assert_array_equal(w.grad, Y * scale[0])

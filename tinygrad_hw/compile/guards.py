@@ -167,7 +167,8 @@ class Guards:
             return self._of_the_user(value, name)
         if isinstance(value, Handle):
             self.tensors.append(value)
-            return []
+            extras = (value._node.extras if value._node else None) or {}
+            return [(hook, f"a hook of {name}") for hook in extras.get("hooks", {}).values()]
         if isinstance(value, np.ndarray):
             self.arrays.append((value, value.copy()))
             return []
