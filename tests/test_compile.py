@@ -7,6 +7,7 @@ import itertools
 import operator
 import pickle
 import random
+import sys
 import threading
 import warnings
 
@@ -1698,3 +1699,26 @@ def test_what_hooks_reach_is_guarded():
     for scale[0] in (1.0, 1.0, 2.0, 3.0):
         step(Y)
         np.testing.assert_array_equal(w.grad, Y * scale[0])
+
+
+def test_threads_record_functions_of_one_model():
+    model = tg.nn.Linear(8, 8, rng=0, dtype=float)
+    x = np.ones((4, 8))
+    expected, wrong = model(x).numpy(), []
+
+    def work(k):
+        for _ in range(20):
+            run = tg.compile(lambda x: model(x) * k)
+            for _ in range(2):
+                if not np.allclose(run(x).numpy(), expected * k):
+                    wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(interval)
+    assert not wrong

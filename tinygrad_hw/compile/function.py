@@ -26,6 +26,8 @@ from .recording import Recorder
 from .traced import Traced
 
 Backend = Callable[[Program], Any]
+# A recording replaces arrays of the tensors that it meets: another of the same ones has to wait.
+_one_recording = threading.RLock()
 
 
 def backend_of(name: str) -> Backend:
@@ -144,7 +146,8 @@ class Compiled:
             )
             self._owner = 0
             return self.function(*args, **kwargs)
-        variant, result = record(self.function, args, kwargs, self._backend)
+        with _one_recording:
+            variant, result = record(self.function, args, kwargs, self._backend)
         self._variants.insert(0, variant)
         return result
 
