@@ -1722,3 +1722,13 @@ def test_threads_record_functions_of_one_model():
         thread.join()
     sys.setswitchinterval(interval)
     assert not wrong
+
+
+def test_zeros_of_both_signs_are_not_merged():
+    def function(x):
+        return 1 / (x * np.float32(0.0)), 1 / (x * np.float32(-0.0))
+
+    run = tg.compile(function)
+    with np.errstate(divide="ignore"):
+        for found, expected in zip(run(tg.Tensor(X)), function(tg.Tensor(X)), strict=True):
+            np.testing.assert_array_equal(found.numpy(), expected.numpy())

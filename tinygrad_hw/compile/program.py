@@ -347,16 +347,17 @@ def renumbered(program: Program, inputs: Iterable[int]) -> tuple[Program, dict[i
 
 
 def _key(tree: Any) -> Any:
-    """Make a key of arguments; numbers of different types are different keys."""
+    """Make a key of arguments; numbers of different types, and zeros of both signs, differ."""
     if isinstance(tree, dict):
         return tuple((name, _key(value)) for name, value in sorted(tree.items()))
     if isinstance(tree, (tuple, list)):
         return (type(tree), *map(_key, tree))
     if isinstance(tree, slice):
         return (slice, tree.start, tree.stop, tree.step)
-    if isinstance(tree, np.ndarray):
-        return (tree.dtype.str, tree.shape, tree.tobytes())
-    return (type(tree), repr(tree)) if isinstance(tree, (int, float)) else (type(tree), tree)
+    if isinstance(tree, (np.ndarray, np.generic)):
+        return (type(tree), tree.dtype.str, tree.shape, tree.tobytes())
+    number = isinstance(tree, (int, float, complex))
+    return (type(tree), repr(tree)) if number else (type(tree), tree)
 
 
 def _hashable(key: Any) -> bool:
