@@ -1732,3 +1732,47 @@ def test_zeros_of_both_signs_are_not_merged():
     with np.errstate(divide="ignore"):
         for found, expected in zip(run(tg.Tensor(X)), function(tg.Tensor(X)), strict=True):
             np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
+class Doubling:
+    @tg.compile
+    def step(self, x):
+        return x * 2
+
+
+class Plain(Doubling):
+    def step(self, x):
+        return super().step(x) + 1
+
+
+class Compiled(Doubling):
+    @tg.compile
+    def step(self, x):
+        return super().step(x) + 1
+
+
+@pytest.mark.parametrize("kind", [Plain, Compiled])
+def test_a_subclass_calls_the_compiled_method_of_its_base(kind):
+    one = kind()
+    for _ in range(3):
+        np.testing.assert_array_equal(one.step(X), 2 * X + 1)
+
+
+def test_a_method_that_is_set_on_an_object_takes_the_place_of_a_compiled_one():
+    one, other = Doubling(), Doubling()
+    np.testing.assert_array_equal(one.step(X), 2 * X)
+    one.step = tg.compile(lambda x: x * 5)
+    np.testing.assert_array_equal(one.step(X), 5 * X)
+    np.testing.assert_array_equal(other.step(X), 2 * X)
+
+
+def test_an_object_without_room_for_its_programs_says_so():
+    class Narrow:
+        __slots__ = ()
+
+        @tg.compile
+        def step(self, x):
+            return x * 2
+
+    with pytest.raises(TypeError, match="Narrow has __slots__ and no place to keep"):
+        Narrow().step(X)

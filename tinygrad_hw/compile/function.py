@@ -73,8 +73,10 @@ class Compiled:
         self._owner = 0
         self.__name__ = type(function).__name__
         update_wrapper(self, function, updated=())
-        # Under what name the objects of a class have it.
+        # Under what name the objects of a class have it, and where they keep what is theirs: where
+        # no attribute is, since a subclass may have another method of the name.
         self._attribute = getattr(function, "__name__", "")
+        self._key = f"{getattr(function, '__qualname__', '')}, compiled"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         me = threading.get_ident()
@@ -105,18 +107,27 @@ class Compiled:
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._attribute = name
+        self._key = f"{owner.__module__}.{owner.__qualname__}.{name}, compiled"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        kept: dict[str, Any] = getattr(instance, "__dict__", {})
-        there = kept.get(self._attribute)
+        kept: dict[str, Any] | None = getattr(instance, "__dict__", None)
+        if kept is None:
+            raise TypeError(
+                f"compile: {type(instance).__name__} has __slots__ and no place to keep what is "
+                "recorded; add '__dict__' to them, or compile a function outside the class"
+            )
+        if self._attribute in kept:
+            # Somebody has set it.
+            return kept[self._attribute]
+        there = kept.get(self._key)
         # A copied object comes with what belongs to the original.
-        if there is None or (isinstance(there, Compiled) and there._instance() is not instance):
+        if there is None or there._instance() is not instance:
             # One for each object, made once: its programs are about that object.
             there = Compiled(self.function.__get__(instance), self.backend_name, self.limit)
             there._attribute = self._attribute
-            kept[self._attribute] = there
+            kept[self._key] = there
         return there
 
     def _instance(self) -> Any:
