@@ -444,9 +444,13 @@ def _by_user(value: Any) -> bool:
 
 def same_array(array: Any, other: Any) -> bool:
     """Tell whether an array is still equal to its copy."""
-    same_kind = array.shape == other.shape and array.dtype == other.dtype
-    # To the bits: NaN is the same, -0.0 is not 0.0.
-    return bool(same_kind and array.tobytes() == other.tobytes())
+    if array.shape != other.shape or array.dtype != other.dtype:
+        return False
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "f" and size <= 8:
+        # By the bits: NaN is the same, -0.0 is not 0.0.
+        array, other = array.view(f"u{size}"), other.view(f"u{size}")
+    return bool(np.array_equal(array, other, equal_nan=kind == "c"))
 
 
 def _names(code: types.CodeType) -> set[str]:
