@@ -1776,3 +1776,14 @@ def test_an_object_without_room_for_its_programs_says_so():
 
     with pytest.raises(TypeError, match="Narrow has __slots__ and no place to keep"):
         Narrow().step(X)
+
+
+def test_sign_and_logarithm_of_a_determinant():
+    run = tg.compile(lambda a: tg.slogdet(a))
+    for sign in (1.0, -1.0):
+        matrix = np.diag([2.0, sign])
+        for given in (matrix, tg.Tensor(matrix)):
+            found, expected = run(given), tg.slogdet(given)
+            assert [type(y) for y in found] == [type(y) for y in expected]
+            np.testing.assert_array_equal(np.asarray(found.sign), sign)
+            np.testing.assert_allclose(np.asarray(found.logabsdet), np.log(2))

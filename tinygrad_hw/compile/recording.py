@@ -278,7 +278,8 @@ class Recorder:
         self.ref(target)
         if target.root is not target and not self._from_outside(target):
             raise CompileError(
-                f"compile: {name} writes in place to a view of an array; write to the array itself"
+                f"compile: {name} writes in place to a view of an array; write to the array "
+                "itself, as x[i] = x[i] + v"
             )
         value = real(result)
         if not np.can_cast(value.dtype, target.dtype, "same_kind"):

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import domains
-from ..dispatch import primitive
+from ..dispatch import constant, primitive
 from ..errors import ShapeError, with_graph
+from ..graph import Handle
 from .elementwise import _as_tensor, _value, where
 from .index import getitem
 from .linalg import _mT
@@ -165,11 +166,13 @@ def slogdet(a: Any) -> SlogdetResult:
     >>> float(sign), float(logabsdet)
     (-1.0, 0.0)
     """
-    logabsdet = _logabsdet(a)
-    sign = np.asarray(np.linalg.slogdet(_value(a))[0])
-    if type(logabsdet) is not np.ndarray:
-        sign = _as_tensor(sign)
-    return SlogdetResult(sign, logabsdet)
+    logabsdet, sign = _logabsdet(a), _sign_of_determinant(_value(a))
+    return SlogdetResult(_as_tensor(sign) if isinstance(a, Handle) else sign, logabsdet)
+
+
+@constant
+def _sign_of_determinant(a):
+    return np.linalg.slogdet(a)[0]
 
 
 def _solve_call(draw):
