@@ -732,6 +732,8 @@ def test_the_command_cannot_run_what_is_no_file(capsys, tmp_path):
 def test_no_python_is_no_verdict(check):
     with pytest.raises(CouldNotRun, match="line 1"):
         check("def fc(:\n")
+    with pytest.raises(CouldNotRun, match=r"line 2: .*notebooks; delete the line"):
+        check("import numpy as np\n%matplotlib inline\n" + FC)
 
 
 def test_a_file_that_python_cannot_decode_is_no_verdict(tmp_path):

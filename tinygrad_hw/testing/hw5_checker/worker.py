@@ -419,7 +419,10 @@ def main(job_path: str) -> None:
         rewrite = functools.partial(compatible.rewrite, names=module.__dict__)
         notes = load(source_of(path), path, module.__dict__, job, rewrite)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        say("unreadable", describe(error), getattr(error, "lineno", None))
+        text, line = describe(error), (getattr(error, "text", None) or "").lstrip()
+        if line.startswith(("%", "!")):
+            text += ": a command of notebooks; delete the line"
+        say("unreadable", text, getattr(error, "lineno", None))
         os._exit(0)
     Absent.loading = False
     there = vars(module)
