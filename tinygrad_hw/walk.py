@@ -182,7 +182,8 @@ def _explain(error: Exception, node: Node, pulled: Any) -> None:
             f"{op_name(node)}: its rule returned no tuple; want one cotangent an input, as in "
             "return (g,)"
         ) from error
-    strange = [g for g in pulled or () if g is not None and not hasattr(g, "shape")]
+    given = pulled if isinstance(pulled, (tuple, list)) else ()
+    strange = [g for g in given if g is not None and not hasattr(g, "shape")]
     if strange:
         raise TypeError(
             f"{op_name(node)}: its rule returned {strange[0]!r}, a {type(strange[0]).__name__}; "
