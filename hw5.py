@@ -1020,10 +1020,10 @@ def patches(
     window = _window(x.shape, (size[0], size[1]), stride, padding, dilation)
     padded = window.pad(_batch_last(x))
     channels, n = padded.shape[0], padded.shape[3]
-    patches = np.empty((*window.size, channels, *window.out, n), x.dtype)
+    taps = np.empty((*window.size, channels, *window.out, n), x.dtype)
     for i, j, rows, columns in window.taps():
-        patches[i, j] = padded[:, rows, columns]
-    return patches.reshape(window.size[0] * window.size[1] * channels, *window.out, n)
+        taps[i, j] = padded[:, rows, columns]
+    return taps.reshape(window.size[0] * window.size[1] * channels, *window.out, n)
 
 
 def correlate(
@@ -1152,9 +1152,8 @@ def max_pool_dx(
 
     Examples
     --------
-    >>> max_pool_dx(np.array([[[5.0]]]), np.array([[0.0, 7.0], [7.0, 1.0]]).reshape(2, 2, 1))[
-    ...     ..., 0
-    ... ]
+    >>> x = np.array([[0.0, 7.0], [7.0, 1.0]]).reshape(2, 2, 1)
+    >>> max_pool_dx(np.array([[[5.0]]]), x)[..., 0]
     array([[0., 5.],
            [0., 0.]])
     """
