@@ -16,6 +16,7 @@ import random
 import sys
 import sysconfig
 import types
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -408,11 +409,14 @@ def position_of(iterator: Iterator[Any]) -> list[Any]:
     elif hasattr(iterator, "__length_hint__"):
         parts = (operator.length_hint(iterator),)
     else:
-        try:
-            parts = tuple(iterator.__reduce__())
-        except TypeError:
-            # Such as a file's: nobody can tell.
-            parts = ()
+        with warnings.catch_warnings():
+            # Python 3.12 warns that from 3.14 on itertools' cannot be copied, and so not be told.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                parts = tuple(iterator.__reduce__())
+            except TypeError:
+                # Such as a file's: nobody can tell.
+                parts = ()
     return list(_pieces(parts))
 
 
