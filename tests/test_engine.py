@@ -868,6 +868,18 @@ def test_a_rule_gets_the_residual_of_a_recorded_call():
     assert type(power(np.ones(2))) is np.ndarray
 
 
+def test_the_rule_of_an_op_of_two_inputs_gets_the_residual_behind_them():
+    @tg.primitive(residual=lambda x, y: (x * y, x * y))
+    def product(x, y):
+        return x * y
+
+    # So that the residual shows in the gradient of y.
+    product.rule(lambda g, out, x, y, xy=None: (g * y, g * (x if xy is None else xy)), keeps="x y")
+    a, b = leaf(2.0), leaf(3.0)
+    product(a, b).sum().backward()
+    assert (a.grad, b.grad) == (3.0, 6.0)
+
+
 def test_a_rule_does_without_the_residual_where_it_is_differentiated_or_compiled():
     power, handed = powers()
     third = tg.grad(tg.grad(tg.grad(power)))

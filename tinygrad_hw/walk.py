@@ -152,7 +152,7 @@ def _apply_rule(node: Node, g: Any, useful: set[Node], create_graph: bool) -> An
         inputs = tuple(map(_lifted, inputs, parents))
         output = _lifted(output, node)
     # Two inputs are the most frequent case. Spelt out, the call takes half the time.
-    if len(parents) == 2 and not params:
+    if len(parents) == 2 == len(inputs) and not params:
         a, b = inputs
         if op.asks_needs:
             left, right = parents
