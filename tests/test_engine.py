@@ -248,6 +248,14 @@ def test_flat_data_reads_as_in_numpy():
     assert (flat[2], len(flat), flat.index, next(flat), flat.index) == (3.0, 4, 0, 1.0, 1)
     assert list(flat) == [2.0, 3.0, 4.0]
     np.testing.assert_array_equal(np.array(flat), [1.0, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(flat == 2.0, [False, True, False, False])
+    np.testing.assert_array_equal(flat < 2.0, [True, False, False, False])
+
+
+def test_functions_of_numpy_name_the_parts_of_what_they_give_of_data():
+    data = leaf([[2.0, 0.0], [0.0, 3.0]]).data
+    np.testing.assert_array_equal(np.linalg.svd(data).S, [3.0, 2.0])
+    assert np.linalg.slogdet(data).sign == 1.0
 
 
 def test_data_belongs_to_the_value_that_it_was_taken_of():

@@ -57,7 +57,7 @@ class Watched(np.ndarray[Any, Any]):
     def _view_again(self, result: Any) -> Any:
         """Have a view that a function gave of the array, such as ``np.ravel``, tell of writes."""
         if isinstance(result, (list, tuple)):
-            return type(result)(map(self._view_again, result))
+            return _mapped(self._view_again, result)
         ours = isinstance(result, np.ndarray) and np.may_share_memory(result, _plain(self))
         return watched(result, self._note) if ours and self._note is not None else result
 
@@ -108,6 +108,19 @@ class _Flat:
         self._array._stamp()
 
 
+def _comparing(name: str) -> Any:
+    def method(self: _Flat, other: Any) -> Any:
+        return getattr(self._entries, name)(other)
+
+    method.__name__ = name
+    return method
+
+
+# Python looks for these in the class alone.
+for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(_Flat, _name, _comparing(_name))
+
+
 # Those that write to their first argument.
 _WRITERS = frozenset(
     {"copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal", "nan_to_num"}
@@ -139,5 +152,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Watched):
         return value.view(np.ndarray)
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
+        return _mapped(_plain, value)
     return value
+
+
+def _mapped(function: Callable[[Any], Any], parts: Any) -> Any:
+    """Call a function on the parts of a list or a tuple, whose names stay, as np.linalg.svd's."""
+    new = map(function, parts)
+    return type(parts)(*new) if hasattr(parts, "_fields") else type(parts)(new)
