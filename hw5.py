@@ -177,7 +177,7 @@ def relu(x: Array) -> Array:
     if x.size < MANY or x.dtype.kind != "f":
         return np.maximum(x, 0)
     # With an array NumPy takes a third of the time that it takes with a number.
-    y = np.empty_like(x)
+    y = np.empty_like(x, dtype=x.dtype.newbyteorder("="))
     y.fill(0)
     return np.maximum(x, y, out=y)
 
