@@ -1395,6 +1395,42 @@ def test_an_iterator_that_somebody_else_takes_from_records_nothing_again():
     assert len(run.programs) == 1
 
 
+def knows_itself():
+    """A generator among whose variables it is itself."""
+
+    def numbers():
+        while me is not None:
+            yield 1
+
+    me = numbers()
+    return me
+
+
+class Workers:
+    """Batches that other processes make, as a library's loader."""
+
+    __module__ = "logging"
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return 1
+
+    def __reduce__(self):
+        raise NotImplementedError("cannot be pickled")
+
+
+@pytest.mark.parametrize("iterator", [knows_itself, Workers])
+def test_an_iterator_of_any_kind_in_reach_is_nobodys_business(iterator):
+    batches = iterator()
+    run = tg.compile(lambda x: x * 2 if batches is not None else x)
+    for _ in range(2):
+        np.testing.assert_array_equal(run(X), X * 2)
+        next(batches)
+    assert len(run.programs) == 1
+
+
 def test_numbers_of_a_generator_of_python_are_refused():
     generator = random.Random(0)
     with pytest.raises(CompileError, match="random numbers were drawn"):

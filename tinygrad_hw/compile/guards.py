@@ -402,32 +402,37 @@ def position_of(iterator: Iterator[Any]) -> list[Any]:
 
     Of a generator these are its variables, which a step gives other values.
     """
+    # A generator may know itself. Held too, lest another one gets the number of one that goes.
+    seen: dict[int, Iterator[Any]] = {}
+    position = []
+    parts: deque[Any] = deque([iterator])
+    while parts:
+        part = parts.popleft()
+        if isinstance(part, tuple):
+            parts.extend(part)
+        elif not isinstance(part, Iterator):
+            position.append(part)
+        elif id(part) not in seen:
+            seen[id(part)] = part
+            parts.extend(_made_of(part))
+    return position
+
+
+def _made_of(iterator: Iterator[Any]) -> tuple[Any, ...]:
     if isinstance(iterator, types.GeneratorType):
         frame = iterator.gi_frame
         parts = () if frame is None else (frame.f_lasti, *frame.f_locals.values())
-        parts = (*parts, iterator.gi_yieldfrom)
-    elif hasattr(iterator, "__length_hint__"):
-        parts = (operator.length_hint(iterator),)
-    else:
-        with warnings.catch_warnings():
-            # Python 3.12 warns that from 3.14 on itertools' cannot be copied, and so not be told.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                parts = tuple(iterator.__reduce__())
-            except TypeError:
-                # Such as a file's: nobody can tell.
-                parts = ()
-    return list(_pieces(parts))
-
-
-def _pieces(parts: tuple[Any, ...]) -> Iterator[Any]:
-    for part in parts:
-        if isinstance(part, tuple):
-            yield from _pieces(part)
-        elif isinstance(part, Iterator):
-            yield from position_of(part)
-        else:
-            yield part
+        return (*parts, iterator.gi_yieldfrom)
+    with warnings.catch_warnings():
+        # Python 3.12 warns that from 3.14 on itertools' cannot be copied, and so not be told.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            if hasattr(iterator, "__length_hint__"):
+                return (operator.length_hint(iterator),)
+            return tuple(iterator.__reduce__())
+        except Exception:
+            # Such as a file's, or a library's that works in other processes: nobody can tell.
+            return ()
 
 
 def same_position(one: list[Any], other: list[Any]) -> bool:
