@@ -1353,6 +1353,32 @@ def test_attributes_that_come_later_are_noticed():
     assert "what is new in step changed from '' to 'h'" in step.explain()
 
 
+class Counting:
+    """It counts in a method that is not compiled."""
+
+    def __init__(self):
+        self.steps, self.last = 0, None
+
+    def fit(self, x):
+        self.last, self.steps = self.doubled(x), self.steps + 1
+
+    @tg.compile
+    def doubled(self, x):
+        return self.twice(x)
+
+    def twice(self, x):
+        return x * 2
+
+
+def test_what_a_method_that_the_function_does_not_call_counts_records_nothing_again(monkeypatch):
+    one = Counting()
+    for _ in range(3):
+        one.fit(X)
+    assert (one.steps, len(one.doubled.programs)) == (3, 1)
+    monkeypatch.setattr(Counting, "twice", lambda self, x: x + x + x)
+    np.testing.assert_array_equal(one.doubled(X), X * 3)
+
+
 def test_an_attribute_that_nobody_names_records_nothing_again():
     one = Lazy()
     run = tg.compile(lambda x: x * getattr(one, "scale", 1.0))

@@ -204,9 +204,8 @@ class Guards:
         kinds = [kind for kind in type(value).__mro__ if _by_user(kind)]
         found: list[tuple[Any, str]] = []
         for kind in kinds:
-            methods = [k for k, v in vars(kind).items() if _is_method(v)]
             if kind not in self._kinds:
-                found += [self._attribute(kind, key, kind.__name__) for key in methods]
+                found += self._methods(kind, unnamed=kinds != list(type(value).__mro__[:-1]))
             self._kinds.add(kind)
             found += self._named(value, name, [k for k, v in vars(kind).items() if _is_data(v)])
         attributes = getattr(value, "__dict__", None)
@@ -222,6 +221,18 @@ class Guards:
         if isinstance(value, Optimizer):
             self.optimizers.append(value)
         return found + self._entries(attributes, keys, name, "{0}.{1}")
+
+    def _methods(self, kind: type, unnamed: bool) -> list[tuple[Any, str]]:
+        """Follow the methods of a class of the user's that run, for all that is known.
+
+        Others than special ones run without being named where a library's class calls them, as a
+        module its ``forward``. An object that is there is not made again.
+        """
+        methods = [key for key, value in vars(kind).items() if _is_method(value)]
+        at_once = [k for k in methods if unnamed or (k[:2] == "__" and k != "__init__")]
+        others = [key for key in methods if key not in at_once]
+        found = [self._attribute(kind, key, kind.__name__) for key in at_once]
+        return found + self._named(kind, kind.__name__, others)
 
     def _absent(self, attributes: dict[str, Any], kind: type, name: str) -> Place:
         """Note the attributes that functions name and an object lacks: some may come later."""
