@@ -1350,7 +1350,7 @@ def test_attributes_that_come_later_are_noticed():
 
     found, step = lives(tg.compile)
     np.testing.assert_array_equal(found, lives(lambda f: f)[0])
-    assert "what is new in step changed from '' to 'h'" in step.explain()
+    assert "step has a new attribute, h" in step.explain()
 
 
 class Counting:

@@ -76,6 +76,8 @@ class Place(NamedTuple):
 
     def change(self) -> str:
         """Say what is different."""
+        if self.kind == "absent":
+            return f"{self.name} has a new attribute, {self.now()}"
         before, now = _brief(self.value), _brief(self.now())
         if before == now:
             return f"{self.name} is another {now.partition(' ')[2] or now}"
@@ -240,7 +242,7 @@ class Guards:
         hidden = (hasattr(getattr(kind, key, None), "__set__") for key in self._names)
         keys = {key for key, there in zip(self._names, hidden, strict=True) if not there}
         keys -= attributes.keys()
-        return Place("absent", attributes, frozenset(keys), "", f"what is new in {name}")
+        return Place("absent", attributes, frozenset(keys), "", name)
 
     def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
         """Follow a module or a class of the user's."""
