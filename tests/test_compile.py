@@ -1463,6 +1463,12 @@ def test_numbers_of_a_generator_of_python_are_refused():
         tg.compile(lambda x: x * generator.random())(X)
 
 
+def test_the_generator_of_the_system_in_reach_is_nobodys_business():
+    generator = random.SystemRandom()
+    run = tg.compile(lambda x: x * 2 if generator is not None else x)
+    np.testing.assert_array_equal(run(X), X * 2)
+
+
 @pytest.mark.parametrize("kind", [np.random.MT19937, np.random.Philox, np.random.SFC64])
 def test_dropout_draws_from_generators_of_every_kind(kind):
     one, other = (np.random.Generator(kind(0)) for _ in range(2))

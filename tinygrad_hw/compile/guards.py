@@ -403,6 +403,8 @@ def _long_and_plain(value: Any) -> bool:
 
 def state_of(generator: Any) -> Any:
     """Give the state of a random generator, to compare; it may hold arrays, so as bytes."""
+    if isinstance(generator, random.SystemRandom):
+        return None  # It has none.
     if isinstance(generator, random.Random):
         return generator.getstate()
     if isinstance(generator, np.random.Generator):
