@@ -1379,6 +1379,52 @@ def test_what_a_method_that_the_function_does_not_call_counts_records_nothing_ag
     np.testing.assert_array_equal(one.doubled(X), X * 3)
 
 
+class Maker:
+    def __init__(self):
+        self.factor = float(SETTINGS["factor"])
+
+    def scaled(self, x, *, times=1):
+        return x * self.factor * times
+
+    def another(self):
+        return type(self)()
+
+    @classmethod
+    def made(cls):
+        return cls()
+
+
+SETTINGS = {"factor": 1}
+MAKER = Maker()
+scaled, doubled = operator.methodcaller("scaled", X), operator.methodcaller("scaled", X, times=2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * operator.attrgetter("factor")(MAKER),
+        lambda x: x + scaled(MAKER),
+        lambda x: x + doubled(MAKER),
+    ],
+)
+def test_what_getters_reach_is_guarded(function, monkeypatch):
+    run = tg.compile(function)
+    for k in range(1, 4):
+        monkeypatch.setattr(MAKER, "factor", float(k))
+        np.testing.assert_array_equal(run(X), function(X))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: MAKER.another().scaled(x), lambda x: MAKER.made().scaled(x)],
+)
+def test_what_the_maker_of_another_object_reads_is_guarded(function, monkeypatch):
+    run = tg.compile(function)
+    for k in range(1, 4):
+        monkeypatch.setitem(SETTINGS, "factor", k)
+        np.testing.assert_array_equal(run(X), function(X))
+
+
 def test_an_attribute_that_nobody_names_records_nothing_again():
     one = Lazy()
     run = tg.compile(lambda x: x * getattr(one, "scale", 1.0))

@@ -37,7 +37,11 @@ _LIBRARIES = tuple(
     )
 )
 # A function that names one of these may ask for an attribute by a text.
-_BY_TEXT = frozenset({"getattr", "hasattr", "setattr", "vars", "__dict__"})
+_BY_TEXT = frozenset(
+    {"getattr", "hasattr", "setattr", "vars", "__dict__", "attrgetter", "methodcaller"}
+)
+# One that names one of these may make another object of a class.
+_BY_CLASS = frozenset({"type", "__class__"})
 # Of an optimiser these change at every step, and the program reads them.
 _CHANGING = frozenset({"lr", "steps", "memory"})
 PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
@@ -183,8 +187,13 @@ class Guards:
             return []
         if isinstance(value, types.FunctionType):
             return self._function(value)
-        if isinstance(value, (classmethod, staticmethod)):
+        if isinstance(value, staticmethod):
             return [(value.__func__, name)]
+        if isinstance(value, classmethod):
+            # It may make an object.
+            return [(value.__func__, name), *self._name({"__init__"})]
+        if isinstance(value, (operator.attrgetter, operator.methodcaller)):
+            return self._name(_asked_of(value))
         if isinstance(value, property):
             return [(value.fget, name), (value.fset, name)]
         if isinstance(value, types.MethodType):
@@ -228,7 +237,7 @@ class Guards:
         """Follow the methods of a class of the user's that run, for all that is known.
 
         Others than special ones run without being named where a library's class calls them, as a
-        module its ``forward``. An object that is there is not made again.
+        module its ``forward``. As to ``__init__``, an object that is there is not made again.
         """
         methods = [key for key, value in vars(kind).items() if _is_method(value)]
         at_once = [k for k in methods if unnamed or (k[:2] == "__" and k != "__init__")]
@@ -297,15 +306,22 @@ class Guards:
         ]
         names = _names(code)
         asked = names | _texts(code) if names & _BY_TEXT else names
-        for key in sorted(asked - self._names):
-            for owner, name in self._unnamed.pop(key, ()):
-                found.append(self._attribute(owner, key, name))
-        self._names |= asked
+        found += self._name(asked | {"__init__"} if names & _BY_CLASS else asked)
         for name in sorted(name for name in names if name in function.__globals__):
             found.append(self._place("entry", function.__globals__, name, name))
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             found.append(self._place("attribute", function, name, f"{function.__name__}.{name}"))
         return found
+
+    def _name(self, names: set[str]) -> list[tuple[Any, str]]:
+        """Follow the attributes of these names, of what was found before too."""
+        new = sorted(names - self._names)
+        self._names |= names
+        return [
+            self._attribute(owner, key, name)
+            for key in new
+            for owner, name in self._unnamed.pop(key, ())
+        ]
 
     def written(self) -> list[Place]:
         """Give the places where the function itself put another number, text or flag."""
@@ -486,6 +502,14 @@ def _texts(code: types.CodeType) -> set[str]:
     """Texts in a function that may be names."""
     constants = (constant for part in _codes(code) for constant in part.co_consts)
     return {c for c in constants if isinstance(c, str) and c.isidentifier()}
+
+
+def _asked_of(getter: Any) -> set[str]:
+    """Give the names of what one of Python's getters asks for."""
+    made_by, given = getter.__reduce__()
+    # One with keywords is made by a partial.
+    texts = [text for text in (*given, *getattr(made_by, "args", ())) if isinstance(text, str)]
+    return {name for text in texts for name in text.split(".")}
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
