@@ -242,3 +242,9 @@ def test_argnums_may_be_a_number_of_numpys_or_a_range():
     assert tg.grad(f, np.int64(1))(2.0, 3.0).item() == 2.0
     assert [g.item() for g in tg.grad(f, range(2))(2.0, 3.0)] == [3.0, 2.0]
     assert tg.grad(lambda x: (x * x, "dropped"), has_aux=True)(3.0).item() == 6.0
+
+
+@pytest.mark.parametrize("argnums", [(0, 1), [0, 1], np.array([0, 1]), range(2)])
+def test_several_argnums_come_in_any_container(argnums):
+    a, b = tg.grad(lambda a, b: a * b, argnums)(2.0, 3.0)
+    assert (a.item(), b.item()) == (3.0, 2.0)

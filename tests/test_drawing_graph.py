@@ -236,6 +236,19 @@ def test_an_input_that_is_used_twice_is_one_box():
     assert len([e for e in graph.edges if e.tail == constant.id]) == 2
 
 
+def test_a_model_gets_the_arrays_that_it_is_drawn_with():
+    class Prepared(nn.Module):
+        def __init__(self):
+            self.inner = nn.Linear(3, 3, rng=0)
+
+        def forward(self, x):
+            assert isinstance(x, np.ndarray)
+            return self.inner(np.nan_to_num(x))
+
+    graph = Prepared().graph(np.full((2, 3), np.nan))
+    assert [v.kind for v in graph.nodes].count("constant") == 1
+
+
 @pytest.mark.parametrize("size", [2, 4, 9])
 def test_values_are_shown_as_whole_numbers(size):
     x = tg.Tensor(np.full(size, -1.234e-100), requires_grad=True)

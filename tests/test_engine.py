@@ -847,7 +847,7 @@ def powers():
     """A primitive that hands what it computed to its rule, and what its rule was handed."""
     handed = []
 
-    def with_exp(x, *, times=1):
+    def with_exp(x, *, needs, times=1):
         e = np.exp(x)
         return times * e, e
 
@@ -877,7 +877,7 @@ def test_a_rule_gets_the_residual_of_a_recorded_call():
 
 
 def test_the_rule_of_an_op_of_two_inputs_gets_the_residual_behind_them():
-    @tg.primitive(residual=lambda x, y: (x * y, x * y))
+    @tg.primitive(residual=lambda x, y, needs: (x * y, x * y))
     def product(x, y):
         return x * y
 
@@ -909,8 +909,18 @@ def test_a_raw_write_after_a_call_with_a_residual_raises():
         y.backward()
 
 
+def test_patches_are_kept_for_filters_that_want_a_gradient_alone():
+    def kept(w):
+        x = tg.Tensor(np.ones((4, 8, 8, 2)), requires_grad=True)
+        graph = tg.conv2d(x, w, padding="same").graph()
+        return max(vertex.cost.bytes for vertex in graph.nodes)
+
+    frozen, trained = (tg.Tensor(np.ones((3, 3, 2, 2)), requires_grad=r) for r in (False, True))
+    assert kept(trained) > 5 * kept(frozen)
+
+
 def test_the_check_finds_a_wrong_residual():
-    @tg.primitive(residual=lambda x: (x * x, 3 * x))
+    @tg.primitive(residual=lambda x, needs: (x * x, 3 * x))
     def squared(x):
         return x * x
 

@@ -729,6 +729,27 @@ def test_the_command_cannot_run_what_is_no_file(capsys, tmp_path):
     assert exit_.value.code == 2
 
 
+def test_the_value_of_an_assignment_comes_before_its_place(check):
+    source = """
+import numpy as np
+
+seen = {}
+
+
+def noted(x):
+    seen["x"] = x
+    return x
+
+
+def fc(x, w, b):
+    seen.clear()
+    seen[len(seen)] = noted(x)  # Python computes the value first, so its number is 1.
+    return w @ seen[1] + b
+"""
+    (fc,) = (function for function in check(source).functions if function.name == "fc")
+    assert fc.verdict == "ok"
+
+
 def test_no_python_is_no_verdict(check):
     with pytest.raises(CouldNotRun, match="line 1"):
         check("def fc(:\n")

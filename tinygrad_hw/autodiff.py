@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -437,7 +437,7 @@ class _Call:
         op: str,
         has_aux: bool = False,
     ) -> None:
-        several = isinstance(argnums, Sequence)
+        several = isinstance(argnums, Iterable)
         numbers = _positions(argnums, args, op)
         chosen = tuple(_numbers_to_array(args[n]) for n in numbers)
         leaves, self.rebuild = tree.flatten(chosen if several else chosen[0])
@@ -508,7 +508,7 @@ class _Call:
 def _positions(argnums: Any, args: tuple[Any, ...], op: str) -> list[int]:
     """Give the positions of the arguments to differentiate by."""
     try:
-        numbers = list(map(operator.index, argnums if isinstance(argnums, Sequence) else [argnums]))
+        numbers = list(map(operator.index, argnums if isinstance(argnums, Iterable) else [argnums]))
     except TypeError:
         raise TypeError(
             f"{op}: argnums is {argnums!r}; want the position of an argument, or several"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import with_graph
-from .graph import Handle, observe
+from .graph import Constant, Handle, observe
 
 _PACKAGE = str(Path(__file__).parent)
 # The handout's networks, written as a user would write them.
@@ -43,6 +43,31 @@ def debug() -> Iterator[None]:
 def lines() -> Any:
     """Remember the line that recorded each node, for pictures, and check nothing."""
     return observe(_note_line)
+
+
+def one_constant_each(arrays: Sequence[Any]) -> Any:
+    """Let one constant stand for an array in all calls, for pictures: each call makes its own."""
+    places = set(map(id, arrays))
+    known: dict[int, Any] = {}
+
+    def share(primitive: Any, args: Any, params: Any, result: Any) -> None:
+        node = result._node
+        if node is None or node.primitive is not primitive:
+            return
+        shared = {
+            parent: known.setdefault(id(arg), parent)
+            for arg, parent in zip(args, node.parents, strict=True)
+            if id(arg) in places and type(parent) is Constant
+        }
+        node.parents = tuple(shared.get(parent, parent) for parent in node.parents)
+        if node.inputs is not None:
+            # Those that are not kept stand there too.
+            node.inputs = tuple(
+                shared.get(value, value) if type(value) is Constant else value
+                for value in node.inputs
+            )
+
+    return observe(share)
 
 
 def _note_line(primitive: Any, args: Any, params: Any, result: Any) -> None:

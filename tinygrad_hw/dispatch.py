@@ -21,6 +21,7 @@ from .graph import (
     SEQUENCES,
     Constant,
     Handle,
+    Leaf,
     Node,
     check_untracked,
     constant_of,
@@ -146,7 +147,8 @@ class Primitive:
         try:
             parents = tuple([parent_of(arg) for arg in args]) if recording else ()
             if recording and self.residual is not None:
-                y, residual = self.residual(*values, **params)
+                needs = tuple([type(parent) in (Node, Leaf) for parent in parents])
+                y, residual = self.residual(*values, needs=needs, **params)
             else:
                 y = self.forward(*values, **params)
         except Exception as error:
@@ -376,9 +378,10 @@ def primitive(
     view : bool
         The result may share memory with the first argument, so that a write to one reaches both.
     residual : callable, optional
-        Takes the place of ``forward`` in calls that are recorded: it returns the result and what
-        the rule can use again, or None. The rule gets that behind its inputs and has to do without
-        where it is missing, as in a gradient that is differentiated itself.
+        Takes the place of ``forward`` in calls that are recorded, with ``needs`` as a rule gets it:
+        it returns the result and what the rule can use again, or None. The rule gets that behind
+        its inputs and has to do without where it is missing, as in a gradient that is
+        differentiated itself.
 
     Returns
     -------

@@ -67,7 +67,7 @@ class Tensor(Handle):
         dtype: Any = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(requires_grad, (bool, np.bool_)):
+        if not isinstance(requires_grad, (bool, np.bool_, int, type(None))):
             raise TypeError(
                 f"Tensor: requires_grad is {requires_grad!r}; want True or False (a dtype goes by "
                 "its name: dtype=...)"

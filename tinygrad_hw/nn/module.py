@@ -60,14 +60,11 @@ class Module:
 
         The picture knows the line of each op, and says of a parameter if it is not used.
         """
-        from ..debugging import lines
+        from ..debugging import lines, one_constant_each
         from ..drawing import draw
 
-        # An array becomes another constant wherever it is used, which hides that these are one.
-        floats = [isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in example]
-        inputs = [Tensor(x) if lift else x for x, lift in zip(example, floats, strict=True)]
-        with lines():
-            out = self(*inputs)
+        with lines(), one_constant_each(example):
+            out = self(*example)
         return draw(*(out if isinstance(out, (tuple, list)) else (out,)), names=self, **options)
 
     # --- What it holds ------------------------------------------------------------------------

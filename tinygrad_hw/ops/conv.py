@@ -75,11 +75,11 @@ def _conv_shape(x, w, *, stride, padding, dilation):
 _MOST_PATCHES = 2**23
 
 
-def _conv_and_patches(x, w, **window):
+def _conv_and_patches(x, w, *, needs, **window):
     """The convolution, and the patches that the gradient of the filters needs again."""
     taps = hw5.patches(x, size=w.shape[:2], **window)
     y = hw5.correlate(x, w, taps=taps, **window)
-    return y, taps if taps.nbytes <= _MOST_PATCHES else None
+    return y, taps if needs[1] and taps.nbytes <= _MOST_PATCHES else None
 
 
 @primitive(
@@ -316,7 +316,7 @@ def _window(op, stride, padding, dilation):
 
 
 def _pair(op: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
-    sides = value if isinstance(value, (tuple, list)) else (value, value)
+    sides = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
     if len(sides) != 2 or not all(isinstance(n, _WHOLE) and n >= least for n in sides):
         raise ShapeError(f"{op}: {name} is {value!r}; want one or two whole numbers >= {least}")
     return int(sides[0]), int(sides[1])

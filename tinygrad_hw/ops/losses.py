@@ -43,7 +43,7 @@ def _cross_entropy_call(draw):
     return (draw.array(shape), y), {"reduction": draw.choice(["mean", "sum", "none"])}
 
 
-def _cross_entropy_and_shares(x, y, *, reduction):
+def _cross_entropy_and_shares(x, y, *, reduction, needs):
     """The loss, and the softmax of the rows, which is most of its gradient."""
     # The handout's loss, on rows. A boolean target is one-hot, and its class is picked.
     shifted = x - np.maximum.reduce(x, axis=-1, keepdims=True)
@@ -58,9 +58,9 @@ def _cross_entropy_and_shares(x, y, *, reduction):
         wanted = y * np.where(y == 0, 0, shifted)
         losses = losses * y.sum(axis=-1) - wanted.sum(axis=-1)
     if reduction == "none":
-        return losses, shares
+        return losses, shares if needs[0] else None
     total = np.add.reduce(losses, axis=None)
-    return total if reduction == "sum" else total / losses.size, shares
+    return total if reduction == "sum" else total / losses.size, shares if needs[0] else None
 
 
 @primitive(
@@ -69,7 +69,7 @@ def _cross_entropy_and_shares(x, y, *, reduction):
     residual=_cross_entropy_and_shares,
 )
 def _cross_entropy(x, y, *, reduction):
-    return _cross_entropy_and_shares(x, y, reduction=reduction)[0]
+    return _cross_entropy_and_shares(x, y, reduction=reduction, needs=(False, False))[0]
 
 
 @_cross_entropy.rule(keeps="x y")

@@ -64,10 +64,8 @@ class Rewriter(ast.NodeTransformer):
         return node if any(map(_compiles, node.decorator_list)) else self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.stmt]:
-        """``a[i] = v``, and ``a[i], b = v`` in parts: ``p0, p1 = v``, ``a[i] = p0``, ``b = p1``."""
+        """``a[i], b = v`` in parts: ``p0, p1 = v``, ``a[i] = p0``, ``b = p1``: the value first."""
         self.generic_visit(node)
-        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
-            return _statement(node, _SET, node.targets[0], node.value)
         into = [leaf for target in node.targets for leaf in _leaves(target)]
         if not any(isinstance(leaf, ast.Subscript) for leaf in into):
             return node
