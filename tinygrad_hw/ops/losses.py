@@ -57,10 +57,12 @@ def _cross_entropy_and_shares(x, y, *, reduction, needs):
         # A logit of -inf has probability 0: it costs nothing where the target does not want it.
         wanted = y * np.where(y == 0, 0, shifted)
         losses = losses * y.sum(axis=-1) - wanted.sum(axis=-1)
-    if reduction == "none":
-        return losses, shares if needs[0] else None
-    total = np.add.reduce(losses, axis=None)
-    return total if reduction == "sum" else total / losses.size, shares if needs[0] else None
+    loss = losses
+    if reduction != "none":
+        loss = np.add.reduce(losses, axis=None)
+    if reduction == "mean":
+        loss = loss / losses.size
+    return loss, shares if needs[0] else None
 
 
 @primitive(
