@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kernels import hw5
 from ..ops import conv as convolution
-from ..ops import losses, reduce, shape
+from ..ops import exponential, losses, reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
 from .traced import as_type
 
@@ -341,8 +341,8 @@ REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     reduce._min.forward: _extreme(dip),
     np.min: _extreme(dip),
     shape.sum_to.forward: _sum_to,
-    reduce._softmax.forward: _softmax,
-    reduce._log_softmax.forward: _log_softmax,
+    exponential._softmax.forward: _softmax,
+    exponential._log_softmax.forward: _log_softmax,
 }
 _REWRITES = REDUCTIONS | {
     losses._cross_entropy.forward: _cross_entropy,

@@ -8,6 +8,7 @@ from . import (
     conv,
     decompositions,
     elementwise,
+    exponential,
     index,
     linalg,
     losses,
@@ -22,6 +23,7 @@ from .activations import *
 from .conv import *
 from .decompositions import *
 from .elementwise import *
+from .exponential import *
 from .index import *
 from .linalg import *
 from .losses import *
@@ -37,6 +39,7 @@ __all__ += activations.__all__
 __all__ += conv.__all__
 __all__ += decompositions.__all__
 __all__ += elementwise.__all__
+__all__ += exponential.__all__
 __all__ += index.__all__
 __all__ += linalg.__all__
 __all__ += losses.__all__
@@ -51,6 +54,7 @@ FAMILIES = (
     elementwise,
     activations,
     reduce,
+    exponential,
     scan,
     order,
     shape,

@@ -12,7 +12,7 @@ from ..dispatch import primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
-from . import reduce
+from . import exponential, reduce
 from .activations import softplus
 from .elementwise import (
     _array,
@@ -82,12 +82,12 @@ def _(g, _, x, y, shares=None, *, reduction, needs):
         g = g / math.prod(x.shape[:-1])
     dx = dy = None
     if needs[0]:
-        p = reduce.softmax(x, axis=-1) if shares is None else shares
+        p = exponential.softmax(x, axis=-1) if shares is None else shares
         if y.dtype != bool:
             p = p * reduce.sum(y, axis=-1, keepdims=True)
         dx = g * (p - y)
     if needs[1]:
-        dy = -g * reduce.log_softmax(x, axis=-1)
+        dy = -g * exponential.log_softmax(x, axis=-1)
     return dx, dy
 
 
