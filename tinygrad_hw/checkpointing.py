@@ -9,9 +9,9 @@ import numpy as np
 
 from .dispatch import Primitive
 from .errors import GraphError
-from .graph import Handle, Leaf, Node, enable_grad, is_recording, tick
+from .graph import VARIABLES, Handle, Leaf, Node, enable_grad, is_recording, tick
 from .ops.elementwise import identity
-from .walk import VARIABLES, array_of, by_index, pull, reachable, wrap
+from .walk import array_of, by_index, pull, reachable, wrap
 
 
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:

@@ -19,9 +19,9 @@ from .errors import ShapeError, about_call
 from .graph import (
     ORDINARY,
     SEQUENCES,
+    VARIABLES,
     Constant,
     Handle,
-    Leaf,
     Node,
     check_untracked,
     constant_of,
@@ -147,7 +147,7 @@ class Primitive:
         try:
             parents = tuple([parent_of(arg) for arg in args]) if recording else ()
             if recording and self.residual is not None:
-                needs = tuple([type(parent) in (Node, Leaf) for parent in parents])
+                needs = tuple([type(parent) in VARIABLES for parent in parents])
                 y, residual = self.residual(*values, needs=needs, **params)
             else:
                 y = self.forward(*values, **params)

@@ -126,6 +126,10 @@ class Constant(Leaf):
         return cls(value)
 
 
+# The kinds of a node's parents that have gradients; others are constants and Python scalars.
+VARIABLES = frozenset({Node, Leaf})
+
+
 class _Clock:
     """When something last happened to any node that need not show in it."""
 

@@ -12,14 +12,21 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
-from .graph import FREED, Constant, Handle, Leaf, Node, as_array, clock, recorder, with_bases
+from .graph import (
+    FREED,
+    VARIABLES,
+    Constant,
+    Handle,
+    Node,
+    as_array,
+    clock,
+    recorder,
+    with_bases,
+)
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
 
 by_index = attrgetter("index")
-
-# The kinds of a node's parents that have gradients; others are constants and Python scalars.
-VARIABLES = frozenset({Node, Leaf})
 
 
 def pull(
