@@ -15,11 +15,11 @@ from numerical import check_call
 import tinygrad_hw as tg
 from tinygrad_hw.dispatch import Primitive
 from tinygrad_hw.domains import RandomDraw
-from tinygrad_hw.ops import order, primitives, reduce, scan
+from tinygrad_hw.ops import exponential, order, primitives, reduce, scan
 
 OWN = sorted(
     p.name
-    for family in (reduce, scan, order)
+    for family in (reduce, exponential, scan, order)
     for p in vars(family).values()
     if isinstance(p, Primitive) and p.__module__ == family.__name__
 )
