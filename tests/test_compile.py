@@ -91,8 +91,6 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_training_steps_equal_eager_while_the_rate_changes(name, backend):
-    if backend == "numba" and name != "adamw":
-        pytest.skip("native code of every optimiser takes long to compile")
     eager = training(OPTIMIZERS[name], dtype=np.float64)
     compiled = training(OPTIMIZERS[name], dtype=np.float64)
     step = tg.compile(compiled[2], backend=backend)

@@ -298,7 +298,7 @@ def test_compiled_trainings_agree_and_say_what_they_gained(data, tmp_path, capsy
 
 
 def test_native_code_is_for_long_trainings_where_it_is_installed(monkeypatch):
-    installed = {"numba", "scipy"}
+    installed = {"llvmlite", "scipy"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
     settings = settings_for("mlp")
     assert backend_for("auto", settings, 60_000) == "numba"

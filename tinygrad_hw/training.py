@@ -247,14 +247,14 @@ def step_of(model: Any, optimizer: optim.Optimizer) -> Callable[[Array, Array], 
 
 
 def backend_for(choice: str, settings: Settings, images: int) -> str:
-    """Give the back end for ``auto``: native code where numba is here and the training is long.
+    """Give the back end for ``auto``: native code where it can be made and the training is long.
 
     It depends on nothing but that, so that a seed gives the same weights again.
     """
     if choice != "auto":
         return choice
     steps = settings.epochs * -(-images // settings.batch_size)
-    here = all(importlib.util.find_spec(name) for name in ("numba", "scipy"))
+    here = all(importlib.util.find_spec(name) for name in ("llvmlite", "scipy"))
     return "numba" if steps >= _LONG and here else "numpy"
 
 

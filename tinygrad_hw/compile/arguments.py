@@ -35,14 +35,16 @@ class Given:
         self.dtypes: list[np.dtype[Any] | None] = []
         self.targets: list[int] = []
 
-    def array(self, name: str, text: str, like: Array, *, writable: bool) -> None:
-        """Give an array in C order, which lies like another."""
+    def array(
+        self, name: str, text: str, like: Array, *, writable: bool, number: int | None = None
+    ) -> None:
+        """Give an array in C order, which lies like another, and the number of its memory."""
         k, dtype, shape = len(self.texts), like.dtype, like.shape
         flags, facts = _FLAGS | _WRITEABLE * writable, (dtype.num, ord(dtype.byteorder))
         self.texts.append(text)
         self.dtypes.append(dtype)
         self.checks.append(f"fits(objects, {k}, self, {facts}, {flags}, {shape})")
-        self.lines.append(f"{name} = memory(objects, {k}, np.{dtype.name})")
+        self.lines.append(f"{name} = memory(objects, {k}, np.{dtype.name}, {number})")
 
     def number(self, name: str, text: str, kind: str) -> None:
         """Give a number of Python: a real or a whole one."""

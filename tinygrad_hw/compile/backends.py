@@ -18,7 +18,7 @@ def backend_of(name: str) -> Backend:
 
         return Straight
     if name == "numba":
-        for package in ("numba", "scipy"):
+        for package in ("llvmlite", "scipy"):
             if importlib.util.find_spec(package) is None:
                 raise ImportError(
                     f'compile: backend="numba" needs {package}: pip install "tinygrad_hw[fast]"'

@@ -325,8 +325,8 @@ def _unpool(w: Writer, i: Instruction) -> bool:
         for n, m, k, s in zip(i.params["shape"], g.shape[1:3], size, stride, strict=True)
     )
     if not covered:
-        w.line(0, f"for k in range({w.share(math.prod(y.shape))}):")
-        w.line(1, w.store(i.out, "k", zero))
+        w.line(0, f"for o in range({w.share(math.prod(y.shape))}):")
+        w.line(1, w.store(i.out, "o", zero))
         w.meet()
     _pool_loops(w, winners, g.shape, apart=apart)
     w.line(4, f"g = {w.load(g.root, _at(g, 'n', 'i', 'j', 'c'))}")

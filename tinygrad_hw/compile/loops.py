@@ -30,7 +30,6 @@ _SCRATCH, _PIECES = 1_000_000, 2_000_000
 _LONG = re.compile(r"(exp|tanh|sigmoid)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
 _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
-_MEMORY = re.compile(r", (\d+), COUNT\)")
 # Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
 _LOCAL = re.compile(r"\b(?:[cgijknoqy]|[ilpqrswxy]\d+(?:_\d+)?)\b")
 
@@ -56,8 +55,6 @@ class Writer:
     ----------
     roots : dict
         Root value to the number of its memory; values that share memory share a number.
-    scratch : dict
-        Value to the number of the memory that holds a block of it, inside a loop.
     pieces : dict
         Sum to the number of the memory that holds those of its pieces.
     numbers : set of int
@@ -72,7 +69,6 @@ class Writer:
         self.layout, self._memory_of = layout, memory_of
         self.lines: list[str] = []
         self.roots: dict[int, int] = {}
-        self.scratch: dict[int, int] = {}
         self.pieces: dict[int, int] = {}
         self.numbers: set[int] = set()
         self.blas: set[np.dtype[Any]] = set()
@@ -109,56 +105,35 @@ class Writer:
         start = self.met = len(self.lines)
         yield
         self.meet()
-        # Names that no other lines use: Numba looks at every pair of assignments to one name.
+        # Names that no other lines use: one stands for numbers of one dtype.
         self.names += 1
         suffix = f"_{self.names}"
         for k in range(start, len(self.lines)):
             self.lines[k] = _LOCAL.sub(lambda m: m[0] + suffix, self.lines[k])
 
     def memory(self, root: int) -> str:
-        """Name the flat memory of a value, and its number for the compiler."""
+        """Name the flat memory of a value."""
         self.roots.setdefault(root, self._memory_of(root))
         return f"m{root}"
 
     def load(self, root: int, index: str) -> str:
         """Spell a read."""
-        name = self.memory(root)
-        return f"load({name}, {index}, {self.roots[root]}, COUNT)"
+        return f"{self.memory(root)}[{index}]"
 
     def store(self, root: int, index: str, value: str) -> str:
         """Spell a write."""
-        name = self.memory(root)
-        return f"store({name}, {index}, {value}, {self.roots[root]}, COUNT)"
+        return f"{self.memory(root)}[{index}] = {value}"
 
     def block(self, i: int) -> None:
-        """Make memory for a block of a value; :meth:`load_block` and its like go through it."""
-        self.scratch[i] = _SCRATCH + i
-        self.line(0, f"b{i} = part(room, {self.blocks}, np.{self.dtype(i).name})")
-        self.blocks += BLOCK * self.dtype(i).itemsize
+        """Make memory for a block of a value, ``b`` and its number."""
+        dtype = self.dtype(i)
+        self.line(0, f"b{i} = part(room, {self.blocks}, np.{dtype.name}, {_SCRATCH + i})")
+        self.blocks += BLOCK * dtype.itemsize
 
-    def load_block(self, i: int, index: str) -> str:
-        """Spell a read of a block."""
-        return f"load(b{i}, {index}, {self.scratch[i]}, COUNT)"
-
-    def store_block(self, i: int, index: str, value: str) -> str:
-        """Spell a write to a block."""
-        return f"store(b{i}, {index}, {value}, {self.scratch[i]}, COUNT)"
-
-    def load_piece(self, out: int, index: str) -> str:
-        """Spell a read of the sum of a piece."""
+    def piece(self, out: int, index: str) -> str:
+        """Spell the sum of a piece."""
         self.pieces[out] = _PIECES + out
-        return f"load(t{out}, {index}, {self.pieces[out]}, COUNT)"
-
-    def store_piece(self, out: int, index: str, value: str) -> str:
-        """Spell a write of the sum of a piece."""
-        self.pieces[out] = _PIECES + out
-        return f"store(t{out}, {index}, {value}, {self.pieces[out]}, COUNT)"
-
-    def text(self) -> str:
-        """All lines; each read and write says which memory it is of how many, counted from 0."""
-        named = sorted({*self.roots.values(), *self.scratch.values(), *self.pieces.values()})
-        numbers = {str(memory): k for k, memory in enumerate(named)}
-        return _MEMORY.sub(lambda m: f", {numbers[m[1]]}, {len(named)})", "\n".join(self.lines))
+        return f"t{out}[{index}]"
 
     def dtype(self, i: int) -> np.dtype[Any]:
         """Dtype of a value."""
@@ -445,12 +420,12 @@ class _GroupWriter:
         w, folds = self.w, [(k, out) for k, out, _ in self.folds if k in self.inside]
         if way == "pieces":
             for k, out in folds:
-                w.line(depth, w.store_piece(out, "i", f"s{k}"))
+                w.line(depth, f"{w.piece(out, 'i')} = s{k}")
             w.meet()
             w.line(0, f"for i in range({PIECES}):")
             depth = 1
             for k, out in folds:
-                w.line(1, f"s{k} = {w.load_piece(out, 'i')}")
+                w.line(1, f"s{k} = {w.piece(out, 'i')}")
                 w.line(1, f"p{k} = 0")
         for k, out in folds:
             before = w.load(out, f"p{k}")
@@ -503,11 +478,11 @@ class _GroupWriter:
             if steps[k] != 0 and str(k) in used:
                 w.line(depth, f"{text} = {w.load(self.operands[k].root, at(k))}")
         for i in part.given:
-            w.line(depth, f"x{i} = {w.load_block(i, 'j - q')}")
+            w.line(depth, f"x{i} = b{i}[j - q]")
         for line in part.body:
             w.line(depth, line)
         for i in part.handed_on:
-            w.line(depth, w.store_block(i, "j - q", f"x{i}"))
+            w.line(depth, f"b{i}[j - q] = x{i}")
         for k, out, text in part.folds:
             if k in self.inside:
                 w.line(depth, f"s{k} = {self.join(out, f's{k}', text)}")

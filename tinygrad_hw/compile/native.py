@@ -287,16 +287,16 @@ class Plan:
         }
         given = Given()
         given.array("arena", "arena", self.memory, writable=True)
-        for root in sorted(w.roots):
+        for root, number in sorted(w.roots.items()):
             stand = self.layout.stand[root]
             if root in self.slots:
                 start, dtype = self.offsets[root], stand.dtype.name
-                given.lines.append(f"m{root} = part(arena, {start}, np.{dtype})")
+                given.lines.append(f"m{root} = part(arena, {start}, np.{dtype}, {number})")
                 continue
             text = self._array_argument(root, lines)
             stand = stand.transpose(self.layout.order(root))
             written = root in self.fresh or root in targets
-            given.array(f"m{root}", text, stand, writable=written)
+            given.array(f"m{root}", text, stand, writable=written, number=number)
             if root in targets:
                 given.targets.append(len(given.texts) - 1)
         for i in sorted(w.numbers):
@@ -315,10 +315,11 @@ class Plan:
             memory = aligned(size * (MOST if w.crew else 1), _ALIGN)
             given.array("scratch", self._known(memory), memory, writable=True)
         if w.crew:
-            shared = {"counter": np.zeros(1, np.int64)}
-            shared |= {f"t{out}": np.zeros(PIECES, w.dtype(out)) for out in sorted(w.pieces)}
-            for name, array in shared.items():
-                given.array(name, self._known(array), array, writable=True)
+            counter = np.zeros(1, np.int64)
+            given.array("counter", self._known(counter), counter, writable=True)
+            for out, number in sorted(w.pieces.items()):
+                sums = np.zeros(PIECES, w.dtype(out))
+                given.array(f"t{out}", self._known(sums), sums, writable=True, number=number)
             given.place_in_crew()
         if size:
             mine = f"me * {size}" if w.crew else "0"
@@ -331,7 +332,7 @@ class Plan:
         misfit = [f"if not ({' and '.join(given.checks)}):", "    return answer(-1)"]
         start = ["state = let_go()"] if w.crew else []
         head = [f"    {line}" for line in [*misfit, *given.lines, *start]]
-        return "\n".join(["def native(self, objects, count):", *head, w.text(), ""])
+        return "\n".join(["def native(self, objects, count):", *head, "\n".join(w.lines), ""])
 
     def _calling(self, name: str, crew: bool, given: Given) -> list[str]:
         shown, dtypes = ", ".join(given.texts), self._known(given.dtypes)

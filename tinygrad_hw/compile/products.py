@@ -1,210 +1,212 @@
 """Products of matrices in native code: in tiles whose sums stay in registers, or by BLAS."""
 
-# mypy: ignore-errors
-# Numba's extensions have types of their own, which are not Python's.
-
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from typing import Any
 
-_SIZE = ir.IntType(64)
+from llvmlite import ir
+
+from .emission import LETTER, SIZE, WHOLE, Builder, Memory, Value, counting, kind, number, slot
+from .intrinsics import intrinsic
+
+# How a matrix lies in memory: its offset, and its steps of rows and of columns.
+Lie = tuple[int, int, int]
 # The sums of a tile stay in registers: some rows of so many vectors.
 _TILE_VECTORS, _VECTOR_BYTES = 2, 32
 
 
 class _Matrix:
-    """A matrix in flat memory, whose offset and steps of rows and columns are known."""
+    """A matrix in flat memory."""
 
-    def __init__(self, builder, kind, memory, place):
-        self.builder, self.data = builder, memory
-        self.offset, *self.steps = (t.literal_value for t in place)
-        self.itemsize = kind.dtype.bitwidth // 8
+    def __init__(self, builder: Builder, memory: Memory, lie: Lie) -> None:
+        self.builder, self.memory = builder, memory
+        self.offset, *self.steps = lie
+        self.itemsize = memory.dtype.itemsize
 
-    def pointer(self, i, j):
+    def pointer(self, i: Any, j: Any) -> Any:
         """Point to an entry."""
-        index = _SIZE(self.offset)
+        index = SIZE(self.offset)
         for place, step in zip((i, j), self.steps, strict=True):
-            index = self.builder.add(index, self.builder.mul(place, _SIZE(step)))
-        return self.builder.gep(self.data, [index], inbounds=True)
+            index = self.builder.add(index, self.builder.mul(place, SIZE(step)))
+        return self.builder.gep(self.memory.code, [index], inbounds=True)
 
-    def vector(self, i, j, kind):
+    def vector(self, i: Any, j: Any, vector: Any) -> Any:
         """Point to entries side by side."""
-        return self.builder.bitcast(self.pointer(i, j), kind.as_pointer())
+        return self.builder.bitcast(self.pointer(i, j), vector.as_pointer())
 
 
-def _repeated(builder, number, kind):
+def _repeated(builder: Builder, entry: Any, vector: Any) -> Any:
     """A vector of one number."""
-    first = builder.insert_element(kind(ir.Undefined), number, ir.IntType(32)(0))
-    return builder.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), kind.count)(None))
+    first = builder.insert_element(vector(ir.Undefined), entry, WHOLE(0))
+    return builder.shuffle_vector(first, first, ir.VectorType(WHOLE, vector.count)(None))
 
 
-def _tile(builder, a, b, y, terms, top, left, rows, columns, kind):
-    """Compute the entries of ``y`` in some rows, in vectors that begin at some columns.
-
-    ``left`` is the first column in ``b`` and that in ``y``.
-    """
-    sums = [[cgutils.alloca_once(builder, kind) for _ in columns] for _ in range(rows)]
-    for row in sums:
-        for place in row:
-            builder.store(kind(None), place)
-    at = [builder.add(top, _SIZE(r)) for r in range(rows)]
-    with cgutils.for_range(builder, _SIZE(terms)) as loop:
-        starts = [builder.add(left[0], _SIZE(c)) for c in columns]
-        across = [
-            builder.load(b.vector(loop.index, start, kind), align=b.itemsize) for start in starts
-        ]
-        for r in range(rows):
-            entry = _repeated(builder, builder.load(a.pointer(at[r], loop.index)), kind)
-            for place, vector in zip(sums[r], across, strict=True):
-                term = builder.fmul(entry, vector, flags=["contract"])
-                total = builder.fadd(builder.load(place), term, flags=["contract"])
-                builder.store(total, place)
-    for r in range(rows):
-        for column, place in zip(columns, sums[r], strict=True):
-            start = builder.add(left[1], _SIZE(column))
-            builder.store(builder.load(place), y.vector(at[r], start, kind), align=y.itemsize)
-
-
-def _least_of(builder, number, most):
-    smaller = builder.icmp_signed("<", number, _SIZE(most))
-    return builder.select(smaller, number, _SIZE(most))
+def _least_of(builder: Builder, index: Any, most: int) -> Any:
+    smaller = builder.icmp_signed("<", index, SIZE(most))
+    return builder.select(smaller, index, SIZE(most))
 
 
 class _Product:
-    """Writes the code of a product in tiles, from the arguments of :func:`product`."""
+    """Writes the code of a product in tiles, from what :func:`product` is given."""
 
-    def __init__(self, context, builder, signature, args):
+    def __init__(
+        self, builder: Builder, factors: tuple[Memory, Memory, Memory], sizes: Any, lies: Any
+    ) -> None:
         self.builder = builder
-        kinds, values = signature.args, args
-        self.rows, *sizes = (t.literal_value for t in kinds[5])
-        self.height, self.width, self.terms = sizes
+        self.rows, self.height, self.width, self.terms = sizes
         self.a, self.b, self.y = (
-            _Matrix(builder, kinds[i], values[i], kinds[i + 6]) for i in range(3)
+            _Matrix(builder, memory, lie) for memory, lie in zip(factors, lies, strict=True)
         )
-        self.first, self.last = values[3:5]
         lanes = _VECTOR_BYTES // self.a.itemsize
         while lanes > self.width:
             lanes //= 2
-        self.kind = ir.VectorType(context.get_value_type(kinds[0].dtype), lanes)
+        self.vector = ir.VectorType(kind(factors[0].dtype), lanes)
         self.block = min(_TILE_VECTORS * lanes, self.width)
         self.columns = [min(c, self.block - lanes) for c in range(0, self.block, lanes)]
 
-    def down(self, b, left, first, last):
-        """Go through tiles of rows."""
+    def down(self, b: _Matrix, left: tuple[Any, Any], first: Any, last: Any) -> None:
+        """Go through tiles of rows; ``left`` is the first column in ``b`` and that in ``y``."""
         builder = self.builder
-        with cgutils.for_range_slice(builder, first, last, _SIZE(1)) as (tile, _):
-            top = builder.mul(tile, _SIZE(self.rows))
-            top = _least_of(builder, top, self.height - self.rows)
-            matrices, shape = (self.a, b, self.y), (self.rows, self.columns, self.kind)
-            _tile(builder, *matrices, self.terms, top, left, *shape)
+        with counting(builder, first, last) as tile:
+            top = builder.mul(tile.code, SIZE(self.rows))
+            self._tile(b, _least_of(builder, top, self.height - self.rows), left)
 
-    def left_of(self, block):
+    def _tile(self, b: _Matrix, top: Any, left: tuple[Any, Any]) -> None:
+        """Compute the entries of some rows, in vectors that begin at some columns."""
+        builder, vector = self.builder, self.vector
+        sums = [[slot(builder, vector) for _ in self.columns] for _ in range(self.rows)]
+        for row in sums:
+            for place in row:
+                builder.store(vector(None), place)
+        at = [builder.add(top, SIZE(r)) for r in range(self.rows)]
+        with counting(builder, 0, self.terms) as term:
+            starts = [builder.add(left[0], SIZE(c)) for c in self.columns]
+            across = [
+                builder.load(b.vector(term.code, start, vector), align=b.itemsize)
+                for start in starts
+            ]
+            for r, row in enumerate(sums):
+                entry = builder.load(self.a.pointer(at[r], term.code))
+                entry = _repeated(builder, entry, vector)
+                for place, other in zip(row, across, strict=True):
+                    product = builder.fmul(entry, other, flags=["contract"])
+                    total = builder.fadd(builder.load(place), product, flags=["contract"])
+                    builder.store(total, place)
+        for r, row in enumerate(sums):
+            for column, place in zip(self.columns, row, strict=True):
+                start = builder.add(left[1], SIZE(column))
+                target = self.y.vector(at[r], start, vector)
+                builder.store(builder.load(place), target, align=self.y.itemsize)
+
+    def left_of(self, block: Value) -> Any:
         """The first column of a block of columns."""
-        start = self.builder.mul(block, _SIZE(self.block))
+        start = self.builder.mul(block.code, SIZE(self.block))
         return _least_of(self.builder, start, self.width - self.block)
 
-    def pack(self, left, packed):
+    def pack(self, left: Any, packed: _Matrix) -> None:
         """Copy a block of columns of ``b`` to where it lies without gaps."""
         builder = self.builder
-        with cgutils.for_range(builder, _SIZE(self.terms)) as loop:
+        with counting(builder, 0, self.terms) as term:
             for c in range(self.block):
-                entry = builder.load(self.b.pointer(loop.index, builder.add(left, _SIZE(c))))
-                builder.store(entry, packed.pointer(loop.index, _SIZE(c)))
+                entry = builder.load(self.b.pointer(term.code, builder.add(left, SIZE(c))))
+                builder.store(entry, packed.pointer(term.code, SIZE(c)))
 
 
-@intrinsic(prefer_literal=True)
-def product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y):
+@intrinsic
+def product(
+    builder: Builder,
+    a: Memory,
+    b: Memory,
+    y: Memory,
+    first: Any,
+    last: Any,
+    sizes: tuple[int, ...],
+    *lies: Lie,
+) -> None:
     """``y = a @ b``, in tiles of rows number ``first`` to ``last``.
 
-    ``sizes`` are rows in a tile, rows and columns of ``y``, and terms of its sums; the places are
-    ``(offset, step of rows, step of columns)``, where columns of ``b`` and ``y`` lie side by side.
-    The last tile begins earlier instead of being smaller: it computes some entries once more.
+    ``sizes`` are rows in a tile, rows and columns of ``y``, and terms of its sums; the lies are
+    those of ``a``, ``b`` and ``y``, where columns of ``b`` and ``y`` lie side by side. The last
+    tile begins earlier instead of being smaller: it computes some entries once more.
     """
-    signature = types.void(a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y)
-
-    def codegen(context, builder, signature, args):
-        p = _Product(context, builder, signature, args)
-        with cgutils.for_range(builder, _SIZE(-(-p.width // p.block))) as across:
-            left = p.left_of(across.index)
-            p.down(p.b, (left, left), p.first, p.last)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    p = _Product(builder, (a, b, y), sizes, lies)
+    with counting(builder, 0, -(-p.width // p.block)) as block:
+        left = p.left_of(block)
+        p.down(p.b, (left, left), first, last)
 
 
-@intrinsic(prefer_literal=True)
-def packed_product(typingctx, a, b, y, first, last, sizes, place_a, place_b, place_y, memory):
+@intrinsic
+def packed_product(
+    builder: Builder,
+    a: Memory,
+    b: Memory,
+    y: Memory,
+    first: Any,
+    last: Any,
+    sizes: tuple[int, ...],
+    *given: Any,
+) -> None:
     """The same in blocks of columns number ``first`` to ``last``, each of which is packed first.
 
-    ``b`` may lie in any way; ``memory`` has room for a block of its columns.
+    ``b`` may lie in any way; the last of what is given is memory for a block of its columns.
     """
-    signature = types.void(
-        a, b, y, types.intp, types.intp, sizes, place_a, place_b, place_y, memory
-    )
-
-    def codegen(context, builder, signature, args):
-        p = _Product(context, builder, signature, args)
-        place = [types.literal(n) for n in (0, p.block, 1)]
-        packed = _Matrix(builder, signature.args[9], args[9], place)
-        with cgutils.for_range_slice(builder, p.first, p.last, _SIZE(1)) as (block, _):
-            left = p.left_of(block)
-            p.pack(left, packed)
-            p.down(packed, (_SIZE(0), left), _SIZE(0), _SIZE(-(-p.height // p.rows)))
-        return context.get_dummy_value()
-
-    return signature, codegen
+    *lies, memory = given
+    p = _Product(builder, (a, b, y), sizes, lies)
+    packed = _Matrix(builder, memory, (0, p.block, 1))
+    with counting(builder, first, last) as block:
+        left = p.left_of(block)
+        p.pack(left, packed)
+        p.down(packed, (SIZE(0), left), 0, -(-p.height // p.rows))
 
 
 # --- BLAS -----------------------------------------------------------------------------------------
 
 
-def _in_memory(builder, value):
+def _in_memory(builder: Builder, value: Any) -> Any:
     """Point to a value: Fortran takes everything so."""
-    place = cgutils.alloca_once(builder, value.type)
+    place = slot(builder, value.type)
     builder.store(value, place)
     return place
 
 
-def _as_fortran_sees(place, shape):
+def _as_fortran_sees(lie: Lie, shape: tuple[int, int]) -> tuple[str, int]:
     """Give how BLAS is told of a matrix, which it thinks of by columns: transposed or not, and the
     distance of its long sides."""
-    (rows, columns), (_, down, across) = shape, (t.literal_value for t in place)
+    (rows, columns), (_, down, across) = shape, lie
     if across == 1 or columns == 1:
         return "N", down if rows > 1 else columns
     return "T", across
 
 
-@intrinsic(prefer_literal=True)
-def gemm(typingctx, blas, a, b, y, sizes, place_a, place_b, place_y):
+@intrinsic
+def gemm(
+    builder: Builder,
+    blas: Value,
+    a: Memory,
+    b: Memory,
+    y: Memory,
+    sizes: tuple[int, int, int],
+    *lies: Lie,
+) -> None:
     """``y = a @ b``, with the function of BLAS at an address.
 
-    ``sizes`` are rows and columns of ``y`` and terms of its sums; the places are those of
+    ``sizes`` are rows and columns of ``y`` and terms of its sums; the lies are those of
     :func:`product`, where rows or columns lie side by side, those of ``y`` by rows.
     """
-    signature = types.void(blas, a, b, y, sizes, place_a, place_b, place_y)
-
-    def codegen(context, builder, signature, args):
-        rows, columns, terms = (t.literal_value for t in sizes)
-        number, whole = context.get_value_type(a.dtype), ir.IntType(32)
-        # By columns it is the product of the transposed factors, in the other order.
-        first = _as_fortran_sees(place_b, (terms, columns))
-        second = _as_fortran_sees(place_a, (rows, terms))
-        last = _as_fortran_sees(place_y, (rows, columns))
-        letters = [_in_memory(builder, ir.IntType(8)(ord(m[0]))) for m in (first, second)]
-        counts = [_in_memory(builder, whole(n)) for n in (columns, rows, terms)]
-        steps = [_in_memory(builder, whole(m[1])) for m in (first, second, last)]
-        one, zero = (_in_memory(builder, number(n)) for n in (1.0, 0.0))
-        pointers = [
-            builder.gep(memory, [_SIZE(place.types[0].literal_value)])
-            for memory, place in zip(args[1:4], (place_a, place_b, place_y), strict=True)
-        ]
-        given = [*letters, *counts, one, pointers[1], steps[0], pointers[0], steps[1]]
-        given += [zero, pointers[2], steps[2]]
-        kind = ir.FunctionType(ir.VoidType(), [g.type for g in given])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), given)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    rows, columns, terms = sizes
+    # By columns it is the product of the transposed factors, in the other order.
+    first = _as_fortran_sees(lies[1], (terms, columns))
+    second = _as_fortran_sees(lies[0], (rows, terms))
+    last = _as_fortran_sees(lies[2], (rows, columns))
+    letters = [_in_memory(builder, LETTER(ord(m[0]))) for m in (first, second)]
+    counts = [_in_memory(builder, WHOLE(n)) for n in (columns, rows, terms)]
+    steps = [_in_memory(builder, WHOLE(m[1])) for m in (first, second, last)]
+    one, zero = (_in_memory(builder, number(n, a.dtype).code) for n in (1, 0))
+    pointers = [
+        builder.gep(memory.code, [SIZE(lie[0])])
+        for memory, lie in zip((a, b, y), lies, strict=True)
+    ]
+    given = [*letters, *counts, one, pointers[1], steps[0], pointers[0], steps[1]]
+    given += [zero, pointers[2], steps[2]]
+    shape = ir.FunctionType(ir.VoidType(), [g.type for g in given])
+    builder.call(builder.inttoptr(blas.code, shape.as_pointer()), given)

@@ -98,9 +98,11 @@ UFUNCS: dict[Any, Callable[..., str]] = {
 }
 for _name in (
     "log log1p log2 log10 expm1 exp2 sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh "
-    "arctanh floor ceil rint sign isinf isfinite"
+    "arctanh floor ceil rint"
 ).split():
     UFUNCS[getattr(np, _name)] = _call(f"np.{_name}")
+for _name in ("sign", "isinf", "isfinite"):
+    UFUNCS[getattr(np, _name)] = _call(_name)
 # On integers these are spelled in ways that do not hold for them.
 _FLOATS_ONLY = {np.reciprocal, np.power, np.sign, np.floor, np.ceil, np.rint, np.hypot}
 

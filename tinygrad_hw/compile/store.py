@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import sys
@@ -19,7 +18,14 @@ from . import object_code
 
 _loaded: dict[str, Callable[..., Any]] = {}
 # Files whose text is part of what native code is made of.
-_PARTS = ("intrinsics.py", "object_code.py", "products.py", "translation.py")
+_PARTS = (
+    "emission.py",
+    "formulas.py",
+    "intrinsics.py",
+    "object_code.py",
+    "products.py",
+    "translation.py",
+)
 
 
 def folder() -> Path:
@@ -44,23 +50,17 @@ def compiled(source: str) -> Callable[..., Any]:
         if made is None:
             from .translation import translated
 
-            made = object_code.emitted(*translated(source))
+            made = object_code.emitted(translated(source))
             _write(path, made)
         _loaded[key] = object_code.loaded(made)
     return _loaded[key]
 
 
 def _key(source: str) -> str:
-    spec = importlib.util.find_spec("numba")
-    assert spec is not None
-    assert spec.origin is not None
-    here = Path(__file__)
-    # Numba's version, without the time that importing it takes.
-    files = [Path(spec.origin).with_name("_version.py"), *map(here.with_name, _PARTS)]
     versions = [llvmlite.__version__, np.__version__, sys.version]
     digest = hashlib.sha256("\n".join([source, object_code.machine_name(), *versions]).encode())
-    for file in files:
-        digest.update(file.read_bytes())
+    for name in _PARTS:
+        digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:32]
 
 

@@ -1,80 +1,221 @@
-"""From the text of a native function to LLVM's, by numba."""
+"""From native text to LLVM's.
 
-# mypy: ignore-errors
-# Numba's types are not Python's.
+Native text is a small part of Python. Names stand for numbers of one dtype each, for memory, or
+for functions of three kinds: those of intrinsics.py and products.py write LLVM's instructions,
+those of formulas.py are native text, and NumPy's and C's are called. A dtype converts.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
+from functools import partial, reduce
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import config, types
-from numba.core import typed_passes, untyped_passes
-from numba.core.codegen import CPUCodeLibrary
-from numba.core.compiler import CompilerBase, Flags, compile_extra
-from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
-from numba.core.registry import cpu_target
+from llvmlite import ir
 
-from . import intrinsics, products
+from . import formulas, products  # noqa: F401
+from .emission import (
+    POINTER,
+    SIZE,
+    Builder,
+    Dtype,
+    Value,
+    applied,
+    binary,
+    compared,
+    converted,
+    counting,
+    kind,
+    loaded,
+    negative,
+    number,
+    slot,
+    store,
+)
+from .intrinsics import INTRINSICS
+from .object_code import ENTRY
 
-_ARGUMENTS = (types.voidptr, types.CPointer(types.voidptr), types.intp)
+
+class _Variable(NamedTuple):
+    """Where a number is that a name stands for, and its dtype."""
+
+    place: Any
+    dtype: Dtype | None
 
 
-def translated(source: str) -> tuple[str, str]:
-    """Give LLVM's text for a source of ``native(self, objects, count)``, and the function's name.
+def translated(source: str) -> str:
+    """Give LLVM's text for a source of ``native(self, objects, count)``.
 
-    The function has numba's calling convention: it takes where to put the result and where to put
-    an exception, then its arguments.
+    The function is one of C named ``ENTRY``, which takes and returns pointers to objects.
     """
-    if config.DISABLE_JIT:
-        raise RuntimeError("compile: NUMBA_DISABLE_JIT is set; unset it, or use backend='numpy'")
-    names = {"np": np, "math": math, **vars(intrinsics), **vars(products)}
-    exec(compile(source, "<native>", "exec"), names)
-    with global_compiler_lock:
-        typing, target = cpu_target.typing_context, cpu_target.target_context
-        typing.refresh()
-        target.refresh()
-        text = _Text(target.codegen(), "native")
-        given = (names["native"], _ARGUMENTS, types.voidptr, _flags(), {}, text, _Translator)
-        made = compile_extra(typing, target, *given)
-        text.finalize()
-    return text.get_llvm_str(), made.fndesc.llvm_func_name
+    (definition,) = ast.parse(source).body
+    assert isinstance(definition, ast.FunctionDef)
+    module = ir.Module()
+    shape = ir.FunctionType(POINTER, [POINTER, POINTER.as_pointer(), SIZE])
+    function = ir.Function(module, shape, ENTRY)
+    builder = Builder(function.append_basic_block("entry"))
+    names = [argument.arg for argument in definition.args.args]
+    given = dict(zip(names, function.args, strict=True))
+    _Writer(builder, given).statements(definition.body)
+    builder.tell_apart()
+    return str(module)
 
 
-def _flags() -> Flags:
-    flags = Flags()
-    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    flags.error_model = "numpy"
-    return flags
+_KNOWN: dict[str, Any] = {
+    **vars(formulas),
+    **INTRINSICS,
+    "np": np,
+    "math": math,
+}
+_FORMULAS = {
+    node.name: node
+    for node in ast.parse(inspect.getsource(formulas)).body
+    if isinstance(node, ast.FunctionDef)
+}
 
 
-class _Translator(CompilerBase):
-    """Of numba's passes those that our text needs."""
+class _Writer(ast.NodeVisitor):
+    """Writes the instructions of a function with some names given."""
 
-    def define_pipelines(self):
-        passes = PassManager("native")
-        for each in (
-            untyped_passes.TranslateByteCode,
-            untyped_passes.FixupArgs,
-            untyped_passes.IRProcessing,
-            untyped_passes.ReconstructSSA,
-            typed_passes.NopythonTypeInference,
-            typed_passes.PreLowerStripPhis,
-            typed_passes.IRLegalization,
-            typed_passes.NativeLowering,
-            typed_passes.NoPythonBackend,
-        ):
-            passes.add_pass(each, each.__name__)
-        passes.finalize()
-        return [passes]
+    def __init__(self, builder: Builder, given: dict[str, Any]) -> None:
+        self.builder, self.names = builder, given
 
+    def statements(self, nodes: list[ast.stmt]) -> Any:
+        """Write statements; give what the last one returns."""
+        result = None
+        for node in nodes:
+            result = self.visit(node)
+        return result
 
-class _Text(CPUCodeLibrary):
-    """A function and what it calls as LLVM's text, which is optimised once and never loaded."""
+    def generic_visit(self, node: ast.AST) -> None:
+        """Refuse what is not native text."""
+        raise TypeError(f"native text has no {type(node).__name__}: {ast.unparse(node)}")
 
-    def _optimize_functions(self, module):
-        module.data_layout = self._codegen._data_layout
+    # --- Expressions ----------------------------------------------------------------------------
 
-    def _finalize_final_module(self):
-        self._finalized = True
+    def visit_Constant(self, node: ast.Constant) -> Any:
+        return node.value
+
+    def visit_Tuple(self, node: ast.Tuple) -> Any:
+        return tuple(map(self.visit, node.elts))
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        if node.id not in self.names:
+            return _KNOWN[node.id]
+        found = self.names[node.id]
+        if not isinstance(found, _Variable):
+            return found
+        return Value(self.builder.load(found.place), found.dtype)
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        return getattr(self.visit(node.value), node.attr)
+
+    def visit_Subscript(self, node: ast.Subscript) -> Value:
+        return loaded(self.builder, self.visit(node.value), self.visit(node.slice))
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
+        x = self.visit(node.operand)
+        if isinstance(node.op, ast.Not):
+            return compared(self.builder, "Eq", x, False)
+        if isinstance(node.op, ast.Invert):
+            return binary(self.builder, "BitXor", x, -1)
+        assert isinstance(node.op, ast.USub)
+        return negative(self.builder, x) if isinstance(x, Value) else -x
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        a, b = self.visit(node.left), self.visit(node.right)
+        return binary(self.builder, type(node.op).__name__, a, b)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> Value:
+        """Both sides are computed."""
+        operator = "BitAnd" if isinstance(node.op, ast.And) else "BitOr"
+        return reduce(partial(binary, self.builder, operator), map(self.visit, node.values))
+
+    def visit_Compare(self, node: ast.Compare) -> Value:
+        (operator,), (right,) = node.ops, node.comparators
+        sides = self.visit(node.left), self.visit(right)
+        return compared(self.builder, type(operator).__name__, *sides)
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        function, given = self.visit(node.func), [self.visit(a) for a in node.args]
+        if isinstance(function, type) and issubclass(function, np.generic):
+            (given,) = given
+            return converted(self.builder, given, np.dtype(function))
+        if isinstance(function, FunctionType) and function.__module__ == formulas.__name__:
+            formula = _FORMULAS[function.__name__]
+            names = [argument.arg for argument in formula.args.args]
+            inside = _Writer(self.builder, dict(zip(names, given, strict=True)))
+            return inside.statements(formula.body)
+        if isinstance(function, FunctionType):
+            return function(self.builder, *given)
+        return applied(self.builder, function.__name__, *given)
+
+    # --- Statements -----------------------------------------------------------------------------
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        self.visit(node.value)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        (target,), value = node.targets, self.visit(node.value)
+        if isinstance(target, ast.Subscript):
+            store(self.builder, self.visit(target.value), self.visit(target.slice), value)
+        else:
+            assert isinstance(target, ast.Name)
+            self._assign(target.id, value)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        assert isinstance(node.target, ast.Name)
+        a, b = self.visit_Name(node.target), self.visit(node.value)
+        self._assign(node.target.id, binary(self.builder, type(node.op).__name__, a, b))
+
+    def _assign(self, name: str, value: Any) -> None:
+        if isinstance(value, (Value, int, float, np.generic)):
+            value = number(value)
+            if name not in self.names:
+                place = slot(self.builder, kind(value.dtype))
+                self.names[name] = _Variable(place, value.dtype)
+            variable = self.names[name]
+            if variable.dtype != value.dtype:
+                raise TypeError(f"native text: {name} is {variable.dtype} and {value.dtype}")
+            self.builder.store(value.code, variable.place)
+        else:
+            self.names[name] = value
+
+    def visit_For(self, node: ast.For) -> None:
+        assert isinstance(node.iter, ast.Call)
+        assert isinstance(node.target, ast.Name)
+        span = [self.visit(a) for a in node.iter.args]
+        with counting(self.builder, *(span if len(span) > 1 else (0, *span))) as index:
+            self.names[node.target.id] = index
+            self.statements(node.body)
+
+    def visit_While(self, node: ast.While) -> None:
+        builder = self.builder
+        head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
+        builder.branch(head)
+        builder.position_at_end(head)
+        builder.cbranch(self.visit(node.test).code, body, end)
+        builder.position_at_end(body)
+        self.statements(node.body)
+        builder.branch(head)
+        builder.position_at_end(end)
+
+    def visit_If(self, node: ast.If) -> None:
+        condition = self.visit(node.test).code
+        if not node.orelse:
+            with self.builder.if_then(condition):
+                self.statements(node.body)
+            return
+        with self.builder.if_else(condition) as (then, otherwise):
+            with then:
+                self.statements(node.body)
+            with otherwise:
+                self.statements(node.orelse)
+
+    def visit_Return(self, node: ast.Return) -> Any:
+        assert node.value is not None
+        return self.visit(node.value)
