@@ -130,7 +130,7 @@ class _Writer(ast.NodeVisitor):
         a, b = self.visit(node.left), self.visit(node.right)
         return binary(self.builder, type(node.op).__name__, a, b)
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> Value:
+    def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         """Both sides are computed."""
         operator = "BitAnd" if isinstance(node.op, ast.And) else "BitOr"
         return reduce(partial(binary, self.builder, operator), map(self.visit, node.values))
