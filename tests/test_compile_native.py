@@ -1,7 +1,9 @@
 """What native code computes in its own way equals what NumPy computes."""
 
 import os
+import platform
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -54,6 +56,65 @@ def test_functions_of_our_own_for_float32_are_right_everywhere(f, exact, units):
         assert np.abs(found[normal]).max() == 1
     if f is tg.tanh:
         np.testing.assert_array_equal(np.signbit(found[normal]), np.signbit(x[normal]))
+
+
+DTYPES = "?bhilBHILfd"
+
+
+def numbers_of(dtype):
+    """Each of a dtype's notable numbers beside each, as two arrays."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        f = np.finfo(dtype)
+        some = [0.0, 0.5, 1, 1.5, 2.5, 3, 100, f.max, f.tiny, f.smallest_subnormal, np.inf]
+        some = [np.nan, *some, *(-x for x in some)]
+    elif dtype.kind == "b":
+        some = [False, True]
+    else:
+        i = np.iinfo(dtype)
+        some = [i.min, i.min + 1, 0, 1, 2, 3, 7, i.max - 1, i.max, *[-1, -2] * (i.min < 0)]
+    return [side.ravel() for side in np.meshgrid(*2 * [np.array(some, dtype)])]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_functions_of_numpy_at_notable_numbers(dtype):
+    from tinygrad_hw.compile.scalars import UFUNCS
+
+    def of_all(x, y):
+        return [f(*(x, y)[: f.nin]) for f in functions]
+
+    x, y = numbers_of(dtype)
+    functions = []
+    with np.errstate(all="ignore"):
+        for f in UFUNCS:
+            # Some are not of this dtype, or not of these numbers.
+            with suppress(TypeError, ValueError):
+                f(*(x, y)[: f.nin])
+                functions.append(f)
+        assert len(functions) > 40
+        for f, found, expected in zip(functions, native(of_all)(x, y), of_all(x, y), strict=True):
+            assert found.dtype == expected.dtype, f
+            close = 3e-6 if expected.dtype == np.float32 else 1e-13
+            np.testing.assert_allclose(found, expected, rtol=close, atol=0, err_msg=f.__name__)
+            if expected.dtype.kind == "f":
+                zero = expected == 0
+                signs = np.signbit(found[zero]), np.signbit(expected[zero])
+                np.testing.assert_array_equal(*signs, err_msg=f.__name__)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_conversions_are_those_of_numpy(dtype):
+    def into_all(x):
+        return [x.astype(wanted) for wanted in DTYPES]
+
+    x, _ = numbers_of(dtype)
+    if x.dtype.kind == "f":
+        # What no whole number is near to differs from processor to processor, what is negative
+        # and becomes unsigned on some.
+        x = x[np.abs(x) < 128]
+        x = x if platform.machine() in ("x86_64", "AMD64") else np.abs(x)
+    for found, expected in zip(native(into_all)(x), into_all(x), strict=True):
+        np.testing.assert_array_equal(found, expected, strict=True)
 
 
 # Rows, terms and columns: whole tiles, remainders, less than a tile, less than a vector.

@@ -188,10 +188,10 @@ def power_of_two(builder: Builder, n: Value) -> Value:
 
 
 @intrinsic
-def pick(builder: Builder, condition: Value, a: Any, b: Any) -> Value:
+def pick(builder: Builder, condition: Any, a: Any, b: Any) -> Value:
     """Give ``a`` where the condition holds, else ``b``, both computed: loops without branches."""
     a, b = matched(a, b)
-    return Value(builder.select(condition.code, a.code, b.code), a.dtype)
+    return Value(builder.select(number(condition).code, a.code, b.code), a.dtype)
 
 
 # One instruction of the processor each. Where one is NaN they give the second.
@@ -213,8 +213,9 @@ INTRINSICS["min"] = least
 
 
 @intrinsic
-def abs_(builder: Builder, x: Value) -> Value:
+def abs_(builder: Builder, given: Any) -> Value:
     """Absolute value."""
+    x = number(given)
     if x.dtype is not None and x.dtype.kind == "f":
         return applied(builder, "absolute", x)
     return pick(builder, compared(builder, "Lt", x, 0), negative(builder, x), x)

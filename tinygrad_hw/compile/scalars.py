@@ -104,6 +104,7 @@ for _name in (
 for _name in ("sign", "isinf", "isfinite"):
     UFUNCS[getattr(np, _name)] = _call(_name)
 # On integers these are spelled in ways that do not hold for them.
+_OF_WHOLE = {np.isnan: "False", np.isinf: "False", np.isfinite: "True"}
 _FLOATS_ONLY = {np.reciprocal, np.power, np.sign, np.floor, np.ceil, np.rint, np.hypot}
 
 
@@ -155,8 +156,8 @@ def _spell_ufunc(ufunc: Any, args: Any, dtypes: Any, out: Dtype) -> Any:
         return None
     if ufunc is np.power and not isinstance(args[1], Ref) and (short := _powers(args[1])):
         return inputs[:1], short
-    if inputs[0].kind != "f" and ufunc is np.isnan:
-        return inputs, _form("False")
+    if inputs[0].kind != "f" and ufunc in _OF_WHOLE:
+        return inputs, _form(_OF_WHOLE[ufunc])
     if result.kind == "b" and ufunc in (np.add, np.multiply):
         form = UFUNCS[np.logical_or if ufunc is np.add else np.logical_and]
     return inputs, lambda *texts: form(inputs[0], *texts[1:])

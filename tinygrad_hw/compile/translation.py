@@ -205,7 +205,7 @@ class _Writer(ast.NodeVisitor):
         builder.position_at_end(end)
 
     def visit_If(self, node: ast.If) -> None:
-        condition = self.visit(node.test).code
+        condition = number(self.visit(node.test)).code
         if not node.orelse:
             with self.builder.if_then(condition):
                 self.statements(node.body)
