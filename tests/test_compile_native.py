@@ -78,7 +78,7 @@ def numbers_of(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_functions_of_numpy_at_notable_numbers(dtype):
-    from tinygrad_hw.compile.scalars import UFUNCS
+    from tinygrad_hw.compile.native.scalars import UFUNCS
 
     def of_all(x, y):
         return [f(*(x, y)[: f.nin]) for f in functions]
@@ -227,7 +227,7 @@ def test_a_step_that_begins_an_optimisers_memory_is_not_compiled(monkeypatch, tm
 @pytest.fixture
 def crew(monkeypatch):
     """Have every program shared, however small; ``crew(n)`` sets the number of threads."""
-    from tinygrad_hw.compile import crew, schedule
+    from tinygrad_hw.compile.native import crew, schedule
 
     monkeypatch.setattr(schedule, "WORTH_THREADS", 0)
 

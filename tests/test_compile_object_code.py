@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     """A folder of its own, and nothing in memory."""
-    from tinygrad_hw.compile import store
+    from tinygrad_hw.compile.native import store
 
     monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path))
     monkeypatch.setattr(store, "_loaded", {})
@@ -30,7 +30,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def translations(monkeypatch):
     """The sources that were translated."""
-    from tinygrad_hw.compile import translation
+    from tinygrad_hw.compile.native import translation
 
     asked = []
     translate = translation.translated
@@ -41,7 +41,7 @@ def translations(monkeypatch):
 
 
 def forget(monkeypatch):
-    from tinygrad_hw.compile import store
+    from tinygrad_hw.compile.native import store
 
     monkeypatch.setattr(store, "_loaded", {})
 
@@ -69,7 +69,7 @@ def learn(x):
 learn = tg.compile(learn, backend="numba")
 for _ in range(4):
     learn(np.arange(12.0).reshape(4, 3))
-translates = "tinygrad_hw.compile.translation" in sys.modules
+translates = "tinygrad_hw.compile.native.translation" in sys.modules
 print(w.numpy().tolist(), translates, "numba" in sys.modules)
 """
 
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_written_to_is_done_without(cache, monkeypatch):
 NEEDS = """
 import sys
 import threading
-from tinygrad_hw.compile import object_code
+from tinygrad_hw.compile.native import object_code
 name = sys.argv[1]
 body = f"{{ call void @{name}() ret i64 0 }}"
 text = f"declare void @{name}() define i64 @{object_code.ENTRY}() {body}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .program import Array
+from ..program import Array
 
 # Flags of NumPy's: in C order and aligned; may be written to.
 _FLAGS, _WRITEABLE = 0x101, 0x400

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .expand import dip, peak, total
+from ..expand import dip, peak, total
+from ..program import Instruction, Ref, Spec
 from .layout import Layout
-from .program import Instruction, Ref, Spec
 from .scalars import cast, literal, spell
 
 Shape = tuple[int, ...]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ops import activations, elementwise
-from .program import Ref
-from .traced import as_type
+from ...ops import activations, elementwise
+from ..program import Ref
+from ..traced import as_type
 
 Dtype = np.dtype[Any]
 FLOAT32 = np.dtype(np.float32)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..program import Instruction, Program, Ref, Spec, target_of
 from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
 from .loops import FOLDS, Group, Node, Writer, spelled
-from .program import Instruction, Program, Ref, Spec, target_of
 from .scalars import known
 
 _VIEWS = frozenset(

@@ -1,9 +1,4 @@
-"""The numba back end: the program as native functions, as a rule one.
-
-Elementwise operations of one shape become one loop, with the sums and extremes of what they
-compute; large matrix products go to BLAS; small ones, convolution and pooling are loops of their
-own. What has no native rule is left to NumPy, between two native functions.
-"""
+"""A program's native functions, their memory, and the Python function that calls them."""
 
 from __future__ import annotations
 
@@ -12,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..expand import expanded
+from ..program import Array, Instruction, Program, Ref, Spec, renumbered
+from ..recycle import maker
 from .arguments import Given, aligned, real, refit
 from .crew import MOST, together
-from .expand import expanded
 from .kernels import KERNELS
 from .loops import PIECES, Group, Node, Writer
 from .object_code import blas
-from .program import Array, Instruction, Program, Ref, Spec, renumbered
-from .recycle import maker
 from .scalars import literal
 from .schedule import Phase, Schedule
 from .store import compiled

@@ -1,8 +1,8 @@
 """Functions that native code has of its own, as native text: they become part of what calls them.
 
-None has a call or a branch inside a loop over entries, so that LLVM makes vectors of it. The
-coefficients make the largest relative error least, as fitted by weights that grow where the error
-is large (Lawson 1961).
+Those of numbers have no branch and call nothing from elsewhere, so that LLVM makes vectors of loops
+over them. The coefficients make the largest relative error least, as fitted by weights that grow
+where the error is large (Lawson 1961).
 """
 
 # mypy: ignore-errors

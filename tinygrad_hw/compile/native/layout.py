@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .program import Array, Instruction, Program, Ref, Spec, map_refs
+from ..program import Array, Instruction, Program, Ref, Spec, map_refs
 
 
 class Place(NamedTuple):

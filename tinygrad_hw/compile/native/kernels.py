@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import hw5
-from ..ops import conv, linalg
-from .expand import border, correlation, correlation_dw, turned
+from ...kernels import hw5
+from ...ops import conv, linalg
+from ..expand import border, correlation, correlation_dw, turned
+from ..program import Instruction, Spec
 from .layout import Place
 from .loops import Writer
-from .program import Instruction, Spec
 from .scalars import literal
 
 Rule = Callable[[Writer, Instruction], bool]
