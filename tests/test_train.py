@@ -301,11 +301,11 @@ def test_native_code_is_for_long_trainings_where_it_is_installed(monkeypatch):
     installed = {"llvmlite", "scipy"}
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
     settings = settings_for("mlp")
-    assert backend_for("auto", settings, 60_000) == "numba"
-    assert backend_for("auto", settings, 12_000) == "numpy"
-    assert backend_for("off", settings, 60_000) == "off"
+    assert backend_for("auto", settings, 12_000) == "numba"
+    assert backend_for("auto", settings, 1500) == "numpy"
+    assert backend_for("off", settings, 12_000) == "off"
     installed.clear()
-    assert backend_for("auto", settings, 60_000) == "numpy"
+    assert backend_for("auto", settings, 12_000) == "numpy"
 
 
 def test_the_defaults_are_those_of_the_help(capsys):
