@@ -1,5 +1,6 @@
 """What native code computes in its own way equals what NumPy computes."""
 
+import math
 import os
 import platform
 import threading
@@ -35,6 +36,7 @@ def native(function):
         (tg.exp, np.exp, 1),
         (tg.tanh, np.tanh, 5),
         (tg.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 3),
+        (tg.erf, np.vectorize(math.erf), 6),
     ],
 )
 def test_functions_of_our_own_for_float32_are_right_everywhere(f, exact, units):
@@ -149,6 +151,51 @@ def test_products_of_many_sizes(dtype):
         assert y.dtype == dtype
         close = 1e-5 if dtype == np.float32 else 1e-13
         np.testing.assert_allclose(y, expected, rtol=close, atol=close * np.abs(expected).max())
+
+
+STACKS = [
+    ((3, 5, 7), (7, 4)),
+    ((2, 3, 5, 7), (7, 4)),
+    ((5, 7), (3, 7, 4)),
+    ((2, 3, 5, 7), (2, 3, 7, 4)),
+    ((2, 1, 5, 7), (3, 7, 4)),
+    ((3, 1, 7), (3, 7, 1)),
+    ((7,), (3, 7, 4)),
+    ((3, 5, 7), (7,)),
+    ((7,), (7,)),
+    ((2, 9, 300), (300, 300)),
+]
+
+
+def straight(factors):
+    return [a @ b for a, b in factors]
+
+
+def turned(factors):
+    return [
+        np.swapaxes(b, -1, -2) @ np.swapaxes(a, -1, -2) @ (a[..., ::-1] @ b)
+        for a, b in factors
+        if min(a.ndim, b.ndim) > 1
+    ]
+
+
+@pytest.mark.parametrize("products", [straight, turned])
+@pytest.mark.parametrize("threads", [None, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_stacks_of_matrices(dtype, threads, products, request):
+    if threads:
+        request.getfixturevalue("crew")(threads)
+    factors = [tuple(RNG.normal(size=side).astype(dtype) for side in pair) for pair in STACKS]
+    factors += [tuple(np.asfortranarray(m) for m in pair) for pair in factors]
+    run = native(products)
+    found, expected = run(factors), products(factors)
+    assert "gemm" in (source := "".join(run._variants[0].executable.sources)) or threads
+    assert " product" in source
+    assert "packed_product" in source or not threads
+    for y, wanted in zip(found, expected, strict=True):
+        assert y.dtype == dtype
+        close = 1e-5 if dtype == np.float32 else 1e-13
+        np.testing.assert_allclose(y, wanted, rtol=close, atol=close * np.abs(wanted).max())
 
 
 def test_a_product_with_infinity_and_nan():

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kernels import hw5
 from ..ops import conv as convolution
-from ..ops import exponential, losses, reduce, shape
+from ..ops import exponential, losses, nn, reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
 from .traced import as_type
 
@@ -201,14 +201,38 @@ def exponentials(r: Rewriter, x: Any, axis: Any) -> Exponentials | None:
     spec = r.spec(x)
     if spec is None or spec.dtype.kind != "f" or not spec.size or not spec.shape:
         return None
-    axes = _over(axis, spec, spec)["axis"]
-    thin = _plain([1 if a in axes else n for a, n in enumerate(spec.shape)], spec.dtype)
-    params = {"axis": axes, "shape": thin.shape}
+    params, thin = _along(axis, spec)
     top = r.emit("peak", peak, (x,), params, thin)
     shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
     powers = r.emit("exp", np.exp, (shifted,), {}, spec)
     sums = r.emit("sum", total, (powers,), params, thin)
     return Exponentials(shifted, powers, sums, thin)
+
+
+def _along(axis: Any, spec: Spec) -> tuple[dict[str, Any], Spec]:
+    """Give the parameters of a reduction that keeps its axes, and what is known of its result."""
+    axes = _over(axis, spec, spec)["axis"]
+    thin = _plain([1 if a in axes else n for a, n in enumerate(spec.shape)], spec.dtype)
+    return {"axis": axes, "shape": thin.shape}, thin
+
+
+def _standardize(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the shift and scale to mean 0 and variance 1; its rule shares most of it."""
+    (x,), spec = i.args, r.specs[i.out]
+    if r.spec(x) is None or spec.dtype.char not in "fd" or not spec.size:
+        return False
+    params, thin = _along(i.params["axis"], spec)
+    count = float(spec.size // thin.size)
+
+    def mean(v: Any) -> Ref:
+        whole = r.emit("sum", total, (v,), params, thin)
+        return r.emit("divide", np.divide, (whole, count), {}, thin)
+
+    centred = r.emit("subtract", np.subtract, (x, mean(x)), {}, spec)
+    square = r.emit("square", np.square, (centred,), {}, spec)
+    variance = r.emit("add", np.add, (mean(square), i.params["eps"]), {}, thin)
+    scale = r.emit("sqrt", np.sqrt, (variance,), {}, thin)
+    return r.end("divide", np.divide, (centred, scale), {}, i.out)
 
 
 def _softmax(r: Rewriter, i: Instruction) -> bool:
@@ -343,6 +367,7 @@ REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     shape.sum_to.forward: _sum_to,
     exponential._softmax.forward: _softmax,
     exponential._log_softmax.forward: _log_softmax,
+    nn.standardize.forward: _standardize,
 }
 _REWRITES = REDUCTIONS | {
     losses._cross_entropy.forward: _cross_entropy,

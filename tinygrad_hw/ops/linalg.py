@@ -105,6 +105,9 @@ def _matmul_rule(g, a, b, needs):
     if needs[0]:
         da = g @ _mT(right)  # The engine sums the axis in front of a vector.
     if needs[1]:
+        if len(right.shape) == 2:
+            # One product of all rows, in place of one for each matrix, all to be added up.
+            left, g = (reshape(m, (math.prod(m.shape[:-1]), m.shape[-1])) for m in (left, g))
         db = _mT(left) @ g
         if len(b.shape) == 1:
             db = getitem(db, index=(..., 0))

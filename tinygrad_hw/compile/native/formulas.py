@@ -13,6 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ops.elementwise import ERF_END
+from ...ops.elementwise import ERF_P as P
+from ...ops.elementwise import ERF_Q as Q
+
 F = np.float32
 _ONE = F(1.0)
 
@@ -61,6 +65,15 @@ def tanh32(x):
 def sigmoid32(x):
     """Logistic function of a float32."""
     return 1 / (1 + exp32(-x))
+
+
+def erf32(x):
+    """Error function of a float32, to 6 units in the last place: x P(x**2) / Q(x**2)."""
+    z = most(-ERF_END, least(ERF_END, x))
+    s = z * z
+    p = fused(fused(fused(fused(fused(P[5], s, P[4]), s, P[3]), s, P[2]), s, P[1]), s, P[0])
+    q = fused(fused(fused(fused(fused(Q[5], s, Q[4]), s, Q[3]), s, Q[2]), s, Q[1]), s, Q[0])
+    return most(-_ONE, least(_ONE, z * p / q))
 
 
 def larger(a, b):

@@ -84,6 +84,12 @@ def part(builder: Builder, whole: Memory, start: Any, entry: Any, own: int | Non
     return _entries(builder, builder.gep(whole.code, [number(start).code]), entry, own)
 
 
+@intrinsic
+def beyond(builder: Builder, whole: Memory, start: Any) -> Memory:
+    """Point to the entry of a number."""
+    return whole._replace(code=builder.gep(whole.code, [number(start).code], inbounds=True))
+
+
 def _entries(builder: Builder, pointer: Any, entry: Any, own: int | None) -> Memory:
     dtype = np.dtype(entry)
     return Memory(builder.bitcast(pointer, stored(dtype).as_pointer()), dtype, own)

@@ -27,7 +27,7 @@ PIECES = 16
 # Numbers of scratch memories begin here, beyond those of values.
 _SCRATCH, _PIECES = 1_000_000, 2_000_000
 # What takes many instructions; two in one loop keep the processor from overlapping its rounds.
-_LONG = re.compile(r"(exp|tanh|sigmoid)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
+_LONG = re.compile(r"(exp|tanh|sigmoid|erf)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
 _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
 # Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.

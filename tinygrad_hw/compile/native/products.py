@@ -13,6 +13,8 @@ from .intrinsics import intrinsic
 Lie = tuple[int, int, int]
 # The sums of a tile stay in registers: some rows of so many vectors.
 _TILE_VECTORS, _VECTOR_BYTES = 2, 32
+# Terms of the sums that are added in one round of the loop.
+_UNROLLED = 4
 
 
 class _Matrix:
@@ -79,19 +81,25 @@ class _Product:
             for place in row:
                 builder.store(vector(None), place)
         at = [builder.add(top, SIZE(r)) for r in range(self.rows)]
-        with counting(builder, 0, self.terms) as term:
-            starts = [builder.add(left[0], SIZE(c)) for c in self.columns]
+        starts = [builder.add(left[0], SIZE(c)) for c in self.columns]
+
+        def add(term: Any) -> None:
             across = [
-                builder.load(b.vector(term.code, start, vector), align=b.itemsize)
-                for start in starts
+                builder.load(b.vector(term, start, vector), align=b.itemsize) for start in starts
             ]
             for r, row in enumerate(sums):
-                entry = builder.load(self.a.pointer(at[r], term.code))
-                entry = _repeated(builder, entry, vector)
+                entry = _repeated(builder, builder.load(self.a.pointer(at[r], term)), vector)
                 for place, other in zip(row, across, strict=True):
                     product = builder.fmul(entry, other, flags=["contract"])
                     total = builder.fadd(builder.load(place), product, flags=["contract"])
                     builder.store(total, place)
+
+        rest = self.terms % _UNROLLED
+        with counting(builder, 0, self.terms - rest, _UNROLLED) as first:
+            for k in range(_UNROLLED):
+                add(builder.add(first.code, SIZE(k)))
+        for k in range(self.terms - rest, self.terms):
+            add(SIZE(k))
         for r, row in enumerate(sums):
             for column, place in zip(self.columns, row, strict=True):
                 start = builder.add(left[1], SIZE(column))

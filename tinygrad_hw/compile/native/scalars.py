@@ -209,7 +209,7 @@ def _softplus(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 
 
 def _erf(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
-    return [out], lambda dtype, x: f"np.{out.name}(math.erf({x}))"
+    return [out], lambda dtype, x: f"erf32({x})" if out == FLOAT32 else f"math.erf({x})"
 
 
 def _clip(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:

@@ -114,8 +114,9 @@ class _Writer(ast.NodeVisitor):
     def visit_Attribute(self, node: ast.Attribute) -> Any:
         return getattr(self.visit(node.value), node.attr)
 
-    def visit_Subscript(self, node: ast.Subscript) -> Value:
-        return loaded(self.builder, self.visit(node.value), self.visit(node.slice))
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        whole, index = self.visit(node.value), self.visit(node.slice)
+        return whole[index] if type(whole) is tuple else loaded(self.builder, whole, index)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         x = self.visit(node.operand)
