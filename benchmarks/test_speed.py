@@ -96,6 +96,24 @@ def test_step(benchmark, contender, workload):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("workload", ["W1", "W2", "W3"])
+def test_compiling(benchmark, workload, monkeypatch, tmp_path):
+    """The first two calls of a native step, where there is none on disk."""
+    store = pytest.importorskip("tinygrad_hw.compile.native.store")
+    monkeypatch.setenv("TINYGRAD_HW_CACHE", str(tmp_path))
+
+    def forget() -> None:
+        monkeypatch.setattr(store, "_loaded", {})
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+    def first_calls() -> Any:
+        step = load("tg-numba").train(WORKLOADS[workload].kind, WORKLOADS[workload].batch)
+        return step(), step()
+
+    assert np.isfinite(benchmark.pedantic(first_calls, setup=forget, rounds=3)).all()
+
+
 def test_recording(benchmark):
     """What it takes to record a training step and to make its program."""
     x, labels = batch("cnn", 32)
