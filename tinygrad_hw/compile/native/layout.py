@@ -104,3 +104,8 @@ class Layout:
         self.stand[instruction.out] = view
         self.places[instruction.out] = Place(root, offset, strides, view.shape)
         return True
+
+
+def places(layout: Layout, instruction: Instruction) -> list[Place]:
+    """Where the arguments of an instruction are that are values."""
+    return [layout.places[a.index] for a in instruction.args if isinstance(a, Ref)]
