@@ -178,6 +178,15 @@ def _vdot(r: Rewriter, i: Instruction) -> bool:
     return r.end("sum", total, (product,), {"axis": axes, "shape": ()}, i.out)
 
 
+def _whole_sum(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite a sum, which has a wider dtype if it is one of whole numbers."""
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or spec.dtype.kind not in "biu" or i.params.keys() - {"axis", "keepdims"}:
+        return _sum(r, i)
+    wide = r.emit("cast", as_type, i.args[:1], {"dtype": out.dtype}, _plain(spec.shape, out.dtype))
+    return r.end("sum", total, (wide,), _over(i.params.get("axis"), spec, out), i.out)
+
+
 def _count(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or spec.dtype != bool or i.params or len(i.args) > 1:
@@ -233,6 +242,43 @@ def _standardize(r: Rewriter, i: Instruction) -> bool:
     variance = r.emit("add", np.add, (mean(square), i.params["eps"]), {}, thin)
     scale = r.emit("sqrt", np.sqrt, (variance,), {}, thin)
     return r.end("divide", np.divide, (centred, scale), {}, i.out)
+
+
+def _var(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the variance."""
+    (x, *others), out = i.args, r.specs[i.out]
+    spec = r.spec(x)
+    known = i.params.keys() <= {"axis", "correction", "keepdims"} and not others
+    if spec is None or spec.dtype.char not in "fd" or not spec.size or not known:
+        return False
+    params, thin = _along(i.params.get("axis"), spec)
+    count, correction = float(spec.size // thin.size), i.params.get("correction", 0)
+    if correction >= count:
+        return False
+    whole = r.emit("sum", total, (x,), params, thin)
+    mean = r.emit("divide", np.divide, (whole, count), {}, thin)
+    centred = r.emit("subtract", np.subtract, (x, mean), {}, spec)
+    square = r.emit("square", np.square, (centred,), {}, spec)
+    sums = r.emit("sum", total, (square,), {**params, "shape": out.shape}, _plain(*out[:2]))
+    return r.end("divide", np.divide, (sums, count - correction), {}, i.out)
+
+
+def _logsumexp(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the logarithm of a sum of exponentials; what is infinite is not subtracted."""
+    (x,), out = i.args, r.specs[i.out]
+    spec = r.spec(x)
+    if spec is None or spec.dtype.kind != "f" or spec.dtype != out.dtype or not spec.size:
+        return False
+    params, thin = _along(i.params["axis"], spec)
+    peaks = r.emit("peak", peak, (x,), params, thin)
+    finite = r.emit("isfinite", np.isfinite, (peaks,), {}, _plain(thin.shape, bool))
+    top = r.emit("where", np.where, (finite, peaks, 0.0), {}, thin)
+    shifted = r.emit("subtract", np.subtract, (x, top), {}, spec)
+    powers = r.emit("exp", np.exp, (shifted,), {}, spec)
+    sums = r.emit("sum", total, (powers,), params, thin)
+    log = r.emit("log", np.log, (sums,), {}, thin)
+    level = r.emit("add", np.add, (log, top), {}, thin)
+    return r.end("sum", total, (level,), {**params, "shape": out.shape}, i.out)
 
 
 def _softmax(r: Rewriter, i: Instruction) -> bool:
@@ -368,9 +414,14 @@ REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     exponential._softmax.forward: _softmax,
     exponential._log_softmax.forward: _log_softmax,
     nn.standardize.forward: _standardize,
+    reduce._var.forward: _var,
+    np.var: _var,
 }
 _REWRITES = REDUCTIONS | {
     losses._cross_entropy.forward: _cross_entropy,
+    exponential._logsumexp.forward: _logsumexp,
+    reduce._sum.forward: _whole_sum,
+    np.sum: _whole_sum,
     np.vdot: _vdot,
     np.count_nonzero: _count,
     convolution.conv.forward: _conv,

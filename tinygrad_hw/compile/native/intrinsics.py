@@ -27,6 +27,7 @@ from .emission import (
     Value,
     applied,
     compared,
+    converted,
     external,
     kind,
     matched,
@@ -82,6 +83,12 @@ def memory(builder: Builder, objects: Any, k: int, entry: Any, own: int | None =
 def part(builder: Builder, whole: Memory, start: Any, entry: Any, own: int | None = None) -> Memory:
     """Point to the entry of a dtype that begins at a byte."""
     return _entries(builder, builder.gep(whole.code, [number(start).code]), entry, own)
+
+
+@intrinsic
+def position(builder: Builder, x: Value) -> Value:
+    """Take a whole number as an index."""
+    return converted(builder, x, np.dtype(np.int64))._replace(dtype=None)
 
 
 @intrinsic

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...kernels import hw5
-from ...ops import conv, linalg
+from ...ops import conv, index, linalg, shape
 from ..expand import border, correlation, correlation_dw, turned
 from ..program import Instruction, Spec
-from . import matrices, windows
+from . import matrices, moves, windows
 from .loops import Writer
 
 Rule = Callable[[Writer, Instruction], bool]
@@ -31,9 +31,20 @@ KERNELS: dict[Any, Rule] = {
     conv.max_pool.forward: windows.pool,
     hw5.pool_winners: windows.winners,
     conv.unpool.forward: windows.unpool,
+    conv.sum_windows.forward: windows.total,
+    conv.spread_windows.forward: windows.spread,
+    shape._concatenate.forward: moves.concatenate,
+    index._getitem.forward: moves.rows,
+    index._scatter_add.forward: moves.scatter_add,
 }
 # Results that lie in memory as one of their arguments does, by its number.
-LIKE_ARGUMENT = {conv.max_pool.forward: 0, hw5.pool_winners: 0, conv.unpool.forward: 1}
+LIKE_ARGUMENT = {
+    conv.max_pool.forward: 0,
+    hw5.pool_winners: 0,
+    conv.unpool.forward: 1,
+    conv.sum_windows.forward: 0,
+    conv.spread_windows.forward: 0,
+}
 
 
 def multiplications(instruction: Instruction, specs: dict[int, Spec]) -> int:

@@ -98,12 +98,17 @@ class Layout:
         low, high = np.lib.array_utils.byte_bounds(whole)
         if not low <= view.__array_interface__["data"][0] < high:
             return False
+        self.stand[instruction.out] = view
+        self.places[instruction.out] = self.place_of(view, root)
+        return True
+
+    def place_of(self, view: Array, root: int) -> Place:
+        """Where a view lies of what stands for a value with memory of its own."""
+        whole = self.stand[root]
         start = whole.__array_interface__["data"][0]
         offset = (view.__array_interface__["data"][0] - start) // whole.itemsize
         strides = tuple(s // whole.itemsize for s in view.strides)
-        self.stand[instruction.out] = view
-        self.places[instruction.out] = Place(root, offset, strides, view.shape)
-        return True
+        return Place(root, offset, strides, view.shape)
 
 
 def places(layout: Layout, instruction: Instruction) -> list[Place]:

@@ -118,6 +118,8 @@ class Schedule:
             return "python"
         if op.forward in FOLDS:
             return "fold"
+        if op.name in _VIEWS and self.layout.view(instruction):
+            return "view"
         refs = [a for a in instruction.args if isinstance(a, Ref)]
         if op.forward in KERNELS:
             whole = len(refs) == len(instruction.args)
@@ -128,11 +130,8 @@ class Schedule:
             )
         if spelled(instruction, specs) is not None:
             return "each"
-        if op.name in _VIEWS:
-            if self.layout.view(instruction):
-                return "view"
-            if op.name == "reshape" and len(refs) == 1:
-                return "copy"
+        if op.name == "reshape" and len(refs) == 1:
+            return "copy"
         return "python"
 
     def _numbers_to_python(self) -> None:

@@ -234,11 +234,33 @@ def winners(w: Writer, i: Instruction) -> bool:
     return True
 
 
-def unpool(w: Writer, i: Instruction) -> bool:
-    g, winners = places(w.layout, i)
-    y = w.layout.places[i.out]
-    if not _fits_pool(w, i):
+def total(w: Writer, i: Instruction) -> bool:
+    """Sum of each window."""
+    (x,), y = places(w.layout, i), w.layout.places[i.out]
+    if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
         return False
+    _pool_loops(w, x, y.shape)
+    _window_reads(w, x, i.params["size"], i.params["stride"])
+    terms = [f"x{t}" for t in range(math.prod(i.params["size"]))]
+    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), " + ".join(terms)))
+    return True
+
+
+def spread(w: Writer, i: Instruction) -> bool:
+    """Adjoint of :func:`total`."""
+    (g,) = places(w.layout, i)
+    return _fits_pool(w, i) and _to_windows(w, i, g, None)
+
+
+def unpool(w: Writer, i: Instruction) -> bool:
+    """Give the winner of each window its entry."""
+    g, winners = places(w.layout, i)
+    return _fits_pool(w, i) and _to_windows(w, i, g, winners)
+
+
+def _to_windows(w: Writer, i: Instruction, g: Place, winners: Place | None) -> bool:
+    """Add each entry to the winner of its window, or to all of the window."""
+    y = w.layout.places[i.out]
     size, stride = i.params["size"], i.params["stride"]
     zero = literal(0, w.dtype(i.out))
     apart = all(s >= k for s, k in zip(stride, size, strict=True))
@@ -250,12 +272,13 @@ def unpool(w: Writer, i: Instruction) -> bool:
         w.line(0, f"for o in range({w.share(math.prod(y.shape))}):")
         w.line(1, w.store(i.out, "o", zero))
         w.meet()
-    _pool_loops(w, winners, g.shape, apart=apart)
+    _pool_loops(w, winners or g, g.shape, apart=apart)
     w.line(4, f"g = {w.load(g.root, _at(g, 'n', 'i', 'j', 'c'))}")
-    w.line(4, f"k = {w.load(winners.root, _at(winners, 'n', 'i', 'j', 'c'))}")
+    if winners:
+        w.line(4, f"k = {w.load(winners.root, _at(winners, 'n', 'i', 'j', 'c'))}")
     for t in range(math.prod(size)):
         rows, columns = f"i * {stride[0]} + {t // size[1]}", f"j * {stride[1]} + {t % size[1]}"
         at = _at(y, "n", rows, columns, "c")
-        value = f"pick(k == {t}, g, {zero})"
+        value = f"pick(k == {t}, g, {zero})" if winners else "g"
         w.line(4, w.store(i.out, at, value if apart else f"({w.load(i.out, at)} + {value})"))
     return True
