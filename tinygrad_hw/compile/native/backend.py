@@ -320,6 +320,7 @@ class Plan:
             mine = f"me * {size}" if w.crew else "0"
             given.lines.append(f"room = part(scratch, {mine}, np.uint8)")
             given.lines.append(f"packed = part(room, {w.blocks}, np.uint8)")
+            given.lines += w.parts
 
     @staticmethod
     def _source(w: Writer, given: Given) -> str:

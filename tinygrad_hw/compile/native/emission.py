@@ -14,6 +14,8 @@ import numpy as np
 from llvmlite import ir
 
 Dtype = np.dtype[Any]
+# LLVM's builder: llvmlite has no types.
+Builder = Any
 BOOL, FLOAT64 = np.dtype(bool), np.dtype(np.float64)
 LETTER, WHOLE, SIZE = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = LETTER.as_pointer()
@@ -42,26 +44,6 @@ class Memory(NamedTuple):
     code: Any
     dtype: Dtype
     number: int | None = None
-
-
-class Builder(ir.IRBuilder):  # type: ignore[misc]
-    """LLVM's builder, which also keeps what reads and writes memory of which number."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__(block)
-        self.accesses: dict[int, list[Any]] = {}
-
-    def tell_apart(self) -> None:
-        """Tell LLVM that memories of different numbers do not overlap."""
-        module = self.module
-        domain = module.add_metadata(["tinygrad_hw"])
-        scopes = {n: module.add_metadata([f"memory {n}", domain]) for n in self.accesses}
-        for n, instructions in self.accesses.items():
-            own = module.add_metadata([scopes[n]])
-            others = module.add_metadata([scope for m, scope in scopes.items() if m != n])
-            for instruction in instructions:
-                instruction.set_metadata("alias.scope", own)
-                instruction.set_metadata("noalias", others)
 
 
 # --- Kinds and constants --------------------------------------------------------------------------
@@ -225,7 +207,6 @@ def external(builder: Builder, name: str, result: Any, *codes: Any) -> Any:
 def loaded(builder: Builder, memory: Memory, index: Any) -> Value:
     """``memory[index]`` without a test of the index."""
     code = builder.load(_entry(builder, memory, index))
-    _keep(builder, code, memory)
     if memory.dtype == BOOL:
         code = builder.trunc(code, kind(BOOL))
     return Value(code, memory.dtype)
@@ -237,16 +218,11 @@ def store(builder: Builder, memory: Memory, index: Any, value: Any) -> None:
     if given.dtype != memory.dtype:
         raise TypeError(f"native text: cast {given.dtype} to {memory.dtype} to store it")
     code = builder.zext(given.code, LETTER) if memory.dtype == BOOL else given.code
-    _keep(builder, builder.store(code, _entry(builder, memory, index)), memory)
+    builder.store(code, _entry(builder, memory, index))
 
 
 def _entry(builder: Builder, memory: Memory, index: Any) -> Any:
     return builder.gep(memory.code, [number(index).code], inbounds=True)
-
-
-def _keep(builder: Builder, access: Any, memory: Memory) -> None:
-    if memory.number is not None:
-        builder.accesses.setdefault(memory.number, []).append(access)
 
 
 # --- Places and loops -----------------------------------------------------------------------------

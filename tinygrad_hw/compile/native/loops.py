@@ -28,10 +28,10 @@ PIECES = 16
 _SCRATCH, _PIECES = 1_000_000, 2_000_000
 # What takes many instructions; two in one loop keep the processor from overlapping its rounds.
 _LONG = re.compile(r"(exp|tanh|sigmoid|erf)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
+# What a function is given: memories, Python numbers, addresses, who the thread is.
+_GIVEN = re.compile(r"\b(?:[mnbt]\d+|packed|me|crew|\w+_blas)\b")
 _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
-# Variables of the code below and of the kernels; ``m1`` is a memory, ``n1`` a Python number.
-_LOCAL = re.compile(r"\b(?:[cgijknoqy]|[ilpqrswxy]\d+(?:_\d+)?)\b")
 
 
 class Fold(NamedTuple):
@@ -61,6 +61,10 @@ class Writer:
         Python numbers that are arguments.
     blas : set of dtype
         Of what matrices BLAS multiplies.
+    parts : list of str
+        Lines that make memory for blocks of values.
+    functions : dict
+        Text of a function to its name.
     blocks, packing : int
         Bytes that each thread needs for blocks of values, and to pack matrices.
     """
@@ -72,8 +76,9 @@ class Writer:
         self.pieces: dict[int, int] = {}
         self.numbers: set[int] = set()
         self.blas: set[np.dtype[Any]] = set()
+        self.parts: list[str] = []
         self.blocks = self.packing = 0
-        self.names = 0
+        self.functions: dict[str, str] = {}
         # Whether threads share the work, and whether they share the lines since they met last.
         self.crew, self.shared, self.met = crew, False, 0
 
@@ -91,25 +96,42 @@ class Writer:
     def meet(self) -> None:
         """Have the threads wait for each other; the lines since they met last, if not shared, are
         for one of them."""
-        if not self.crew:
+        if self.crew:
+            self._close()
+            self.line(0, "meet(counter, crew)")
+            self.shared, self.met = False, len(self.lines)
+
+    def _close(self) -> None:
+        """Make the lines since the threads met last a function, if there is none like it, and call
+        it."""
+        given: dict[str, str] = {}
+        values: dict[str, str] = {}
+        text = "\n".join(f"    {line}" for line in self.lines[self.met :])
+        text = _GIVEN.sub(lambda m: given.setdefault(m[0], f"a{len(given)}"), text)
+        text = _VALUE.sub(lambda m: values.setdefault(m[0], f"x{len(values)}"), text)
+        del self.lines[self.met :]
+        if not text:
             return
-        if not self.shared:
-            alone = [f"    {line}" for line in self.lines[self.met :]]
-            self.lines[self.met :] = ["    if me == 0:", *alone]
-        self.line(0, "meet(counter, crew)")
-        self.shared, self.met = False, len(self.lines)
+        if text not in self.functions:
+            self.functions[text] = f"step_{len(self.functions) + 1}"
+            self.line(0, f"def {self.functions[text]}({', '.join(given.values())}):")
+            self.lines.append(text)
+        call = f"{self.functions[text]}({', '.join(given)})"
+        self.line(0, f"if me == 0: {call}" if self.crew and not self.shared else call)
 
     @contextmanager
     def node(self) -> Iterator[None]:
         """Write the lines of a node."""
-        start = self.met = len(self.lines)
+        self.met = len(self.lines)
         yield
-        self.meet()
-        # Names that no other lines use: one stands for numbers of one dtype.
-        self.names += 1
-        suffix = f"_{self.names}"
-        for k in range(start, len(self.lines)):
-            self.lines[k] = _LOCAL.sub(lambda m: m[0] + suffix, self.lines[k])
+        if self.crew:
+            self.meet()
+        else:
+            self._close()
+
+    def outside(self) -> None:
+        """Leave the lines written so far outside of functions, since they may leave."""
+        self.met = len(self.lines)
 
     def memory(self, root: int) -> str:
         """Name the flat memory of a value."""
@@ -127,7 +149,7 @@ class Writer:
     def block(self, i: int) -> None:
         """Make memory for a block of a value, ``b`` and its number."""
         dtype = self.dtype(i)
-        self.line(0, f"b{i} = part(room, {self.blocks}, np.{dtype.name}, {_SCRATCH + i})")
+        self.parts.append(f"b{i} = part(room, {self.blocks}, np.{dtype.name}, {_SCRATCH + i})")
         self.blocks += BLOCK * dtype.itemsize
 
     def piece(self, out: int, index: str) -> str:

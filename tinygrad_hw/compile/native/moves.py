@@ -104,12 +104,11 @@ def _inner(place: Place, axes: int) -> Place:
 
 def _look(w: Writer, at: Place, side: int) -> None:
     """Leave if a number is outside; all threads look, so that all of them leave."""
-    w.shared = True
     w.line(0, f"for i in range({math.prod(at.shape)}):")
     w.line(1, f"k = {_number(w, at)}")
     w.line(1, f"if k < {-side} or k >= {side}:")
     w.leave(2, 0)
-    w.meet()
+    w.outside()
 
 
 def _row(w: Writer, depth: int, at: Place, side: int) -> None:

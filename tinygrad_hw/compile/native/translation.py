@@ -23,6 +23,7 @@ from .emission import (
     SIZE,
     Builder,
     Dtype,
+    Memory,
     Value,
     applied,
     binary,
@@ -57,11 +58,10 @@ def translated(source: str) -> str:
     module = ir.Module()
     shape = ir.FunctionType(POINTER, [POINTER, POINTER.as_pointer(), SIZE])
     function = ir.Function(module, shape, ENTRY)
-    builder = Builder(function.append_basic_block("entry"))
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
     names = [argument.arg for argument in definition.args.args]
     given = dict(zip(names, function.args, strict=True))
     _Writer(builder, given).statements(definition.body)
-    builder.tell_apart()
     return str(module)
 
 
@@ -83,6 +83,8 @@ class _Writer(ast.NodeVisitor):
 
     def __init__(self, builder: Builder, given: dict[str, Any]) -> None:
         self.builder, self.names = builder, given
+        # Name of a function of the text, and what is known of its arguments, to LLVM's function.
+        self.made: dict[Any, Any] = {}
 
     def statements(self, nodes: list[ast.stmt]) -> Any:
         """Write statements; give what the last one returns."""
@@ -153,9 +155,44 @@ class _Writer(ast.NodeVisitor):
             return inside.statements(formula.body)
         if isinstance(function, FunctionType):
             return function(self.builder, *given)
+        if isinstance(function, ast.FunctionDef):
+            return self._call(function, given)
         return applied(self.builder, function.__name__, *given)
 
+    def _call(self, definition: ast.FunctionDef, given: list[Any]) -> None:
+        """Call LLVM's function of one of the text's, for arguments of these kinds.
+
+        Of small functions LLVM makes code in less time than of a long one, and memories that are
+        arguments can be told not to overlap.
+        """
+        numbers = [g.number if isinstance(g, Memory) else None for g in given]
+        apart = [n is not None and numbers.count(n) == 1 for n in numbers]
+        key = definition.name, tuple(g.dtype for g in given), tuple(apart)
+        if key not in self.made:
+            shape = ir.FunctionType(ir.VoidType(), [g.code.type for g in given])
+            self.made[key] = ir.Function(self.builder.module, shape, f"step_{len(self.made)}")
+            self._define(self.made[key], definition, given, apart)
+        self.builder.call(self.made[key], [g.code for g in given])
+
+    def _define(
+        self, function: Any, definition: ast.FunctionDef, given: list[Any], apart: list[bool]
+    ) -> None:
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        names = {}
+        arguments = zip(definition.args.args, given, function.args, apart, strict=True)
+        for name, g, argument, alone in arguments:
+            if alone:
+                argument.add_attribute("noalias")
+            names[name.arg] = g._replace(code=argument)
+        inside = ir.IRBuilder(function.append_basic_block("entry"))
+        _Writer(inside, names).statements(definition.body)
+        inside.ret_void()
+
     # --- Statements -----------------------------------------------------------------------------
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.names[node.name] = node
 
     def visit_Expr(self, node: ast.Expr) -> None:
         self.visit(node.value)
