@@ -268,6 +268,162 @@ def test_a_step_that_begins_an_optimisers_memory_is_not_compiled(monkeypatch, tm
     np.testing.assert_allclose(*found)
 
 
+# --- Entries that move ----------------------------------------------------------------------------
+
+
+def phases(run):
+    return [phase.native for phase in run._variants[-1].executable.plan.phases]
+
+
+@pytest.fixture(params=[None, 1, 2])
+def maybe_crew(request):
+    if request.param:
+        request.getfixturevalue("crew")(request.param)
+
+
+def test_parts_are_joined(maybe_crew):
+    parts = [RNG.normal(size=(40, n, 30)).astype(np.float32) for n in (1, 2, 3)]
+
+    def join(parts):
+        return [
+            tg.concatenate(parts, axis=1),
+            tg.concatenate([parts[0], 2 * parts[0]], axis=-1),
+            tg.concatenate([parts[1].astype(np.float64), parts[2]], axis=-2),
+            tg.concatenate([np.swapaxes(part, 0, 1) for part in parts]),
+            tg.stack([parts[1], parts[1] + 1], axis=1),
+            tg.concatenate([parts[0] > 0, parts[1] > 0], axis=1),
+        ]
+
+    run = native(join)
+    run(parts)
+    assert phases(run) == [True]
+    for found, expected in zip(run(parts), join(parts), strict=True):
+        np.testing.assert_array_equal(found, expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "rest"),
+    [
+        (np.int64, (5,), ()),
+        (np.int32, (2, 3), ()),
+        (np.int8, (5,), (2,)),
+        (np.uint8, (2, 3), (3, 400)),
+    ],
+)
+def test_rows_are_read_and_their_gradients_added(kind, shape, rest, maybe_crew):
+    x = tg.Tensor(RNG.normal(size=(6, *rest)), requires_grad=True)
+    low = 0 if kind == np.uint8 else -6
+    index = RNG.integers(low, 6, shape).astype(kind)
+    weights = RNG.normal(size=(*shape, *rest))
+
+    def read(index):
+        x.grad = None
+        y = x[index]
+        (y * weights).sum().backward()
+        return y
+
+    run = native(read)
+    for _ in range(2):
+        found, gradient = run(index).numpy(), x.grad
+    assert phases(run) == [True]
+    np.testing.assert_array_equal(found, read(index).numpy())
+    np.testing.assert_allclose(gradient, x.grad)
+    for outside in (6, -7)[: 1 if kind == np.uint8 else 2]:
+        index.flat[-1] = outside
+        with pytest.raises(IndexError, match="out of bounds"):
+            run(index)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        1,
+        slice(1, None, 2),
+        (slice(None), slice(None, None, -1)),
+        (..., None, -1),
+        (2, slice(1, 3)),
+        ...,
+    ],
+    ids=str,
+)
+def test_gradients_of_views(index, maybe_crew):
+    x = tg.Tensor(RNG.normal(size=(40, 5, 30)), requires_grad=True)
+
+    def read(scale):
+        x.grad = None
+        (tg.exp(x[index]) * scale).sum().backward()
+
+    run = native(read)
+    for _ in range(2):
+        run(np.array(2.0))
+    assert phases(run) == [True]
+    found = x.grad
+    read(np.array(2.0))
+    np.testing.assert_allclose(found, x.grad)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), ((2, 3), (1, 2)), (3, 4), (5, 5)])
+def test_means_of_windows(size, stride, maybe_crew):
+    x = tg.Tensor(RNG.normal(size=(6, 9, 11, 3)), requires_grad=True)
+
+    def pool(scale):
+        x.grad = None
+        y = tg.avg_pool2d(x, size, stride)
+        (y * y * scale).sum().backward()
+        return y
+
+    run = native(pool)
+    for _ in range(2):
+        found, gradient = run(np.array(2.0)).numpy(), x.grad
+    assert (phases(run) == [True]) == (size != 5)
+    np.testing.assert_allclose(found, pool(np.array(2.0)).numpy())
+    np.testing.assert_allclose(gradient, x.grad)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spreads_and_sums_of_exponentials(dtype):
+    x = RNG.normal(size=(4, 5, 6)).astype(dtype)
+    special = x.copy()
+    special[0], special[1, 2], special[2, 3, 1], special[3, 0, 0] = -np.inf, -np.inf, np.inf, np.nan
+
+    def spreads(x):
+        return [
+            *(
+                tg.logsumexp(x, axis=a, keepdims=k)
+                for a in (0, (1, 2), None)
+                for k in (False, True)
+            ),
+            *(tg.var(x, axis=a, correction=c) for a in (-1, (0, 2), None) for c in (0, 1)),
+            np.var(x, axis=1),
+            np.sum(x > 0, axis=1),
+            np.sum((x > 0).astype(np.int8), axis=(0, 2), keepdims=True),
+            *(tg.ops.primitives()["standardize"](x, axis=a, eps=1e-5) for a in ((-1,), (0, 1))),
+        ]
+
+    run = native(spreads)
+    with np.errstate(all="ignore"):
+        for value in (x, special):
+            for found, expected in zip(run(value), spreads(value), strict=True):
+                assert np.asarray(found).dtype == expected.dtype
+                assert np.shape(found) == expected.shape
+                np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+    assert phases(run) == [True]
+
+
+def test_steps_that_are_alike_share_a_function():
+    x = RNG.normal(size=(50, 8))
+
+    def walk(x):
+        for _ in range(5):
+            x = tg.tanh(x) @ np.ones((8, 8))
+        return x
+
+    run = native(walk)
+    np.testing.assert_allclose(run(x), walk(x))
+    (source,) = run._variants[0].executable.sources
+    assert source.count("def step_") < source.count("step_") / 2
+
+
 # --- Threads --------------------------------------------------------------------------------------
 
 
