@@ -79,16 +79,14 @@ def _basic(index: Any) -> bool:
 def _numbers(w: Writer, i: Instruction) -> Place | None:
     """Where the whole numbers of an index are that is one array of them, for the first axis."""
     index = i.params["index"]
-    first, *others = index if isinstance(index, tuple) else (index,)
-    whole = all(part is ... or (type(part) is slice and part == slice(None)) for part in others)
-    if (
-        not isinstance(first, Ref)
-        or not whole
-        or w.layout.stand[first.index].dtype.kind not in "iu"
-    ):
+    # Nothing is asked of no axis.
+    first, *others = (index or (...,)) if isinstance(index, tuple) else (index,)
+    if not all(part is ... or (type(part) is slice and part == slice(None)) for part in others):
         return None
-    place = w.layout.places[first.index]
-    return place if place.shape and _in_line(place, len(place.shape)) else None
+    place = w.layout.places.get(first.index) if isinstance(first, Ref) else None
+    if place is None or w.dtype(first.index).kind not in "iu" or not place.shape:
+        return None
+    return place if _in_line(place, len(place.shape)) else None
 
 
 def _in_line(place: Place, axes: int) -> bool:
