@@ -229,14 +229,17 @@ def test_extremes_and_shares_along_axes(dtype):
                 np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [None, 0.0, 0.25])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_cross_entropy_and_its_gradient(reduction):
+def test_cross_entropy_and_its_gradient(reduction, smoothing):
     logits, labels = 100 * RNG.normal(size=(6, 4)), RNG.integers(0, 4, 6)
-    logits[0, 1 - labels[0] % 2] = -np.inf
+    if not smoothing:
+        logits[0, 1 - labels[0] % 2] = -np.inf
+    targets = labels if smoothing is None else np.eye(4)[labels] * (1 - smoothing) + smoothing / 4
 
     def step(x):
         x.grad = None
-        loss = tg.softmax_cross_entropy(x, labels, reduction=reduction)
+        loss = tg.softmax_cross_entropy(x, targets, reduction=reduction)
         loss.sum().backward()
         return loss
 
@@ -244,6 +247,7 @@ def test_cross_entropy_and_its_gradient(reduction):
     expected, run = step(eager), native(step)
     for _ in range(2):
         loss = run(compiled)
+    assert phases(run) == [True]
     np.testing.assert_allclose(loss.numpy(), expected.numpy())
     np.testing.assert_allclose(compiled.grad, eager.grad, atol=1e-12)
 
@@ -409,6 +413,43 @@ def test_spreads_and_sums_of_exponentials(dtype):
                 assert np.shape(found) == expected.shape
                 np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
     assert phases(run) == [True]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "ij,jk->ik",
+        "bhqd,bhkd->bhqk",
+        "bqhd,bkhd->bhqk",
+        "bhqk,bkhd->bqhd",
+        "abij,abkj->kiba",
+        "abc,cbd->da",
+        "abc,c->ab",
+        "i,ij->j",
+    ],
+)
+def test_einsum_is_products_of_stacks(spec):
+    sides = {letter: n for n, letter in enumerate(sorted(set(spec) - set(",->")), 2)}
+    terms = spec.split("->")[0].split(",")
+    operands = [
+        tg.Tensor(RNG.normal(size=[sides[c] for c in term]), requires_grad=True) for term in terms
+    ]
+
+    def contract(*operands):
+        for x in operands:
+            x.grad = None
+        y = tg.einsum(spec, *operands)
+        tg.tanh(y).sum().backward()
+        return y
+
+    run = native(contract)
+    for _ in range(2):
+        found = run(*operands).numpy(), *(x.grad for x in operands)
+    if "c->" not in spec and "i," not in spec:
+        assert phases(run) == [True]
+    expected = contract(*operands).numpy(), *(x.grad for x in operands)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-14)
 
 
 def test_steps_that_are_alike_share_a_function():

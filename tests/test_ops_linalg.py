@@ -507,3 +507,20 @@ def test_what_does_not_fit_says_so(call, message):
 def test_complex_numbers_are_refused_where_numpy_would_conjugate(op):
     with pytest.raises(TypeError, match=r"^\w+: got .*complex.*; want real"):
         op(tg.Tensor(np.eye(2) * (1 + 1j)))
+
+
+SPECS = (
+    "ij,jk->ik bij,bjk->bik bqhd,bkhd->bhqk bhqk,bkhd->bqhd abij,abkj->kiba abc,cbd->da "
+    "ij,j->i abc,c->ab cab,dc->bda ij,ij->j ij,ij-> i,j->ij ij,jk->i"
+).split()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_large_products_by_einsum_are_numpys(spec, dtype):
+    sides = {letter: 9 + n for n, letter in enumerate(sorted(set(spec) - set(",->")))}
+    terms = spec.split("->")[0].split(",")
+    rng = np.random.default_rng(0)
+    operands = [rng.integers(-9, 9, [sides[c] for c in term]).astype(dtype) for term in terms]
+    found, expected = tg.einsum(spec, *operands), np.einsum(spec, *operands)
+    np.testing.assert_array_equal(found, expected, strict=True)

@@ -1,5 +1,7 @@
 """Every primitive of the package: gradients of order 1, 2 and 3, dtypes, and what it declares."""
 
+import math
+
 import numpy as np
 import pytest
 from numerical import check_call
@@ -76,3 +78,13 @@ def test_every_primitive_has_a_domain_a_rule_and_a_name_of_its_own():
     for primitive in everything:
         assert primitive.domain is not None, primitive
         assert primitive.gradient is not None, primitive
+
+
+def test_erf_of_float32_to_six_units():
+    x = np.linspace(-5, 5, 20_001, dtype=np.float32)
+    exact = np.vectorize(math.erf)(x)
+    unit = np.spacing(np.abs(exact).astype(np.float32))
+    assert (np.abs(tg.erf(x) - exact) <= 6 * unit).all()
+    ends = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32)
+    np.testing.assert_array_equal(tg.erf(ends), np.array([1, -1, np.nan, 0, 0], np.float32))
+    assert np.signbit(tg.erf(ends)[-1])

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..kernels import hw5
 from ..ops import conv as convolution
-from ..ops import exponential, losses, nn, reduce, shape
+from ..ops import exponential, linalg, losses, nn, reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
 from .traced import as_type
 
@@ -104,6 +104,23 @@ class Rewriter:
         self.instructions.append(Instruction(Operation(name, forward), tuple(args), params, out))
         self.program.views.discard(out)
         return True
+
+    def transposed(self, x: Ref, axes: tuple[int, ...]) -> Ref:
+        """Exchange axes."""
+        spec = self.specs[x.index]
+        if axes == tuple(range(len(axes))):
+            return x
+        shape = [spec.shape[a] for a in axes]
+        y = self.emit("transpose", np.transpose, (x,), {"axes": axes}, _plain(shape, spec.dtype))
+        self.program.views.add(y.index)
+        return y
+
+    def reshaped(self, x: Ref, shape: tuple[int, ...]) -> Ref:
+        """Give the same entries another shape."""
+        spec = self.specs[x.index]
+        if spec.shape == shape:
+            return x
+        return self.emit("reshape", np.reshape, (x, shape), {}, _plain(shape, spec.dtype))
 
     def end_view(self, axes: tuple[int, ...], arg: Any, out: int) -> bool:
         """Make the result of the rewritten instruction another one with its axes exchanged."""
@@ -297,18 +314,28 @@ def _log_softmax(r: Rewriter, i: Instruction) -> bool:
 
 
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
-    """Of one-hot rows: the logarithm of the sum, less the entry that is wanted."""
+    """The logarithm of the sum, as often as the targets sum to, less the entries wanted."""
     (x, y), out = i.args, r.specs[i.out]
-    spec, hot = r.spec(x), r.spec(y)
-    if spec is None or hot is None or hot.dtype.kind != "b" or spec.dtype != out.dtype:
+    spec, targets = r.spec(x), r.spec(y)
+    if spec is None or targets is None or spec.dtype != out.dtype:
+        return False
+    hot = targets.dtype.kind == "b"
+    if not hot and (targets.dtype != spec.dtype or targets.shape != spec.shape):
         return False
     e = exponentials(r, x, -1)
     if e is None:
         return False
-    thin = e.thin
+    thin, along = e.thin, _over(-1, spec, e.thin)
     log_sums = r.emit("log", np.log, (e.sums,), {}, thin)
-    chosen = r.emit("where", np.where, (y, e.shifted, 0.0), {}, spec)
-    wanted = r.emit("sum", total, (chosen,), _over(-1, spec, thin), thin)
+    if hot:
+        chosen = r.emit("where", np.where, (y, e.shifted, 0.0), {}, spec)
+    else:
+        none = r.emit("equal", np.equal, (y, 0.0), {}, _plain(spec.shape, bool))
+        some = r.emit("where", np.where, (none, 0.0, e.shifted), {}, spec)
+        chosen = r.emit("multiply", np.multiply, (y, some), {}, spec)
+        count = r.emit("sum", total, (y,), along, thin)
+        log_sums = r.emit("multiply", np.multiply, (log_sums, count), {}, thin)
+    wanted = r.emit("sum", total, (chosen,), along, thin)
     flat = r.emit("subtract", np.subtract, (log_sums, wanted), {}, thin)
     if i.params["reduction"] == "none":
         return r.end("sum", total, (flat,), _over(-1, thin, out), i.out)
@@ -317,6 +344,26 @@ def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
         return r.end("sum", total, (flat,), everything, i.out)
     whole = r.emit("sum", total, (flat,), everything, _plain(out.shape, out.dtype))
     return r.end("divide", np.divide, (whole, float(thin.size)), {}, i.out)
+
+
+def _einsum(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite a product of two operands as one of stacks of matrices, if it is one."""
+    plan, out = linalg.contraction(i.params["spec"]), r.specs[i.out]
+    specs = [spec for spec in map(r.spec, i.args) if spec is not None]
+    if plan is None or len(specs) != 2 or any(s.dtype != out.dtype or not s.size for s in specs):
+        return False
+    if out.dtype.kind != "f":
+        return False
+    a, b = (r.transposed(x, axes) for x, axes in zip(i.args, (plan.left, plan.right), strict=True))
+    left, right = r.specs[a.index].shape, r.specs[b.index].shape
+    stacks, rows = left[: plan.stacks], left[plan.stacks : plan.stacks + plan.rows]
+    columns = right[len(right) - plan.columns :]
+    count = math.prod(left[plan.stacks + plan.rows :])
+    a = r.reshaped(a, (*stacks, math.prod(rows), count))
+    b = r.reshaped(b, (*stacks, count, math.prod(columns)))
+    spec = _plain((*stacks, math.prod(rows), math.prod(columns)), out.dtype)
+    y = r.emit("matmul", np.matmul, (a, b), {}, spec)
+    return r.end_view(plan.result, r.reshaped(y, (*stacks, *rows, *columns)), i.out)
 
 
 def images(spec: Spec | None) -> bool:
@@ -422,6 +469,7 @@ _REWRITES = REDUCTIONS | {
     exponential._logsumexp.forward: _logsumexp,
     reduce._sum.forward: _whole_sum,
     np.sum: _whole_sum,
+    linalg._einsum.forward: _einsum,
     np.vdot: _vdot,
     np.count_nonzero: _count,
     convolution.conv.forward: _conv,

@@ -91,6 +91,12 @@ def sign(x):
     return pick(x > 0, 1, pick(x < 0, -1, pick(x == 0, 0, x)))
 
 
+def logaddexp(a, b):
+    """Logarithm of the sum of two exponentials; of equal infinities that infinity."""
+    further = np.log1p(np.exp(-abs(a - b)))
+    return pick(a == b, a + 0.6931471805599453, larger(a, b) + further)
+
+
 def isinf(x):
     """Tell whether a number is infinite."""
     return abs(x) == np.inf

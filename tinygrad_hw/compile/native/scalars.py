@@ -98,10 +98,10 @@ UFUNCS: dict[Any, Callable[..., str]] = {
 }
 for _name in (
     "log log1p log2 log10 expm1 exp2 sin cos tan arcsin arccos arctan sinh cosh arcsinh arccosh "
-    "arctanh floor ceil rint"
+    "arctanh floor ceil rint cbrt"
 ).split():
     UFUNCS[getattr(np, _name)] = _call(f"np.{_name}")
-for _name in ("sign", "isinf", "isfinite"):
+for _name in ("sign", "isinf", "isfinite", "logaddexp"):
     UFUNCS[getattr(np, _name)] = _call(_name)
 # On integers these are spelled in ways that do not hold for them.
 _OF_WHOLE = {np.isnan: "False", np.isinf: "False", np.isfinite: "True"}
@@ -176,7 +176,7 @@ def _relu(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
 
 
 def _relu_grad(args: Any, params: Any, dtypes: Any, out: Dtype) -> Any:
-    if None in dtypes:
+    if dtypes[1] is None:
         return None
     return [out, dtypes[1]], lambda dtype, g, x: f"pick({x} > 0, {g}, {literal(0, out)})"
 
@@ -233,6 +233,7 @@ _SPECIAL: dict[Any, Any] = {
     elementwise.where.forward: _where,
     np.where: _where,
     elementwise.cast.forward: _cast,
+    elementwise.identity.forward: _cast,
     as_type: _cast,
     elementwise.sigmoid.forward: _sigmoid,
     activations.softplus.forward: _softplus,
