@@ -152,6 +152,32 @@ def test_functions_that_the_process_lacks_come_from_numba(function, answer):
     assert answer in done.stdout + done.stderr
 
 
+OUTLIVES = """
+import ctypes
+import gc
+from tinygrad_hw.compile.native import object_code
+answer = "declare ptr @PyLong_FromLongLong(i64)"
+call = "%x = call ptr @PyLong_FromLongLong(i64 7) ret ptr %x"
+text = f"{answer} define ptr @{object_code.ENTRY}(ptr %a, ptr %b, i64 %c) {{ {call} }}"
+function = object_code.loaded(object_code.emitted(text.replace("ptr", POINTER)))
+vars(object_code).clear()
+gc.collect()
+others = [ctypes.create_string_buffer(32) for _ in range(10_000)]
+gc.collect()
+print(function())
+"""
+
+
+def test_a_function_outlives_the_module_that_loaded_it():
+    from llvmlite.binding import llvm_version_info
+
+    command = OUTLIVES.replace("POINTER", repr("i8*" if llvm_version_info[0] < 17 else "ptr"))
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "7\n", done.stderr
+
+
 # --- Arguments ------------------------------------------------------------------------------------
 
 

@@ -294,6 +294,7 @@ class Plan:
             given.array(f"m{root}", text, stand, writable=written, number=number)
             if root in targets:
                 given.targets.append(len(given.texts) - 1)
+        given.lines += w.views.values()
         for i in sorted(w.numbers):
             given.number(f"n{i}", f"real(v{i})", "real")
         for dtype in sorted(w.blas):

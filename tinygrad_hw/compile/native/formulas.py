@@ -1,8 +1,8 @@
-"""Functions that native code has of its own, as native text: they become part of what calls them.
+"""Functions that native code has of its own, as native text.
 
-Those of numbers have no branch and call nothing from elsewhere, so that LLVM makes vectors of loops
-over them. The coefficients make the largest relative error least, as fitted by weights that grow
-where the error is large (Lawson 1961).
+What gives a number becomes part of what calls it, and has neither a branch nor a loop, so that LLVM
+makes vectors of loops over it. The coefficients make the largest relative error least, as fitted by
+weights that grow where the error is large (Lawson 1961).
 """
 
 # mypy: ignore-errors

@@ -29,7 +29,7 @@ _SCRATCH, _PIECES = 1_000_000, 2_000_000
 # What takes many instructions; two in one loop keep the processor from overlapping its rounds.
 _LONG = re.compile(r"(exp|tanh|sigmoid|erf)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
 # What a function is given: memories, Python numbers, addresses, who the thread is.
-_GIVEN = re.compile(r"\b(?:[mnbt]\d+|packed|me|crew|\w+_blas)\b")
+_GIVEN = re.compile(r"\b(?:[mnbt]\d+(?:_\d+)?|packed|me|crew|\w+_blas)\b")
 _VALUE = re.compile(r"\bx(\d+)\b")
 _READ = re.compile(r"\bl(\d+)\b")
 
@@ -55,6 +55,8 @@ class Writer:
     ----------
     roots : dict
         Root value to the number of its memory; values that share memory share a number.
+    views : dict
+        Name of memory that begins further on to the line that makes it.
     pieces : dict
         Sum to the number of the memory that holds those of its pieces.
     numbers : set of int
@@ -73,6 +75,7 @@ class Writer:
         self.layout, self._memory_of = layout, memory_of
         self.lines: list[str] = []
         self.roots: dict[int, int] = {}
+        self.views: dict[str, str] = {}
         self.pieces: dict[int, int] = {}
         self.numbers: set[int] = set()
         self.blas: set[np.dtype[Any]] = set()
@@ -133,18 +136,25 @@ class Writer:
         """Leave the lines written so far outside of functions, since they may leave."""
         self.met = len(self.lines)
 
-    def memory(self, root: int) -> str:
-        """Name the flat memory of a value."""
+    def memory(self, root: int, offset: int = 0) -> str:
+        """Name the flat memory of a value, or what of it begins at an entry.
+
+        Loops that differ in nothing but where they begin are one function.
+        """
         self.roots.setdefault(root, self._memory_of(root))
-        return f"m{root}"
+        if not offset:
+            return f"m{root}"
+        name = f"m{root}_{offset}"
+        self.views[name] = f"{name} = beyond(m{root}, {offset})"
+        return name
 
-    def load(self, root: int, index: str) -> str:
+    def load(self, root: int, index: str, offset: int = 0) -> str:
         """Spell a read."""
-        return f"{self.memory(root)}[{index}]"
+        return f"{self.memory(root, offset)}[{index}]"
 
-    def store(self, root: int, index: str, value: str) -> str:
+    def store(self, root: int, index: str, value: str, offset: int = 0) -> str:
         """Spell a write."""
-        return f"{self.memory(root)}[{index}] = {value}"
+        return f"{self.memory(root, offset)}[{index}] = {value}"
 
     def block(self, i: int) -> None:
         """Make memory for a block of a value, ``b`` and its number."""
@@ -179,6 +189,14 @@ class Operand:
         """What makes two reads the same."""
         return self.root, self.offset, self.strides
 
+    def load(self, w: Writer, index: str) -> str:
+        """Spell a read."""
+        return w.load(self.root, index, self.offset)
+
+    def store(self, w: Writer, index: str, value: str) -> str:
+        """Spell a write."""
+        return w.store(self.root, index, value, self.offset)
+
 
 class Nest:
     """Loops over a shape, as few and as long as the operands allow."""
@@ -212,16 +230,14 @@ class Nest:
     def _run(axis: int, shape: Shape, operands: Sequence[Operand]) -> int:
         return shape[axis] if any(abs(o.strides[axis]) == 1 for o in operands) else 0
 
-    def index(self, k: int, offset: int, names: Sequence[str]) -> str:
+    def index(self, k: int, names: Sequence[str]) -> str:
         """Spell where an operand is, with the loops' variables."""
         terms = [
             name if step == 1 else f"{name} * {step}"
             for name, step in zip(names, self.steps[k], strict=False)
             if step
         ]
-        if offset or not terms:
-            terms.append(str(offset))
-        return " + ".join(terms)
+        return " + ".join(terms) or "0"
 
 
 class Node:
@@ -402,11 +418,11 @@ class _GroupWriter:
         if way == "pieces":
             w.line(0, f"for i in range({w.share(PIECES)}):")
             depth, spans = 1, [f"i * {inner} // {PIECES}, (i + 1) * {inner} // {PIECES}"]
-        for k, operand in enumerate(self.operands):
-            w.line(depth, f"p{k} = {nest.index(k, operand.offset, names)}")
+        for k in range(len(self.operands)):
+            w.line(depth, f"p{k} = {nest.index(k, names)}")
         for k, text in self.reads.items():
             if self.steps[k] == 0:
-                w.line(depth, f"{text} = {w.load(self.operands[k].root, f'p{k}')}")
+                w.line(depth, f"{text} = {self.operands[k].load(w, f'p{k}')}")
         for k, out, _ in self.folds:
             if k in self.inside:
                 w.line(depth, f"s{k} = {self.start(out)}")
@@ -498,7 +514,7 @@ class _GroupWriter:
         used = set(_READ.findall(part.text()))
         for k, text in self.reads.items():
             if steps[k] != 0 and str(k) in used:
-                w.line(depth, f"{text} = {w.load(self.operands[k].root, at(k))}")
+                w.line(depth, f"{text} = {self.operands[k].load(w, at(k))}")
         for i in part.given:
             w.line(depth, f"x{i} = b{i}[j - q]")
         for line in part.body:
@@ -512,7 +528,7 @@ class _GroupWriter:
                 joined = self.join(out, w.load(out, at(k)), text)
                 w.line(depth, w.store(out, at(k), joined))
         for k, _, text in part.stores:
-            w.line(depth, w.store(self.operands[k].root, at(k), text))
+            w.line(depth, self.operands[k].store(w, at(k), text))
 
 
 def _value_in(text: str) -> int:

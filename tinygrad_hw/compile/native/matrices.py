@@ -87,7 +87,7 @@ def _inside(w: Writer, p: _Product) -> tuple[int, str]:
         terms = [
             f"{name} * {loop[k]}" for name, loop in zip(names, p.loops, strict=True) if loop[k]
         ]
-        memory = w.memory(matrix.root)
+        memory = w.memory(matrix.root, matrix.offset)
         memories.append(f"beyond({memory}, {' + '.join(terms)})" if terms else memory)
     return len(names), ", ".join(memories)
 
@@ -103,7 +103,7 @@ def _by_blas(w: Writer, p: _Product) -> bool:
     dtype = w.dtype(y.root)
     w.blas.add(dtype)
     depth, memories = _inside(w, p)
-    places = ", ".join(str((m.offset, *m.strides)) for m in (a, b, y))
+    places = ", ".join(str(m.strides) for m in (a, b, y))
     given = f"{memories}, {(*y.shape, a.shape[1])}, {places}"
     w.line(depth, f"gemm({dtype.name}_blas, {given})")
     return True
@@ -124,7 +124,7 @@ def _in_tiles(w: Writer, p: _Product) -> bool:
     if y.strides[1] != 1 or columns == 1 or not (small or w.crew):
         return False
     height = min(_TILE_ROWS, rows)
-    places = ", ".join(str((m.offset, *m.strides)) for m in (a, b, y))
+    places = ", ".join(str(m.strides) for m in (a, b, y))
     given = f"{(height, rows, columns, terms)}, {places}"
     depth, memories = _inside(w, p)
     if small and b.strides[1] == 1:

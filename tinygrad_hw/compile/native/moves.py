@@ -147,10 +147,7 @@ def _copy(
     for a, (name, side) in enumerate(zip(names, nest.sides, strict=True)):
         span = w.share(side) if share and a == 0 else f"0, {side}"
         w.line(depth + a, f"for {name} in range({span}):")
-    old, new = (
-        f"{nest.index(k, place.offset, names)} + {shift}"
-        for k, (place, shift) in enumerate(zip((source, target), shifts, strict=True))
-    )
-    value = cast(w.load(source.root, old), w.dtype(source.root), w.dtype(target.root))
-    text = w.store(target.root, new, join(w.load(target.root, new), value))
+    old, new = (f"{nest.index(k, names)} + {shift}" for k, shift in enumerate(shifts))
+    value = cast(operands[0].load(w, old), w.dtype(source.root), w.dtype(target.root))
+    text = operands[1].store(w, new, join(operands[1].load(w, new), value))
     w.line(depth + len(names), text)

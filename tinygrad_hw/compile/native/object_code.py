@@ -73,8 +73,6 @@ class _MethodDef(ctypes.Structure):
 _builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
     ("PyCFunction_NewEx", ctypes.pythonapi)
 )
-# What functions need for as long as they live, which is as long as the process.
-_kept: list[Any] = []
 
 
 def loaded(made: ObjectCode) -> Callable[..., Any]:
@@ -93,7 +91,8 @@ def loaded(made: ObjectCode) -> Callable[..., Any]:
     engine.finalize_object()
     address = engine.get_function_address(ENTRY)
     definition = _MethodDef(b"native", address, _FASTCALL, None)
-    _kept.append((engine, definition))
+    # Functions may live on when modules are cleared at the end of the process.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object((engine, definition)))
     # By its self a function knows what is an array.
     function: Callable[..., Any] = _builtin(ctypes.addressof(definition), np.ndarray, None)
     return function

@@ -9,8 +9,8 @@ from llvmlite import ir
 from .emission import LETTER, SIZE, WHOLE, Builder, Memory, Value, counting, kind, number, slot
 from .intrinsics import intrinsic
 
-# How a matrix lies in memory: its offset, and its steps of rows and of columns.
-Lie = tuple[int, int, int]
+# How a matrix lies in memory: its steps of rows and of columns.
+Lie = tuple[int, int]
 # The sums of a tile stay in registers: some rows of so many vectors.
 _TILE_VECTORS, _VECTOR_BYTES = 2, 32
 # Terms of the sums that are added in one round of the loop.
@@ -22,14 +22,16 @@ class _Matrix:
 
     def __init__(self, builder: Builder, memory: Memory, lie: Lie) -> None:
         self.builder, self.memory = builder, memory
-        self.offset, *self.steps = lie
+        self.steps = lie
         self.itemsize = memory.dtype.itemsize
 
     def pointer(self, i: Any, j: Any) -> Any:
         """Point to an entry."""
-        index = SIZE(self.offset)
-        for place, step in zip((i, j), self.steps, strict=True):
-            index = self.builder.add(index, self.builder.mul(place, SIZE(step)))
+        down, across = (
+            self.builder.mul(place, SIZE(step))
+            for place, step in zip((i, j), self.steps, strict=True)
+        )
+        index = self.builder.add(down, across)
         return self.builder.gep(self.memory.code, [index], inbounds=True)
 
     def vector(self, i: Any, j: Any, vector: Any) -> Any:
@@ -160,7 +162,7 @@ def packed_product(
     """
     *lies, memory = given
     p = _Product(builder, (a, b, y), sizes, lies)
-    packed = _Matrix(builder, memory, (0, p.block, 1))
+    packed = _Matrix(builder, memory, (p.block, 1))
     with counting(builder, first, last) as block:
         left = p.left_of(block)
         p.pack(left, packed)
@@ -180,7 +182,7 @@ def _in_memory(builder: Builder, value: Any) -> Any:
 def _as_fortran_sees(lie: Lie, shape: tuple[int, int]) -> tuple[str, int]:
     """Give how BLAS is told of a matrix, which it thinks of by columns: transposed or not, and the
     distance of its long sides."""
-    (rows, columns), (_, down, across) = shape, lie
+    (rows, columns), (down, across) = shape, lie
     if across == 1 or columns == 1:
         return "N", down if rows > 1 else columns
     return "T", across
@@ -210,11 +212,6 @@ def gemm(
     counts = [_in_memory(builder, WHOLE(n)) for n in (columns, rows, terms)]
     steps = [_in_memory(builder, WHOLE(m[1])) for m in (first, second, last)]
     one, zero = (_in_memory(builder, number(n, a.dtype).code) for n in (1, 0))
-    pointers = [
-        builder.gep(memory.code, [SIZE(lie[0])])
-        for memory, lie in zip((a, b, y), lies, strict=True)
-    ]
-    given = [*letters, *counts, one, pointers[1], steps[0], pointers[0], steps[1]]
-    given += [zero, pointers[2], steps[2]]
+    given = [*letters, *counts, one, b.code, steps[0], a.code, steps[1], zero, y.code, steps[2]]
     shape = ir.FunctionType(ir.VoidType(), [g.type for g in given])
     builder.call(builder.inttoptr(blas.code, shape.as_pointer()), given)

@@ -149,15 +149,20 @@ class _Writer(ast.NodeVisitor):
             (given,) = given
             return converted(self.builder, given, np.dtype(function))
         if isinstance(function, FunctionType) and function.__module__ == formulas.__name__:
-            formula = _FORMULAS[function.__name__]
-            names = [argument.arg for argument in formula.args.args]
-            inside = _Writer(self.builder, dict(zip(names, given, strict=True)))
-            return inside.statements(formula.body)
+            return self._formula(_FORMULAS[function.__name__], given)
         if isinstance(function, FunctionType):
             return function(self.builder, *given)
         if isinstance(function, ast.FunctionDef):
             return self._call(function, given)
         return applied(self.builder, function.__name__, *given)
+
+    def _formula(self, formula: ast.FunctionDef, given: list[Any]) -> Any:
+        """Write a formula in place of its call; what gives no number is called."""
+        if not isinstance(formula.body[-1], ast.Return):
+            return self._call(formula, given)
+        names = [argument.arg for argument in formula.args.args]
+        inside = _Writer(self.builder, dict(zip(names, given, strict=True)))
+        return inside.statements(formula.body)
 
     def _call(self, definition: ast.FunctionDef, given: list[Any]) -> None:
         """Call LLVM's function of one of the text's, for arguments of these kinds.
