@@ -285,6 +285,22 @@ def maybe_crew(request):
         request.getfixturevalue("crew")(request.param)
 
 
+@pytest.mark.parametrize("shape", [(-1,), (4, 6), (6, 1, 4), (2, 12), (4, 2, 3), (1, 24), (24, 1)])
+def test_reshaping_what_lies_in_another_order(shape, maybe_crew):
+    def reshape(x):
+        y, z = tg.exp(x), x.reshape(2, 2, 6)
+        return [
+            tg.reshape(a, shape)
+            for a in (x.T, y.T, x[:, ::-1], z.transpose(2, 0, 1), z.transpose(0, 2, 1))
+        ]
+
+    x = RNG.normal(size=(4, 6))
+    run = native(reshape)
+    for given in (x, np.asfortranarray(x)):
+        for found, expected in zip(run(given), reshape(given), strict=True):
+            np.testing.assert_allclose(found, expected)
+
+
 def test_parts_are_joined(maybe_crew):
     parts = [RNG.normal(size=(40, n, 30)).astype(np.float32) for n in (1, 2, 3)]
 

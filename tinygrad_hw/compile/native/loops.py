@@ -368,7 +368,8 @@ class _GroupWriter:
         text = self.argument(instruction.args[0], dtype)
         shape = self.group.shape
         strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
-        if self.w.layout.order(instruction.out)[-1] == 0 and len(shape) > 1:
+        order = self.w.layout.order(instruction.out)
+        if len(order) > 1 and order[-1] == 0:
             strides = [1, *(stride * shape[0] for stride in strides[1:])]
         self.stores.append(
             (self.operand(instruction.out, 0, tuple(strides)), instruction.out, text)
