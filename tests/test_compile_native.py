@@ -272,6 +272,15 @@ def test_a_step_that_begins_an_optimisers_memory_is_not_compiled(monkeypatch, tm
     np.testing.assert_allclose(*found)
 
 
+# --- Constants ------------------------------------------------------------------------------------
+
+
+def test_a_constant_of_zeros_of_both_signs_is_not_one_number():
+    zeros, x = np.array([0.0, -0.0, 0.0]), np.arange(1.0, 4.0)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_array_equal(native(lambda x: x / zeros)(x), x / zeros)
+
+
 # --- Entries that move ----------------------------------------------------------------------------
 
 

@@ -42,9 +42,10 @@ class Layout:
         self.uniform: dict[int, Any] = {}
         for i, array in program.constants.items():
             self._own(i, Spec.of(array))
-            first = array.flat[0] if array.size else None
-            if first is not None and np.all(array == first):
-                self.uniform[i] = first.item()
+            # By their bytes zeros of both signs differ.
+            entries = array.tobytes()
+            if entries and entries == entries[: array.itemsize] * array.size:
+                self.uniform[i] = array.flat[0].item()
 
     def _own(self, i: int, spec: Spec) -> None:
         if spec.order is None:
