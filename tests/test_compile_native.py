@@ -373,6 +373,7 @@ def test_rows_are_read_and_their_gradients_added(kind, shape, rest, maybe_crew):
         (2, slice(1, 3)),
         (),
         ...,
+        (),
     ],
     ids=str,
 )
