@@ -587,6 +587,25 @@ def test_a_second_caller_works_alone_while_the_crew_is_busy(crew):
     assert not wrong
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores here")
+def test_no_thread_leaves_before_the_others_have_looked(crew, request):
+    # On one core many wait for their turn while others go on.
+    cores = os.sched_getaffinity(0)
+    request.addfinalizer(lambda: os.sched_setaffinity(0, cores))
+    os.sched_setaffinity(0, {min(cores)})
+    crew(4)
+    x, index = tg.Tensor(RNG.normal(size=(50, 40))), np.zeros(3, int)
+    run = native(lambda index: tg.exp(x)[index])
+    run(index)
+    expected = np.exp(x.numpy())
+    for row in range(50):
+        index[0] = 50
+        with pytest.raises(IndexError, match="out of bounds"):
+            run(index)
+        index[0] = row
+        np.testing.assert_allclose(run(index).numpy(), expected[index])
+
+
 def test_arrays_that_lie_otherwise_are_refitted_for_all_threads(crew):
     crew(2)
     run = native(lambda x, y: tg.tanh(x) * y)
