@@ -1,10 +1,12 @@
 """Native code on disk, and how Python calls it."""
 
+import ast
 import contextvars
 import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,6 +120,21 @@ def test_damaged_files_are_written_anew(damage, cache, translations, monkeypatch
         check_double()
     assert len(translations) == 2
     assert list(cache.iterdir()) == [file]
+
+
+def test_code_is_made_anew_when_a_file_that_says_how_has_changed():
+    from tinygrad_hw.compile.native import store
+
+    folder = Path(store.__file__).parent
+    parts = {(folder / name).resolve() for name in store._PARTS}
+    for part in parts:
+        for node in ast.walk(ast.parse(part.read_text())):
+            if part.parent != folder or not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            base = part.parents[node.level - 1] / (node.module or "").replace(".", "/")
+            names = [alias.name for alias in node.names] if node.module is None else [""]
+            for name in names:
+                assert (base / name).with_suffix(".py") in parts
 
 
 def test_a_folder_that_cannot_be_written_to_is_done_without(cache, monkeypatch):

@@ -17,7 +17,7 @@ import numpy as np
 from . import object_code
 
 _loaded: dict[str, Callable[..., Any]] = {}
-# Files whose text is part of what native code is made of.
+# Files whose text is part of what native code is made of: the last has coefficients.
 _PARTS = (
     "emission.py",
     "formulas.py",
@@ -25,6 +25,7 @@ _PARTS = (
     "object_code.py",
     "products.py",
     "translation.py",
+    "../../ops/elementwise.py",
 )
 
 
@@ -60,7 +61,7 @@ def _key(source: str) -> str:
     versions = [llvmlite.__version__, np.__version__, sys.version]
     digest = hashlib.sha256("\n".join([source, object_code.machine_name(), *versions]).encode())
     for name in _PARTS:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+        digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:32]
 
 
