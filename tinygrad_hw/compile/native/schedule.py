@@ -164,7 +164,7 @@ class Schedule:
 
     def _phases(self) -> list[Phase]:
         waiting = [i for i in self.program.instructions if i.out not in self.late]
-        ready = self.program.inputs.keys() | self.program.constants.keys()
+        ready = {*self.program.inputs, *self.program.constants}
         phases: list[Phase] = []
         native = False
         while waiting:
@@ -173,7 +173,7 @@ class Schedule:
                 mine = (self.kind[instruction.out] != "python") == native
                 if mine and all(i in ready for i in instruction.refs()):
                     phase.instructions.append(instruction)
-                    ready = ready | {instruction.out}
+                    ready.add(instruction.out)
                 else:
                     rest.append(instruction)
             waiting, native = rest, not native
