@@ -371,7 +371,6 @@ def test_rows_are_read_and_their_gradients_added(kind, shape, rest, maybe_crew):
         (slice(None), slice(None, None, -1)),
         (..., None, -1),
         (2, slice(1, 3)),
-        (),
         ...,
         (),
     ],
