@@ -595,7 +595,16 @@ def test_no_thread_leaves_before_the_others_have_looked(crew, request):
     crew(4)
     x, index = tg.Tensor(RNG.normal(size=(50, 40))), np.zeros(3, int)
     run = native(lambda index: tg.exp(x)[index])
+    leaf = tg.Tensor(RNG.normal(size=(5, 70)), requires_grad=True)
+
+    def rise():
+        leaf.grad = None
+        (tg.exp(leaf) * (leaf * leaf).sum()).sum().backward()
+
+    # That no gradient is NaN is looked at last, and lies where the sum of squares does.
+    rising = native(rise)
     run(index)
+    rising()
     expected = np.exp(x.numpy())
     for row in range(50):
         index[0] = 50
@@ -603,6 +612,12 @@ def test_no_thread_leaves_before_the_others_have_looked(crew, request):
             run(index)
         index[0] = row
         np.testing.assert_allclose(run(index).numpy(), expected[index])
+        leaf.data[...] = RNG.normal(size=(5, 70))
+        for _ in range(20):
+            rising()
+        found = leaf.grad
+        rise()
+        np.testing.assert_allclose(found, leaf.grad)
 
 
 def test_arrays_that_lie_otherwise_are_refitted_for_all_threads(crew):

@@ -175,9 +175,8 @@ class Writer:
     def leave(self, depth: int, held: int) -> None:
         """Write the end of the function, or that of one way through it."""
         if self.crew:
-            # Whoever calls again may write to what a slower thread has yet to look at.
-            if not held:
-                self.line(depth, "meet(counter, crew)")
+            # The next call may write to what a slower thread has yet to look at.
+            self.line(depth, "meet(counter, crew)")
             self.line(depth, "take_back(state)")
         self.line(depth, f"return answer({held})")
 
