@@ -242,42 +242,56 @@ def _along(axis: Any, spec: Spec) -> tuple[dict[str, Any], Spec]:
     return {"axis": axes, "shape": thin.shape}, thin
 
 
+class Deviations(NamedTuple):
+    """Entries less their mean over some axes, the squares of that, and how many there are."""
+
+    centred: Ref
+    squares: Ref
+    number: float
+    params: dict[str, Any]
+    thin: Spec
+
+
+def _deviations(r: Rewriter, x: Any, axis: Any, correction: float = 0) -> Deviations | None:
+    """Add them, if the argument is one of floats with more entries than the correction."""
+    spec = r.spec(x)
+    # NumPy adds up half precision in single.
+    if spec is None or spec.dtype.char not in "fd" or not spec.size:
+        return None
+    params, thin = _along(axis, spec)
+    count = float(spec.size // thin.size)
+    if correction >= count:
+        return None
+    whole = r.emit("sum", total, (x,), params, thin)
+    mean = r.emit("divide", np.divide, (whole, count), {}, thin)
+    centred = r.emit("subtract", np.subtract, (x, mean), {}, spec)
+    squares = r.emit("square", np.square, (centred,), {}, spec)
+    return Deviations(centred, squares, count, params, thin)
+
+
 def _standardize(r: Rewriter, i: Instruction) -> bool:
     """Rewrite the shift and scale to mean 0 and variance 1; its rule shares most of it."""
-    (x,), spec = i.args, r.specs[i.out]
-    if r.spec(x) is None or spec.dtype.char not in "fd" or not spec.size:
+    d = _deviations(r, i.args[0], i.params["axis"])
+    if d is None:
         return False
-    params, thin = _along(i.params["axis"], spec)
-    count = float(spec.size // thin.size)
-
-    def mean(v: Any) -> Ref:
-        whole = r.emit("sum", total, (v,), params, thin)
-        return r.emit("divide", np.divide, (whole, count), {}, thin)
-
-    centred = r.emit("subtract", np.subtract, (x, mean(x)), {}, spec)
-    square = r.emit("square", np.square, (centred,), {}, spec)
-    variance = r.emit("add", np.add, (mean(square), i.params["eps"]), {}, thin)
-    scale = r.emit("sqrt", np.sqrt, (variance,), {}, thin)
-    return r.end("divide", np.divide, (centred, scale), {}, i.out)
+    whole = r.emit("sum", total, (d.squares,), d.params, d.thin)
+    mean = r.emit("divide", np.divide, (whole, d.number), {}, d.thin)
+    variance = r.emit("add", np.add, (mean, i.params["eps"]), {}, d.thin)
+    scale = r.emit("sqrt", np.sqrt, (variance,), {}, d.thin)
+    return r.end("divide", np.divide, (d.centred, scale), {}, i.out)
 
 
 def _var(r: Rewriter, i: Instruction) -> bool:
     """Rewrite the variance."""
-    (x, *others), out = i.args, r.specs[i.out]
-    spec = r.spec(x)
-    known = i.params.keys() <= {"axis", "correction", "keepdims"} and not others
-    if spec is None or spec.dtype.char not in "fd" or not spec.size or not known:
+    out, correction = r.specs[i.out], i.params.get("correction", 0)
+    if i.params.keys() - {"axis", "correction", "keepdims"} or len(i.args) > 1:
         return False
-    params, thin = _along(i.params.get("axis"), spec)
-    count, correction = float(spec.size // thin.size), i.params.get("correction", 0)
-    if correction >= count:
+    d = _deviations(r, i.args[0], i.params.get("axis"), correction)
+    if d is None:
         return False
-    whole = r.emit("sum", total, (x,), params, thin)
-    mean = r.emit("divide", np.divide, (whole, count), {}, thin)
-    centred = r.emit("subtract", np.subtract, (x, mean), {}, spec)
-    square = r.emit("square", np.square, (centred,), {}, spec)
-    sums = r.emit("sum", total, (square,), {**params, "shape": out.shape}, _plain(*out[:2]))
-    return r.end("divide", np.divide, (sums, count - correction), {}, i.out)
+    spec = _plain(out.shape, out.dtype)
+    sums = r.emit("sum", total, (d.squares,), {**d.params, "shape": out.shape}, spec)
+    return r.end("divide", np.divide, (sums, d.number - correction), {}, i.out)
 
 
 def _logsumexp(r: Rewriter, i: Instruction) -> bool:
