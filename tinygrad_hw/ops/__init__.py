@@ -5,6 +5,7 @@ from typing import Any
 
 from . import (
     activations,
+    constants,
     conv,
     decompositions,
     elementwise,
@@ -18,8 +19,10 @@ from . import (
     reduce,
     scan,
     shape,
+    special,
 )
 from .activations import *
+from .constants import *
 from .conv import *
 from .decompositions import *
 from .elementwise import *
@@ -33,9 +36,11 @@ from .order import *
 from .reduce import *
 from .scan import *
 from .shape import *
+from .special import *
 
 __all__ = ["primitives"]
 __all__ += activations.__all__
+__all__ += constants.__all__
 __all__ += conv.__all__
 __all__ += decompositions.__all__
 __all__ += elementwise.__all__
@@ -49,9 +54,12 @@ __all__ += order.__all__
 __all__ += reduce.__all__
 __all__ += scan.__all__
 __all__ += shape.__all__
+__all__ += special.__all__
 
 FAMILIES = (
     elementwise,
+    constants,
+    special,
     activations,
     reduce,
     exponential,
@@ -77,15 +85,15 @@ OPERATORS: dict[str, Any] = {
     "floordiv": elementwise.floor_divide,
     "mod": elementwise.remainder,
     "matmul": linalg.matmul,
-    "eq": elementwise.equal,
-    "ne": elementwise.not_equal,
-    "lt": elementwise.less,
-    "le": elementwise.less_equal,
-    "gt": elementwise.greater,
-    "ge": elementwise.greater_equal,
-    "and": elementwise.bitwise_and,
-    "or": elementwise.bitwise_or,
-    "xor": elementwise.bitwise_xor,
+    "eq": constants.equal,
+    "ne": constants.not_equal,
+    "lt": constants.less,
+    "le": constants.less_equal,
+    "gt": constants.greater,
+    "ge": constants.greater_equal,
+    "and": constants.bitwise_and,
+    "or": constants.bitwise_or,
+    "xor": constants.bitwise_xor,
 }
 
 # Functions that are methods of tensors too: those of arrays, and the elementwise ones.

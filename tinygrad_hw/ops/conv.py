@@ -18,12 +18,8 @@ from ..domains import Domain
 from ..errors import ShapeError
 from ..kernels import hw5
 from . import moving
-from .elementwise import (
-    _array,
-    _value,
-    add,
-    multiply,
-)
+from .constants import _array, _value
+from .elementwise import add, multiply
 from .shape import concatenate, reshape
 
 Pair = int | Sequence[int]

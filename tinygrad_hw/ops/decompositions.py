@@ -14,7 +14,8 @@ from .. import domains
 from ..dispatch import constant, primitive
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
-from .elementwise import _as_tensor, _value, where
+from .constants import _as_tensor, _value
+from .elementwise import where
 from .index import getitem
 from .linalg import _mT
 from .shape import expand_dims

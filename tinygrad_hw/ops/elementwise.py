@@ -14,8 +14,9 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..domains import POSITIVE, REAL, elementwise
-from ..errors import ShapeError, with_graph
-from ..graph import SEQUENCES, Handle, as_array, check_untracked
+from ..errors import with_graph
+from ..graph import SEQUENCES, Handle, check_untracked
+from .constants import _value, equal, isinf, logical_and, logical_or
 
 __all__ = [
     "abs",
@@ -27,9 +28,6 @@ __all__ = [
     "arctan",
     "arctan2",
     "arctanh",
-    "bitwise_and",
-    "bitwise_or",
-    "bitwise_xor",
     "cast",
     "cbrt",
     "ceil",
@@ -37,37 +35,22 @@ __all__ = [
     "cos",
     "cosh",
     "divide",
-    "equal",
-    "erf",
     "exp",
     "exp2",
     "expm1",
     "floor",
     "floor_divide",
-    "greater",
-    "greater_equal",
     "hypot",
     "identity",
-    "invert",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "less",
-    "less_equal",
     "log",
     "log1p",
     "log2",
     "log10",
     "logaddexp",
-    "logical_and",
-    "logical_not",
-    "logical_or",
-    "logical_xor",
     "maximum",
     "minimum",
     "multiply",
     "negative",
-    "not_equal",
     "power",
     "reciprocal",
     "remainder",
@@ -75,7 +58,6 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
-    "sinc",
     "sinh",
     "sqrt",
     "square",
@@ -265,37 +247,6 @@ arctanh.rule(lambda g, y, x: (g / (1 - x * x),), keeps="x")
 
 
 @primitive(domain=elementwise(REAL))
-def sinc(x):
-    """Compute ``sin(pi x) / (pi x)``, 1 at 0."""
-    return np.sinc(x)
-
-
-sinc.rule(lambda g, y, x: (g * _sinc_derivative(x, order=1),), keeps="x")
-
-
-@primitive(name="sinc_derivative", domain=elementwise(REAL, order=1))
-def _sinc_derivative(x, *, order):
-    # Near 0: sinc(x) is the mean of cos(pi x t) over t in [0, 1], so the n-th derivative is that of
-    # (pi t)**n cos(pi x t + n pi / 2), by Gauss-Legendre. Elsewhere: x sinc(x) = sin(pi x) / pi,
-    # differentiated n times, gives each derivative from the one before.
-    x = np.asarray(x)
-    near = np.abs(x) < 2
-    nodes, weights = np.polynomial.legendre.leggauss(40)
-    t = np.pi * (nodes + 1) / 2
-    wave = np.cos(np.multiply.outer(np.where(near, x, 0), t) + order * np.pi / 2)
-    far_x = np.where(near, 2.0, x)
-    far = np.sinc(far_x)
-    for n in range(1, order + 1):
-        far = (np.pi ** (n - 1) * np.sin(np.pi * far_x + n * np.pi / 2) - n * far) / far_x
-    return np.where(near, wave @ (weights / 2 * t**order), far).astype(x.dtype, copy=False)
-
-
-@_sinc_derivative.rule(keeps="x")
-def _(g, y, x, *, order):
-    return (g * _sinc_derivative(x, order=order + 1),)
-
-
-@primitive(domain=elementwise(REAL))
 def sigmoid(x):
     """Logistic function ``1 / (1 + exp(-x))``, without overflow.
 
@@ -311,55 +262,6 @@ def sigmoid(x):
 
 
 sigmoid.rule(lambda g, y, x: (g * (y * (1 - y)),), keeps="y")
-
-
-@primitive(domain=elementwise(REAL))
-def erf(x):
-    """Error function, to 6 units in the last place of float32, else as C has it.
-
-    Examples
-    --------
-    >>> import tinygrad_hw as tg
-    >>> tg.erf(np.array([0.0, 0.5, -6.0])).round(6)
-    array([ 0.    ,  0.5205, -1.    ])
-    """
-    x = np.asarray(x)
-    if x.dtype == np.float32:
-        return _erf32(x)
-    values = np.fromiter(map(math.erf, x.ravel().tolist()), float, x.size).reshape(x.shape)
-    return values.astype(x.dtype if x.dtype.kind == "f" else float, copy=False)
-
-
-erf.rule(lambda g, y, x: (g * (exp(-x * x) * (2 / math.sqrt(math.pi))),), keeps="x")
-
-# erf(x) = x P(x**2) / Q(x**2) up to where it rounds to 1, by coefficients that make the largest
-# relative error least, as fitted by weights that grow where the error is large (Lawson 1961).
-ERF_END = np.float32(3.92)
-ERF_P = tuple(
-    map(
-        np.float32,
-        (1.1283791, 0.1904075, 0.05274881, 0.0037656494, 0.00028488136, 2.0500511e-06),
-    )
-)
-ERF_Q = tuple(
-    map(np.float32, (1.0, 0.502077, 0.11410949, 0.014969281, 0.0011625396, 3.8091272e-05))
-)
-
-
-def _erf32(x):
-    z = np.clip(x, -ERF_END, ERF_END)
-    square = z * z
-    z *= _polynomial(ERF_P, square)
-    z /= _polynomial(ERF_Q, square)
-    return np.clip(z, np.float32(-1), np.float32(1))
-
-
-def _polynomial(coefficients, x):
-    value = np.full_like(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        value *= x
-        value += c
-    return value
 
 
 # --- Pieces: constant or linear on each side of a kink ----------------------------------------
@@ -578,54 +480,3 @@ remainder = primitive(
 def _(g, y, a, b):
     # Not floor(a / b), which is one too large where the quotient is rounded up: 1 / 0.1.
     return g, -g * floor_divide(a, b)
-
-
-# --- Constants: no gradient flows -------------------------------------------------------------
-
-
-def _constant_op(function: Any, wanted: str = "numbers") -> Any:
-    """Make a NumPy function of tensors whose result has no gradient, such as a comparison."""
-
-    def constant(*args: Any) -> Any:
-        values = [_value(arg) for arg in args]
-        try:
-            y = as_array(function(*values))
-        except ValueError as error:
-            shapes = " and ".join(str(np.shape(value)) for value in values)
-            raise ShapeError(f"{function.__name__}: {error} (shapes {shapes})") from error
-        except TypeError as error:
-            kinds = [str(getattr(value, "dtype", type(value).__name__)) for value in values]
-            raise with_graph(TypeError)(
-                f"{function.__name__}: got {' and '.join(kinds)}; want {wanted}"
-            ) from error
-        return _as_tensor(y) if any(isinstance(arg, Handle) for arg in args) else y
-
-    constant.__name__ = constant.__qualname__ = function.__name__
-    constant.__doc__ = f"NumPy's ``{function.__name__}``, element by element; a constant."
-    return constant
-
-
-def _as_tensor(y: Any) -> Any:
-    tensor = object.__new__(Handle.result)
-    tensor._data, tensor._node, tensor._constant = y, None, None
-    return tensor
-
-
-def _value(x: Any) -> Any:
-    return x._data if isinstance(x, Handle) else x
-
-
-def _array(x: Any) -> Any:
-    return x if isinstance(x, Handle) else as_array(x)
-
-
-equal, not_equal = _constant_op(np.equal), _constant_op(np.not_equal)
-less, less_equal = _constant_op(np.less), _constant_op(np.less_equal)
-greater, greater_equal = _constant_op(np.greater), _constant_op(np.greater_equal)
-isnan, isfinite, isinf = _constant_op(np.isnan), _constant_op(np.isfinite), _constant_op(np.isinf)
-logical_and, logical_or = _constant_op(np.logical_and), _constant_op(np.logical_or)
-logical_not, logical_xor = _constant_op(np.logical_not), _constant_op(np.logical_xor)
-
-_WHOLE = "integers or truth values, such as those of x > 0"
-bitwise_and, bitwise_or = _constant_op(np.bitwise_and, _WHOLE), _constant_op(np.bitwise_or, _WHOLE)
-bitwise_xor, invert = _constant_op(np.bitwise_xor, _WHOLE), _constant_op(np.invert, _WHOLE)

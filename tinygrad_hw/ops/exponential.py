@@ -10,7 +10,8 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain, reduction
-from .elementwise import _value, equal, exp, where
+from .constants import _value, equal
+from .elementwise import exp, where
 from .reduce import Axis, _floats, _kept, _sum
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]

@@ -17,7 +17,7 @@ from .. import domains
 from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, Recorded
-from .elementwise import _value
+from .constants import _value
 from .shape import _reshape, axes_of
 
 # --- What an index is -------------------------------------------------------------------------

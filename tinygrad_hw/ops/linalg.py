@@ -13,7 +13,8 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from .elementwise import _value, multiply
+from .constants import _value
+from .elementwise import multiply
 from .index import getitem
 from .shape import axes_of, expand, expand_dims, reshape, swapaxes, transpose
 

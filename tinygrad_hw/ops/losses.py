@@ -14,17 +14,9 @@ from ..errors import ShapeError, with_graph
 from ..graph import Handle
 from . import exponential, reduce
 from .activations import softplus
-from .elementwise import (
-    _array,
-    _value,
-    clip,
-    log,
-    negative,
-    square,
-    subtract,
-    where,
-)
+from .constants import _array, _value
 from .elementwise import abs as absolute
+from .elementwise import clip, log, negative, square, subtract, where
 from .index import _checked_axis
 from .nn import _hot
 from .shape import expand_dims, reshape, transpose

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
-from .elementwise import _value
+from .constants import _value
 from .index import _checked_axis, _getitem, _scatter_add, _setitem, _whole_number, take
 from .shape import _reshape, axes_of
 

@@ -14,16 +14,8 @@ from ..domains import Domain
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array
 from . import linalg, reduce
-from .elementwise import (
-    _array,
-    _as_tensor,
-    _value,
-    add,
-    multiply,
-    negative,
-    sqrt,
-    square,
-)
+from .constants import _array, _as_tensor, _value
+from .elementwise import add, multiply, negative, sqrt, square
 from .shape import axes_of, reshape
 
 Axes = int | Sequence[int]

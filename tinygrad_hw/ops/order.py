@@ -9,7 +9,7 @@ import numpy as np
 from ..dispatch import primitive
 from ..domains import reduction
 from ..errors import ShapeError
-from .elementwise import _value
+from .constants import _value
 from .index import _checked_axis, _getitem, _whole_number, take_along_axis
 from .reduce import (
     Axis,

@@ -13,7 +13,8 @@ from ..dispatch import primitive
 from ..domains import Domain, reduction
 from ..errors import ShapeError, about_call, with_graph
 from ..graph import Handle, as_array
-from .elementwise import _as_tensor, _value, abs, cast, equal, where
+from .constants import _as_tensor, _value, equal
+from .elementwise import abs, cast, where
 from .shape import _reshape, _transpose, expand
 
 Axis = int | tuple[int, ...] | None

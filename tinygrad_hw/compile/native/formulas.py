@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ops.elementwise import ERF_END
-from ...ops.elementwise import ERF_P as P
-from ...ops.elementwise import ERF_Q as Q
+from ...ops.special import ERF_END
+from ...ops.special import ERF_P as P
+from ...ops.special import ERF_Q as Q
 
 F = np.float32
 _ONE = F(1.0)

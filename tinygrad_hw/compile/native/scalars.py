@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ops import activations, elementwise
+from ...ops import activations, elementwise, special
 from ..program import Ref
 from ..traced import as_type
 
@@ -237,6 +237,6 @@ _SPECIAL: dict[Any, Any] = {
     as_type: _cast,
     elementwise.sigmoid.forward: _sigmoid,
     activations.softplus.forward: _softplus,
-    elementwise.erf.forward: _erf,
+    special.erf.forward: _erf,
     elementwise._clip.forward: _clip,
 }

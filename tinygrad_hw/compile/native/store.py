@@ -25,7 +25,7 @@ _PARTS = (
     "object_code.py",
     "products.py",
     "translation.py",
-    "../../ops/elementwise.py",
+    "../../ops/special.py",
 )
 
 
