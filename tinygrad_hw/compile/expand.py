@@ -369,15 +369,11 @@ def _einsum(r: Rewriter, i: Instruction) -> bool:
     if out.dtype.kind != "f":
         return False
     a, b = (r.transposed(x, axes) for x, axes in zip(i.args, (plan.left, plan.right), strict=True))
-    left, right = r.specs[a.index].shape, r.specs[b.index].shape
-    stacks, rows = left[: plan.stacks], left[plan.stacks : plan.stacks + plan.rows]
-    columns = right[len(right) - plan.columns :]
-    count = math.prod(left[plan.stacks + plan.rows :])
-    a = r.reshaped(a, (*stacks, math.prod(rows), count))
-    b = r.reshaped(b, (*stacks, count, math.prod(columns)))
-    spec = _plain((*stacks, math.prod(rows), math.prod(columns)), out.dtype)
+    left, right, made = plan.shapes(r.specs[a.index].shape, r.specs[b.index].shape)
+    a, b = r.reshaped(a, left), r.reshaped(b, right)
+    spec = _plain((*left[:-1], right[-1]), out.dtype)
     y = r.emit("matmul", np.matmul, (a, b), {}, spec)
-    return r.end_view(plan.result, r.reshaped(y, (*stacks, *rows, *columns)), i.out)
+    return r.end_view(plan.result, r.reshaped(y, made), i.out)
 
 
 def images(spec: Spec | None) -> bool:

@@ -265,6 +265,7 @@ def _einsum_call(draw):
     return tuple(draw.array([sides[c] for c in term]) for term in terms), {"spec": spec}
 
 
+Shape = tuple[int, ...]
 # Operands whose numbers of entries have a smaller product are not worth the calls.
 _SMALL = 20_000
 
@@ -287,6 +288,17 @@ class Contraction(NamedTuple):
     stacks: int
     rows: int
     columns: int
+
+    def shapes(self, a: Shape, b: Shape) -> tuple[Shape, Shape, Shape]:
+        """Give the shapes of the factors as stacks of matrices, and that of the product.
+
+        ``a`` and ``b`` are the operands' with the axes in order; the product's axes stay apart.
+        """
+        stacks, rows = a[: self.stacks], a[self.stacks : self.stacks + self.rows]
+        columns = b[len(b) - self.columns :]
+        count = math.prod(a[self.stacks + self.rows :])
+        left, right = (math.prod(rows), count), (count, math.prod(columns))
+        return (*stacks, *left), (*stacks, *right), (*stacks, *rows, *columns)
 
 
 @cache
@@ -329,12 +341,8 @@ def _einsum(*operands, spec):
 def _contracted(a, b, *, plan):
     """Multiply matrices, which takes a fraction of the time of einsum's loops."""
     a, b = np.transpose(a, plan.left), np.transpose(b, plan.right)
-    stacks, rows = a.shape[: plan.stacks], a.shape[plan.stacks : plan.stacks + plan.rows]
-    columns = b.shape[b.ndim - plan.columns :]
-    count = math.prod(a.shape[plan.stacks + plan.rows :])
-    left = a.reshape((*stacks, math.prod(rows), count))
-    right = b.reshape((*stacks, count, math.prod(columns)))
-    return np.matmul(left, right).reshape((*stacks, *rows, *columns)).transpose(plan.result)
+    left, right, made = plan.shapes(a.shape, b.shape)
+    return np.matmul(a.reshape(left), b.reshape(right)).reshape(made).transpose(plan.result)
 
 
 @_einsum.rule(keeps="*")

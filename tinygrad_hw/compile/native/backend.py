@@ -163,9 +163,9 @@ class Plan:
         for i in self.slots:
             self.names[f"v{i}"] = self._view_of_arena(i)
             self.defined.add(i)
-        for number, phase in enumerate(self.phases):
+        for phase in self.phases:
             if phase.native:
-                body += self._native_call(phase, number)
+                body += self._native_call(phase)
             else:
                 for instruction in phase.instructions:
                     body += self._python_call(instruction)
@@ -245,14 +245,15 @@ class Plan:
         self.names[name] = value
         return name
 
-    def _native_call(self, phase: Phase, number: int) -> list[str]:
+    def _native_call(self, phase: Phase) -> list[str]:
         w = Writer(self.layout, self._memory_of, crew=self.schedule.crew)
         for node in phase.nodes:
             self._write_node(node, w)
         here = {i.out for i in phase.instructions}
         for ref, value in self.program.checks:
             if ref.index in here and not np.ndim(value):
-                found = self._check_text(ref.index, w)
+                place = self.layout.places[ref.index]
+                found = w.load(place.root, str(place.offset))
                 wanted = literal(value, self.layout.stand[ref.index].dtype)
                 w.line(0, f"if {found} != {wanted}:")
                 w.leave(1, 0)
@@ -262,10 +263,6 @@ class Plan:
         if not w.lines:
             return []
         return self._call_of(w, phase)
-
-    def _check_text(self, i: int, w: Writer) -> str:
-        place = self.layout.places[i]
-        return w.load(place.root, str(place.offset))
 
     def _write_node(self, node: Node, w: Writer) -> None:
         with w.node():
