@@ -1,6 +1,7 @@
 """The graph and the walk through it: what is kept, freed, checked, and what it costs."""
 
 import copy
+import functools
 import gc
 import operator
 import pickle
@@ -781,6 +782,35 @@ def test_needs_may_be_any_parameter_and_defaults_may_be_left_out():
     product = tg.primitive(name="product")(lambda a, b: a * b)
     product.rule(lambda g, y, a, b, needs: (g * b, g * a), keeps="a b")
     assert tg.grad(product, (0, 1))(2.0, 3.0)[0].item() == 3.0
+
+
+def _traced(function):
+    """A decorator as users write them."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _only_by_position(g, y, a, b, /, *, needs):
+    return (g * b if needs[0] else None, g * a if needs[1] else None)
+
+
+def _with_a_setting(scale, g, y, a, b, *, needs):
+    return (scale * g * b if needs[0] else None, scale * g * a if needs[1] else None)
+
+
+@pytest.mark.parametrize(
+    "rule", [_only_by_position, _traced(_only_by_position), functools.partial(_with_a_setting, 1.0)]
+)
+def test_a_rule_may_be_any_callable_that_names_its_parameters(rule):
+    product = tg.primitive(name="product")(lambda a, b: a * b)
+    product.rule(rule, keeps="a b")
+    assert product.asks_needs
+    gradients = tg.grad(product, (0, 1))(2.0, 3.0)
+    assert [g.item() for g in gradients] == [3.0, 2.0]
 
 
 @pytest.mark.parametrize("op", [tg.relu, tg.exp, tg.softmax_cross_entropy, tg.conv2d, tg.matmul])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,8 @@ class Primitive:
         """
         if function is None:
             return lambda function: self.rule(function, keeps=keeps)
-        parameters = inspect.signature(function).parameters
-        names = [
-            p.name
-            for p in parameters.values()
-            if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty and p.name != "needs"
-        ]
-        variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+        required, others, variadic = _parameters_of(function)
+        names = [name for name in required if name != "needs"]
         wanted = keeps.split() if isinstance(keeps, str) else list(keeps)
         unknown = [name for name in wanted if name not in names[1:] and name != "*"]
         if unknown or len(names) < 2:
@@ -102,7 +98,7 @@ class Primitive:
         self.keeps_all = "*" in wanted or (
             not variadic and len(self.keeps_inputs) == len(names) - 2 > 0
         )
-        self.asks_needs = "needs" in parameters
+        self.asks_needs = "needs" in required + others
         self.gradient = function
         return function
 
@@ -457,9 +453,30 @@ def _plain_arity(forward: Callable[..., Any]) -> int | None:
     """Number of arguments, if there are only positional ones."""
     if isinstance(forward, np.ufunc):
         return forward.nin
-    parameters = inspect.signature(forward).parameters.values()
-    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in parameters)
-    return len(parameters) if plain else None
+    required, others, _ = _parameters_of(forward)
+    return None if others else len(required)
+
+
+def _parameters_of(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
+    """Name the parameters that come by position and have no default, and the others.
+
+    Stars are among the others; the last says whether there is one for positions.
+    """
+    if type(function) is FunctionType and not hasattr(function, "__wrapped__"):
+        # A signature takes ten times as long, a seventh of the import of this package.
+        code, flags = function.__code__, function.__code__.co_flags
+        stars = bool(flags & inspect.CO_VARARGS) + bool(flags & inspect.CO_VARKEYWORDS)
+        names = list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + stars])
+        n = code.co_argcount - len(function.__defaults__ or ())
+        return names[:n], names[n:], bool(flags & inspect.CO_VARARGS)
+    parameters = inspect.signature(function).parameters.values()
+    required = [
+        p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    others = [p.name for p in parameters if p.name not in required]
+    return required, others, any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def parent_of(arg: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -398,12 +397,15 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     return _einsum(*read, spec=f"{spec}->{result}")
 
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
 @cache
 def _terms(subscripts: str, ranks: tuple[int, ...]) -> tuple[list[str], str]:
     """Give the letters of each operand and of the result, with letters in place of ``...``."""
     inputs, arrow, result = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    strange = sorted(set((inputs + result).replace("...", "")) - set(string.ascii_letters + ","))
+    strange = sorted(set((inputs + result).replace("...", "")) - set(_LETTERS + ","))
     if strange:
         raise ShapeError(
             f"einsum: {subscripts!r} has {' '.join(strange)}; want letters, commas, '...' and '->'"
@@ -417,7 +419,7 @@ def _terms(subscripts: str, ranks: tuple[int, ...]) -> tuple[list[str], str]:
                 f"einsum: {term!r} names {rank - extra} axes of an operand that has {rank}; want a "
                 "letter for each, or '...' once"
             )
-    unused = [letter for letter in string.ascii_letters if letter not in subscripts]
+    unused = [letter for letter in _LETTERS if letter not in subscripts]
     names = "".join(unused[: max(more)])
     if not arrow:
         once = [c for c in sorted(set(inputs) - set(",.")) if inputs.count(c) == 1]
