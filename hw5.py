@@ -322,7 +322,7 @@ def conv_backward(
     dl_dy, x, w_conv, b_conv = _arrays(op, dl_dy=dl_dy, x=x, w_conv=w_conv, b_conv=b_conv)
     _check_conv(op, x, w_conv, b_conv)
     size = w_conv.shape[:2]
-    window = _window(x.shape, size, stride, padding)
+    window = windows_on(x.shape, size, stride, padding)
     _check_same(op, "dl_dy", dl_dy.shape, (*x.shape[:-3], *window.out, w_conv.shape[3]))
     dl_dw = correlate_dw(dl_dy, x, size=size, stride=stride, padding=padding)
     dl_db = dl_dy.sum(axis=tuple(range(dl_dy.ndim - 1)))
@@ -984,19 +984,28 @@ class Window:
         padded[:, top : top + height, left : left + width] = x
         return padded
 
+    def entries(self, padded: Array) -> Array:
+        """What each window meets in padded images (C, H, W, N), as a view (h, w, C, H', W', N)."""
+        padded = np.ascontiguousarray(padded)
+        channels, _, _, n = padded.shape
+        channel, row, column, image = padded.strides
+        (down, right), (below, beside) = self.dilation, self.stride
+        steps = (row * down, column * right, channel, row * below, column * beside, image)
+        return np.ndarray((*self.size, channels, *self.out, n), padded.dtype, padded, 0, steps)
+
     def crop(self, x: Array) -> Array:
         """Undo :meth:`pad`."""
         (top, left), (height, width) = self.before, self.image
         return x[:, top : top + height, left : left + width]
 
 
-_kept_window = functools.lru_cache(maxsize=256, typed=True)(Window)
+_kept_windows = functools.lru_cache(maxsize=256, typed=True)(Window)
 
 
-def _window(shape: tuple[int, ...], *settings: Any) -> Window:
-    """A :class:`Window`, laid out once for all calls with the same arguments."""
+def windows_on(shape: tuple[int, ...], *settings: Any) -> Window:
+    """Give a :class:`Window`, laid out once for all calls with the same arguments."""
     try:
-        return _kept_window(shape, *settings)
+        return _kept_windows(shape, *settings)
     except TypeError:  # A list does not hash.
         return Window(shape, *settings)
 
@@ -1017,13 +1026,11 @@ def patches(
     array([[0., 1., 2., 3.],
            [1., 2., 3., 4.]])
     """
-    window = _window(x.shape, (size[0], size[1]), stride, padding, dilation)
-    padded = window.pad(_batch_last(x))
-    channels, n = padded.shape[0], padded.shape[3]
-    taps = np.empty((*window.size, channels, *window.out, n), x.dtype)
-    for i, j, rows, columns in window.taps():
-        taps[i, j] = padded[:, rows, columns]
-    return taps.reshape(window.size[0] * window.size[1] * channels, *window.out, n)
+    window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
+    entries = window.entries(window.pad(_batch_last(x)))
+    # In one copy, which for few entries takes half the time of one for each tap.
+    h, k, channels = entries.shape[:3]
+    return entries.reshape(h * k * channels, *entries.shape[3:])
 
 
 def correlate(
@@ -1071,7 +1078,7 @@ def correlate_dx(
     array([1., 2., 2., 2., 1.])
     """
     h, k, c1, c2 = w.shape
-    window = _window((*shape, c1), (h, k), stride, padding, dilation)
+    window = windows_on((*shape, c1), (h, k), stride, padding, dilation)
     g = _batch_last(dl_dy)
     taps = w.reshape(-1, c2) @ g.reshape(c2, -1)
     taps = taps.reshape(h, k, c1, *g.shape[1:])
@@ -1123,7 +1130,7 @@ def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
     ... ]
     array([4., 4., 5.])
     """
-    window = _window(x.shape, size, size if stride is None else stride)
+    window = windows_on(x.shape, size, size if stride is None else stride)
     # Of each column first, then of the columns: whole rows are long runs in memory.
     high = largest([x[..., rows, :, :] for rows in window.rows])
     return largest([high[..., columns, :] for columns in window.columns])
@@ -1157,7 +1164,7 @@ def max_pool_dx(
     array([[0., 5.],
            [0., 0.]])
     """
-    window = _window(x.shape, size, size if stride is None else stride)
+    window = windows_on(x.shape, size, size if stride is None else stride)
     y = max_pool(x, size=size, stride=stride) if y is None else y
     # In the layout of the images at once, and not again for each tap.
     left = np.empty_like(y, dtype=dl_dy.dtype)
@@ -1188,7 +1195,7 @@ def pool_winners(
     >>> pool_winners(np.array([[0.0, 7.0], [7.0, 1.0]]).reshape(2, 2, 1)).ravel()
     array([1], dtype=int8)
     """
-    window = _window(x.shape, size, size if stride is None else stride)
+    window = windows_on(x.shape, size, size if stride is None else stride)
     top = max_pool(x, size=size, stride=stride) if y is None else y
     *taps, _ = window.taps()
     kind = np.int8 if len(taps) < 2**7 else np.intp
@@ -1213,7 +1220,7 @@ def pool_pick(x: Array, winners: Array, *, size: Pair = 2, stride: Pair | None =
     >>> pool_pick(x, np.array([[[3]]])).ravel()
     array([1.])
     """
-    window = _window(x.shape, size, size if stride is None else stride)
+    window = windows_on(x.shape, size, size if stride is None else stride)
     y = np.zeros_like(winners, dtype=x.dtype)
     for number, (_, _, rows, columns) in enumerate(window.taps()):
         y += _masked(x[..., rows, columns, :], winners == number)
@@ -1239,7 +1246,7 @@ def max_unpool(
            [0., 5.]])
     """
     full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
-    window = _window(full, size, size if stride is None else stride)
+    window = windows_on(full, size, size if stride is None else stride)
     # In the layout of the winners at once, and not again for each tap.
     lying = np.empty_like(winners, dtype=dl_dy.dtype)
     lying[...] = dl_dy

@@ -632,6 +632,34 @@ def test_what_is_written_in_place_is_read_before(backend):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_squares_of_what_is_read_in_some_order_are_run_as_recorded(backend, capsys):
+    class Scaled(tg.optim.Optimizer):
+        """By the length of the gradient, whose order is given by its place or by its name."""
+
+        def update(self, p, g, memory):
+            print("called")
+            length = np.vdot(g.ravel("K"), g.ravel("K")) + np.vdot(g.ravel(), g.ravel(order="C"))
+            p -= self.lr * g / np.sqrt(length)
+
+    w = tg.Tensor([[1.0, -2.0], [3.0, 4.0]], requires_grad=True)
+    optimizer = Scaled([w], lr=0.5)
+
+    def step():
+        optimizer.zero_grad()
+        (w * w).sum().backward()
+        optimizer.step()
+
+    compiled = tg.compile(step, backend=backend)
+    for _ in range(4):
+        before = w.numpy()
+        compiled()
+        np.testing.assert_allclose(
+            w.numpy(), before - 0.5 * before / np.sqrt(2 * np.sum(before**2)), rtol=1e-6
+        )
+    # Only the recordings call Python.
+    assert capsys.readouterr().out.count("called") == len(compiled.programs)
+
+
 @pytest.mark.parametrize("filters", [7, 8, 9])
 def test_filters_in_blocks_and_what_is_left_over(filters, monkeypatch, tmp_path):
     pytest.importorskip("numba")

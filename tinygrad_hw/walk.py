@@ -221,7 +221,7 @@ def _any_nan(cotangents: Iterable[Any]) -> bool:
     # The dot product reads an array once and makes no other; NaN survives it, and the sum.
     total = 0.0
     for g in cotangents:
-        flat = (g._data if isinstance(g, Handle) else g).ravel("K")
+        flat = (g._data if isinstance(g, Handle) else g).ravel(order="K")
         total = total + np.vdot(flat, flat)
     return bool(total != total)
 

@@ -24,10 +24,9 @@ _MOST = 16 * 2**20
 # --- The steps; each takes the buffers of its result last -----------------------------------------
 
 
-def patches(x: Array, out: Array, *, taps: Any) -> Array:
+def patches(x: Array, out: Array, *, window: Any) -> Array:
     """Window entries (h, w, C, H', W', N) of bordered images (C, H, W, N)."""
-    for i, j, rows, columns in taps:
-        out[i, j] = x[:, rows, columns]
+    out[...] = window.entries(x)
     return out
 
 
@@ -136,7 +135,7 @@ def _patches_of(r: Rewriter, x: Any, window: Any) -> tuple[Any, Spec] | None:
     if made.nbytes > _MOST:
         return None
     around = bordered(r, x, window, surround)
-    return r.emit("patches", patches, (around,), {"taps": window.taps()}, made), made
+    return r.emit("patches", patches, (around,), {"window": window}, made), made
 
 
 def _conv(r: Rewriter, i: Instruction) -> bool:
@@ -145,7 +144,7 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
     filters = r.spec(w)
     if spec is None or filters is None or not images(spec) or spec.dtype != filters.dtype:
         return False
-    window = hw5.Window(
+    window = hw5.windows_on(
         spec.shape, (filters.shape[0], filters.shape[1]), p["stride"], p["padding"], p["dilation"]
     )
     made = _patches_of(r, x, window)
@@ -162,7 +161,7 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     spec, other = r.spec(x), r.spec(g)
     if spec is None or other is None or not images(spec) or spec.dtype != other.dtype:
         return False
-    window = hw5.Window(spec.shape, tuple(p["size"]), p["stride"], p["padding"], p["dilation"])
+    window = hw5.windows_on(spec.shape, tuple(p["size"]), p["stride"], p["padding"], p["dilation"])
     made = _patches_of(r, x, window)
     if made is None or not images(other):
         return False
@@ -173,7 +172,7 @@ def _max_pool(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or math.prod(i.params["size"]) == 1:
         return False
-    window = hw5.Window(spec.shape, i.params["size"], i.params["stride"])
+    window = hw5.windows_on(spec.shape, i.params["size"], i.params["stride"])
     spans = {"rows": window.rows, "columns": window.columns}
     return r.end("max_pool", largest, i.args, spans, i.out)
 
@@ -191,7 +190,7 @@ def _unpool(r: Rewriter, i: Instruction) -> bool:
         return False
     inner = zip(out.shape[-3:-1], g.shape[-3:-1], size, stride, strict=True)
     params = {
-        "taps": hw5.Window(out.shape, size, stride).taps(),
+        "taps": hw5.windows_on(out.shape, size, stride).taps(),
         "covered": all(n == m * k == m * s for n, m, k, s in inner),
     }
     return r.end("unpool", scattered, (i.args[0], *won.args), params, i.out)
@@ -216,7 +215,7 @@ def _vdot(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(flat.args[0])
     if spec is None or spec.dtype.kind != "f":
         return False
-    return r.end("squares", squares, flat.args, {}, i.out)
+    return r.end("squares", squares, flat.args[:1], {}, i.out)
 
 
 _REWRITES = REDUCTIONS | {

@@ -407,7 +407,7 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
     if math.prod(ws.shape[:3]) > DIRECT:
         return False
     p = i.params
-    window = hw5.Window(
+    window = hw5.windows_on(
         xs.shape, (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
     )
     params = {"out": window.out, "stride": p["stride"], "dilation": p["dilation"]}
@@ -423,7 +423,7 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     if math.prod(out.shape[:3]) > DIRECT:
         return False
     p = i.params
-    window = hw5.Window(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
+    window = hw5.windows_on(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
     params = {"size": tuple(p["size"]), "stride": p["stride"], "dilation": p["dilation"]}
     return r.end("conv_dw", correlation_dw, (g, bordered(r, x, window, border)), params, i.out)
 
@@ -436,7 +436,7 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
         return False
     if tuple(p["stride"]) != (1, 1) or math.prod((*ws.shape[:2], ws.shape[3])) > DIRECT:
         return False
-    window = hw5.Window(
+    window = hw5.windows_on(
         (*p["shape"], 1), (ws.shape[0], ws.shape[1]), 1, p["padding"], p["dilation"]
     )
     reach = [d * (k - 1) for d, k in zip(p["dilation"], ws.shape[:2], strict=True)]

@@ -64,7 +64,7 @@ def _conv_dw_call(draw):
 
 
 def _conv_shape(x, w, *, stride, padding, dilation):
-    return (*x[:-3], *hw5.Window(x, w[:2], stride, padding, dilation).out, w[3])
+    return (*x[:-3], *hw5.windows_on(x, w[:2], stride, padding, dilation).out, w[3])
 
 
 # Bytes of patches up to which keeping them for the gradient pays; beyond, memory costs more.
@@ -403,7 +403,7 @@ def _(h, y, g, winners, *, shape, **window):
 def sum_windows(x, *, size, stride):
     """Sum of each window."""
     y = 0
-    for _, _, rows, columns in hw5.Window(x.shape, size, stride).taps():
+    for _, _, rows, columns in hw5.windows_on(x.shape, size, stride).taps():
         y = y + x[..., rows, columns, :]
     return y
 
@@ -412,7 +412,7 @@ def sum_windows(x, *, size, stride):
 def spread_windows(g, *, shape, size, stride):
     """Adjoint of ``sum_windows``: add each entry to all of its window."""
     y = np.zeros((*g.shape[:-3], *shape, g.shape[-1]), g.dtype)
-    for _, _, rows, columns in hw5.Window(y.shape, size, stride).taps():
+    for _, _, rows, columns in hw5.windows_on(y.shape, size, stride).taps():
         y[..., rows, columns, :] += g
     return y
 
@@ -521,7 +521,7 @@ def _pool_window(op, x, size, stride, padding):
     padding = _checked_padding(op, padding)
     if padding == "valid":
         return None, params
-    window = hw5.Window(x.shape, size, stride, padding)
+    window = hw5.windows_on(x.shape, size, stride, padding)
     if window.before == window.after == (0, 0):
         return None, params
     if any(p >= k for ps in (window.before, window.after) for p, k in zip(ps, size, strict=True)):
