@@ -114,21 +114,32 @@ def _zeros(call: Call) -> str:
 
 def _relu_grad(call: Call) -> str | None:
     (g, x), given = call.args, call.specs[0]
-    if given is None or given.dtype != call.spec.dtype:
+    if given is None or given.order is None or given.dtype != call.spec.dtype:
         return None
     mask = call.buffer(call.spec._replace(dtype=np.dtype(bool)))
     mask = f"np.greater({x}, {_zeros(call)}, {mask})"
-    return f"{call.known(masked)}({g}, {mask}, {call.buffer(call.spec)})"
+    dtype, made = call.spec.dtype, call.buffer(call.spec)
+    if dtype.char not in "fd":
+        return f"{call.known(masked)}({g}, {mask}, {made})"
+    # As `masked` does it, whose questions are answered here.
+    bits = call.known(np.dtype(f"i{dtype.itemsize}"))
+    product = f"np.multiply({g}.view({bits}), {mask}, {made}.view({bits}))"
+    return f"{product}.view({call.known(dtype)})"
 
 
 def _matmul(call: Call) -> str | None:
     spec, (a, b) = call.spec, call.specs
     if not spec.shape or spec.order != tuple(range(len(spec.shape))):
         return None
-    # The older function of two matrices has less around it.
     matrices = a is not None and b is not None and len(a.shape) == len(b.shape) == 2
-    name = "dot" if matrices and {s.dtype for s in (a, b) if s} == {spec.dtype} else "matmul"
-    return f"np.{name}({', '.join(call.args)}, {call.buffer(spec)})"
+    if matrices and {s.dtype for s in (a, b) if s} == {spec.dtype}:
+        return _dot(call.args[0], call.args[1], call.buffer(spec))
+    return f"np.matmul({', '.join(call.args)}, {call.buffer(spec)})"
+
+
+def _dot(a: str, b: str, out: str) -> str:
+    """Spell a product of matrices, or of a matrix and a vector, by what has the least around it."""
+    return f"{a}.dot({b}, {out})"
 
 
 def _fold(ufunc: np.ufunc, call: Call) -> str | None:
@@ -169,12 +180,15 @@ def _sum_as_product(call: Call, given: Spec) -> str | None:
     if order != (0, 1):
         halves = (terms, -1) if first else (-1, terms)
         x = f"{x}.transpose({order}).reshape({halves})"
-    factors = f"{ones}, {x}" if first else f"{x}, {ones}"
-    return f"{call.known(_product)}({factors}, {call.buffer(call.spec)})"
+    factors = (ones, x) if first else (x, ones)
+    made = call.buffer(call.spec)
+    if len(call.spec.shape) == 1:
+        return _dot(factors[0], factors[1], made)
+    return f"{call.known(_product)}({', '.join(factors)}, {made})"
 
 
 def _product(a: Array, b: Array, out: Array) -> Array:
-    np.dot(a, b, out.reshape(-1))
+    a.dot(b, out.reshape(-1))
     return out
 
 
