@@ -766,6 +766,37 @@ def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
         np.testing.assert_array_equal(got, wanted, strict=True)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (np.sum(x, 0), x.sum(1), np.sum(x, 0, keepdims=True), np.sum(x > 0, 1)),
+        lambda x: (np.max(x, 0), x.min(1), x.mean(0), np.var(x, 1), np.mean(x, 1)),
+        lambda x: (np.sum(x, initial=9.0), np.max(x, axis=0, initial=9.0)),
+        lambda x: (np.sum(x, where=[True, False, True]), np.mean(x, 0, where=[[True]] * 3)),
+        lambda x: (np.min(x, initial=9.0, where=x > 1), np.sum(x, dtype=np.float32)),
+        lambda x: (np.transpose(x, (0, 1)) + 1, x.transpose(1, 0) + 1, np.ravel(x, "F") + 1),
+        lambda x: (np.reshape(x, (1, 9), order="F") + 1, np.reshape(x, (9, 1), "F") + 1),
+        lambda x: (
+            np.matmul(x, x, axes=[(1, 0), (0, 1), (0, 1)]),
+            np.matmul(x, x, dtype=np.float32),
+        ),
+    ],
+)
+def test_numpys_functions_by_position_and_with_options(backend, function):
+    run = tg.compile(function, backend=backend)
+    for x in (np.arange(9.0).reshape(3, 3) - 3, np.arange(9.0)[::-1].reshape(3, 3).copy()):
+        for found, expected in zip(run(x), function(x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6, strict=True)
+
+
+def test_a_sum_of_a_whole_matrix_that_keeps_its_axes_is_compiled():
+    run = tg.compile(lambda x: tg.sum(x, keepdims=True))
+    for x in (np.ones((3, 4)), np.arange(12.0).reshape(3, 4)):
+        np.testing.assert_array_equal(run(x), x.sum(keepdims=True))
+        (result,) = run._variants[0].executable.run(x)
+        np.testing.assert_array_equal(result, x.sum(keepdims=True))
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (1, 2), (0, 2), None])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_sums_over_any_axes(axis, keepdims):

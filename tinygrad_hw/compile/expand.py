@@ -198,7 +198,7 @@ def _vdot(r: Rewriter, i: Instruction) -> bool:
 def _whole_sum(r: Rewriter, i: Instruction) -> bool:
     """Rewrite a sum, which has a wider dtype if it is one of whole numbers."""
     spec, out = r.spec(i.args[0]), r.specs[i.out]
-    if spec is None or spec.dtype.kind not in "biu" or i.params.keys() - {"axis", "keepdims"}:
+    if spec is None or spec.dtype.kind not in "biu":
         return _sum(r, i)
     wide = r.emit("cast", as_type, i.args[:1], {"dtype": out.dtype}, _plain(spec.shape, out.dtype))
     return r.end("sum", total, (wide,), _over(i.params.get("axis"), spec, out), i.out)
@@ -284,8 +284,6 @@ def _standardize(r: Rewriter, i: Instruction) -> bool:
 def _var(r: Rewriter, i: Instruction) -> bool:
     """Rewrite the variance."""
     out, correction = r.specs[i.out], i.params.get("correction", 0)
-    if i.params.keys() - {"axis", "correction", "keepdims"} or len(i.args) > 1:
-        return False
     d = _deviations(r, i.args[0], i.params.get("axis"), correction)
     if d is None:
         return False
@@ -457,28 +455,41 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     return r.end("conv_dx", correlation, (bordered(r, g, _Sides, border), filters), params, i.out)
 
 
+def _numpys(rewrite: Callable[[Rewriter, Instruction], bool]) -> Any:
+    """The rewrite of NumPy's own reduction, which may be asked for more: a start, a mask."""
+
+    def rewrite_plain(r: Rewriter, i: Instruction) -> bool:
+        x, *axis = i.args
+        params = dict(zip(("axis",), axis, strict=False)) | i.params
+        if len(axis) > 1 or params.keys() - {"axis", "correction", "keepdims"}:
+            return False
+        return rewrite(r, i._replace(args=(x,), params=params))
+
+    return rewrite_plain
+
+
 # What both back ends take apart.
 REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     reduce._sum.forward: _sum,
-    np.sum: _sum,
+    np.sum: _numpys(_sum),
     reduce._mean.forward: _mean,
-    np.mean: _mean,
+    np.mean: _numpys(_mean),
     reduce._max.forward: _extreme(peak),
-    np.max: _extreme(peak),
+    np.max: _numpys(_extreme(peak)),
     reduce._min.forward: _extreme(dip),
-    np.min: _extreme(dip),
+    np.min: _numpys(_extreme(dip)),
     shape.sum_to.forward: _sum_to,
     exponential._softmax.forward: _softmax,
     exponential._log_softmax.forward: _log_softmax,
     nn.standardize.forward: _standardize,
     reduce._var.forward: _var,
-    np.var: _var,
+    np.var: _numpys(_var),
 }
 _REWRITES = REDUCTIONS | {
     losses._cross_entropy.forward: _cross_entropy,
     exponential._logsumexp.forward: _logsumexp,
     reduce._sum.forward: _whole_sum,
-    np.sum: _whole_sum,
+    np.sum: _numpys(_whole_sum),
     linalg._einsum.forward: _einsum,
     np.vdot: _vdot,
     np.count_nonzero: _count,

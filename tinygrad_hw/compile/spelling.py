@@ -72,16 +72,17 @@ def spelled(forward: Any, call: Call) -> str | None:
 
 def _as_method(call: Call, name: str, *args: Any) -> str | None:
     spec = call.specs[0]
-    if spec is None or spec.order is None:
+    # NumPy's functions take by position, too, what is looked for by name.
+    if spec is None or spec.order is None or len(call.args) > 1:
         return None
     return f"{call.args[0]}.{name}({', '.join(map(call.shown, args))})"
 
 
 def _reshape(call: Call) -> str | None:
-    wanted = call.params.get("shape")
-    if wanted is None or call.spec.order != tuple(range(len(call.spec.shape))):
+    by_rows = call.params.keys() == {"shape"}
+    if not by_rows or call.spec.order != tuple(range(len(call.spec.shape))):
         return None  # The primitive itself knows how to lay out a result by columns.
-    return _as_method(call, "reshape", wanted)
+    return _as_method(call, "reshape", call.params["shape"])
 
 
 def _transpose(call: Call) -> str | None:
@@ -129,7 +130,7 @@ def _relu_grad(call: Call) -> str | None:
 
 def _matmul(call: Call) -> str | None:
     spec, (a, b) = call.spec, call.specs
-    if not spec.shape or spec.order != tuple(range(len(spec.shape))):
+    if call.params or not spec.shape or spec.order != tuple(range(len(spec.shape))):
         return None
     matrices = a is not None and b is not None and len(a.shape) == len(b.shape) == 2
     if matrices and {s.dtype for s in (a, b) if s} == {spec.dtype}:
@@ -177,7 +178,7 @@ def _sum_as_product(call: Call, given: Spec) -> str | None:
     if {*axes, *rest} != set(order) or list(rest) != sorted(rest):
         return None
     ones, x = call.known(np.ones(terms, given.dtype)), call.args[0]
-    if order != (0, 1):
+    if order != (0, 1) or not rest:
         halves = (terms, -1) if first else (-1, terms)
         x = f"{x}.transpose({order}).reshape({halves})"
     factors = (ones, x) if first else (x, ones)

@@ -30,7 +30,8 @@ class _Product(NamedTuple):
 
 
 def matmul(w: Writer, i: Instruction) -> bool:
-    if len({w.dtype(a.index) for a in i.args}) > 1 or w.dtype(i.out).kind != "f":
+    # NumPy's own may be asked for other axes.
+    if i.params or len({w.dtype(a.index) for a in i.args}) > 1 or w.dtype(i.out).kind != "f":
         return False
     a, b = places(w.layout, i)
     p = _stacked(a, b, w.layout.places[i.out])
