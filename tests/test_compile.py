@@ -924,6 +924,45 @@ def test_arrays_that_the_function_writes_to_are_taken_as_they_were():
         same_as_eagerly(function, (tg.Tensor(X),), (tg.Tensor(Y),))
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda y, x: np.add.at(y, np.array([0, 0, 1]), x[0]),
+        lambda y, x: np.copyto(y, x[::-1]),
+        lambda y, x: np.copyto(y, 1.0, where=x > 1),
+        lambda y, x: np.fill_diagonal(y, x[0]),
+        lambda y, x: np.put(y, [0, 3], x[1]),
+        lambda y, x: np.putmask(y, x > 1, 0),
+        lambda y, x: np.place(y, x > 1, [7.0]),
+        lambda y, x: np.put_along_axis(y, np.array([[0], [1]]), 7.0, axis=1),
+        lambda y, x: np.divide(1.0, x, out=y, where=x != 0),
+        lambda y, x: np.dot(x, x, y),
+        lambda y, x: np.cumsum(x, 0, None, y),
+        lambda y, x: np.cumsum(x, axis=1, out=y),
+    ],
+)
+def test_functions_of_numpy_that_write_in_place(backend, write):
+    def function(x):
+        y = x * 2
+        write(y, x)
+        write(x, y)
+        return y, y + x
+
+    run = tg.compile(function, backend=backend)
+    for start in (0.0, 1.0):
+        given, expected = (np.arange(4.0).reshape(2, 2) + start for _ in range(2))
+        for found, wanted in zip(run(given), function(expected), strict=True):
+            np.testing.assert_allclose(found, wanted, strict=True)
+        np.testing.assert_allclose(given, expected)
+
+
+def test_a_function_of_numpy_that_gives_nothing_is_refused(tmp_path):
+    with pytest.raises(CompileError, match=r"save, which gives nothing, .* call it outside"):
+        tg.compile(lambda x: np.save(tmp_path / "x", x))(X)
+    with pytest.raises(CompileError, match="copyto, which gives nothing"):
+        tg.compile(lambda x: np.copyto(dst=x * 1, src=x))(X)
+
+
 def test_what_objects_among_the_arguments_hold_is_guarded():
     model = tg.nn.Sequential(tg.nn.Linear(2, 2, rng=0), tg.nn.Dropout(0.5, rng=0)).eval()
     run = tg.compile(lambda model, x: model(x))

@@ -129,6 +129,8 @@ class Recorder:
         involved = refs_in((args, params), Traced)
         if (not involved and args) or not self.recording:
             return y
+        if y is None:
+            self.refuse(f"{op.name}, which gives nothing,", involved[0], "call it outside")
         if isinstance(y, (tuple, list)):
             advice = "take the parts one by one, as x[:2] and x[2:]"
             self.refuse(f"{op.name}, with several results,", involved[0], advice)

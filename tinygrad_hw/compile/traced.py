@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # What these say of an array is the same whenever the program fits.
 _ABOUT_ARRAYS = frozenset("shape ndim size result_type can_cast iscomplexobj isrealobj".split())
+# These write to their first argument.
+_IN_PLACE = frozenset("copyto fill_diagonal place put put_along_axis putmask".split())
 
 
 class Traced(Recorded):
@@ -80,6 +84,12 @@ class Traced(Recorded):
         out = kwargs.pop("out", None)
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        if method == "at":
+            return self._write(function, name, inputs, kwargs)
+        if method == "__call__" and out is not None and "where" in kwargs:
+            # Where it does not hold, what is there stays.
+            self._write(_into(ufunc), name, (*out, *inputs), kwargs)
+            return out[0]
         result = self.recorder.emit(Operation(name, function), inputs, kwargs)
         return result if out is None else self.recorder.written_to(out[0], result, name)
 
@@ -91,11 +101,22 @@ class Traced(Recorded):
             return function(*real(args), **real(kwargs))
         if name == "broadcast_to" and args[0] is self and tuple(args[1]) == self.shape:
             return Traced(self.recorder, self.recorder.ref(self).index, self.value, self.root)
+        if name in _IN_PLACE and args:
+            return self._write(function, name, args, kwargs)
+        at = _place_of_out(function)
+        if at is not None and len(args) > at:
+            kwargs = {**kwargs, "out": args[at]}
+            args = (*args[:at], None, *args[at + 1 :])
         if "out" in kwargs and kwargs["out"] is not None:
             out = kwargs.pop("out")
             result = self.recorder.emit(Operation(name, function), args, kwargs)
             return self.recorder.written_to(out, result, name)
         return self.recorder.emit(Operation(name, function), args, kwargs)
+
+    def _write(self, function: Any, name: str, args: Any, kwargs: Any) -> None:
+        """Call a function that writes to its first argument."""
+        result = self.recorder.emit(Operation(name, _on_copy(function)), args, kwargs)
+        self.recorder.written_to(args[0], result, name)
 
     def __getitem__(self, index: Any) -> Any:
         return self.recorder.emit(Operation("getitem", operator.getitem), (self, index), {})
@@ -274,6 +295,34 @@ def _set_item(x: Any, index: Any, value: Any) -> Any:
     out = np.array(x)
     out[index] = value
     return out
+
+
+def _on_copy(function: Callable[..., None]) -> Callable[..., Any]:
+    """Make a function that writes to its first argument give what would be there instead."""
+
+    def written(x: Any, *args: Any, **kwargs: Any) -> Any:
+        out = np.array(x)
+        function(out, *args, **kwargs)
+        return out
+
+    return written
+
+
+def _into(ufunc: np.ufunc) -> Callable[..., None]:
+    """The function that writes what a ufunc gives to its first argument."""
+    return lambda out, *inputs, **kwargs: ufunc(*inputs, out=out, **kwargs)
+
+
+@cache
+def _place_of_out(function: Any) -> int | None:
+    """Which of a NumPy function's arguments by position is what it writes its result to."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return None  # Functions of C need not tell.
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in parameters if p.kind in by_position]
+    return names.index("out") if "out" in names else None
 
 
 def real(tree_of_values: Any) -> Any:
