@@ -281,6 +281,16 @@ def test_a_constant_of_zeros_of_both_signs_is_not_one_number():
         np.testing.assert_array_equal(native(lambda x: x / zeros)(x), x / zeros)
 
 
+def test_truth_values_that_are_the_same_everywhere():
+    def function(x):
+        some = x > 0
+        constants = np.zeros(3, bool), np.ones(3, bool)
+        return [f(some, c) for f in (np.logical_and, np.logical_or, np.equal) for c in constants]
+
+    x = np.array([1.0, -1.0, np.nan])
+    np.testing.assert_array_equal(native(function)(x), function(x))
+
+
 # --- Entries that move ----------------------------------------------------------------------------
 
 

@@ -79,7 +79,7 @@ def number(given: Any, dtype: Dtype | None = None) -> Value:
 
 def matched(a: Any, b: Any) -> tuple[Value, Value]:
     """Two numbers as of one dtype."""
-    if not isinstance(a, (Value, np.generic)):
+    if not isinstance(a, (Value, bool, np.generic)):
         b = number(b)
         a = number(a, b.dtype)
     else:
