@@ -290,6 +290,25 @@ def test_second_derivatives_say_what_to_do():
     assert [second(2.0).item(), second(2.0).item()] == [12.0, 12.0]
 
 
+def test_a_derivative_is_taken_of_whatever_is_passed(backend):
+    run = tg.compile(tg.grad(lambda x: (x**3).sum()), backend=backend)
+    for i in range(3):
+        given = X + i
+        for x in (given, tg.Tensor(given)):
+            np.testing.assert_allclose(run(x).numpy(), 3 * given**2)
+    # What is passed is not taken for granted.
+    assert not any(np.ndim(value) for p in run.programs for _, value in p.checks)
+
+
+@pytest.mark.parametrize("first", [1.0, np.nan, np.inf])
+def test_a_gradient_that_is_no_number_at_the_first_call_or_later(backend, first):
+    gradient = tg.grad(lambda x: (tg.abs(x) ** 0.5).sum())
+    run = tg.compile(gradient, backend=backend)
+    for x in (first, np.nan, 0.0, -np.inf, 4.0, first):
+        given = np.array([x, 1.0, -1.0])
+        np.testing.assert_allclose(run(given).numpy(), gradient(given).numpy())
+
+
 def test_an_object_method():
     class Trainer:
         def __init__(self, start):

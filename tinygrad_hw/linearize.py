@@ -10,7 +10,7 @@ import numpy as np
 
 from . import tree
 from .errors import ShapeError
-from .graph import Handle, Leaf, Node, enable_grad, is_recording
+from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording
 from .ops.elementwise import cast, identity
 from .walk import array_of, owned_array, pull, reachable, wrap
 
@@ -136,7 +136,7 @@ def _variable(x: Any, op: str) -> Any:
     """Make what a function is differentiated by: a fresh leaf, or a copy linked to its origin."""
     if isinstance(x, Handle) and x._node is not None:
         return identity(x)
-    data = np.array(array_of(x), copy=True)
+    data = as_array(array_of(x)).copy(order="K")
     if data.dtype.kind == "i" and not isinstance(x, Handle):
         # Whole numbers: the caller means reals.
         data = data.astype(float)

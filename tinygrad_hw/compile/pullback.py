@@ -14,6 +14,7 @@ from ..dispatch import Primitive, parent_of
 from ..errors import GraphError
 from ..graph import FREED, Handle, Leaf, Node
 from ..walk import pull
+from .guards import same_array
 from .program import Program, Ref, Source, pruned
 from .recording import Recorder
 
@@ -129,7 +130,7 @@ def _hold(program: Program, order: list[int], values: Sequence[Any]) -> bool:
     """Tell whether what was taken for granted turned out so."""
     results = dict(zip(order, values, strict=True))
     return all(
-        np.array_equal(results[ref.index], value)
+        same_array(np.asarray(results[ref.index]), value)
         for ref, value in program.checks
         if ref.index in results
     )

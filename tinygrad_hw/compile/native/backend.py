@@ -255,7 +255,8 @@ class Plan:
                 place = self.layout.places[ref.index]
                 found = w.load(place.root, str(place.offset))
                 wanted = literal(value, self.layout.stand[ref.index].dtype)
-                w.line(0, f"if {found} != {wanted}:")
+                differs = f"{found} != {wanted}" if value == value else f"{found} == {found}"
+                w.line(0, f"if {differs}:")
                 w.leave(1, 0)
                 self.checked.add(ref.index)
         for node in phase.commit:
