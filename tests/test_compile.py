@@ -799,6 +799,7 @@ def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
             np.matmul(x, x, axes=[(1, 0), (0, 1), (0, 1)]),
             np.matmul(x, x, dtype=np.float32),
         ),
+        lambda x: (np.block([[x, x + 1], [x * 2, x]]), x.clip(0), x.clip(max=2), x.clip(x.T, 3)),
     ],
 )
 def test_numpys_functions_by_position_and_with_options(backend, function):

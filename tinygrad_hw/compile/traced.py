@@ -147,6 +147,9 @@ class Traced(Recorded):
         shape = shape[0] if len(shape) == 1 else shape
         return np.reshape(self, shape, **options)
 
+    def clip(self, min: Any = None, max: Any = None, **options: Any) -> Any:
+        return np.clip(self, min, max, **options)
+
     def transpose(self, *axes: Any) -> Any:
         axes = axes[0] if len(axes) == 1 else axes
         return np.transpose(self, axes or None)
@@ -268,7 +271,7 @@ _COMPARISONS = {
 _UNARIES = {"neg": np.negative, "pos": np.positive, "abs": np.abs, "invert": np.invert}
 _METHODS = (
     "sum mean var std prod max min argmax argmin argsort any all cumsum cumprod ravel squeeze "
-    "swapaxes repeat take clip round dot nonzero diagonal trace searchsorted conj"
+    "swapaxes repeat take round dot nonzero diagonal trace searchsorted conj"
 ).split()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..expand import expanded
-from ..program import Array, Instruction, Program, Ref, Spec, renumbered
+from ..program import Array, Instruction, Program, Ref, Spec, refs_in, renumbered
 from ..recycle import maker
 from .arguments import Given, aligned, real, refit
 from .crew import MOST, together
@@ -235,7 +235,7 @@ class Plan:
     def _shown(self, value: Any) -> str:
         if isinstance(value, Ref):
             return f"v{value.index}"
-        if type(value) in (tuple, list) and any(isinstance(v, Ref) for v in value):
+        if type(value) in (tuple, list) and refs_in(value):
             inside = "".join(f"{self._shown(v)}, " for v in value)
             return f"({inside})" if type(value) is tuple else f"[{inside}]"
         return self._known(value)
