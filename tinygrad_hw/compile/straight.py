@@ -187,10 +187,13 @@ class Straight:
         """Spell a Python number as an array of the dtype it is taken for: NumPy is faster so."""
         specs, text = self.program.specs, self._shown(arg)
         given, dtype = [specs[i] for i in instruction.refs()], specs[instruction.out].dtype
-        if not isinstance(arg, Ref) or specs[arg.index].order is not None or dtype.kind != "f":
+        is_number = type(arg) is float or (isinstance(arg, Ref) and specs[arg.index].order is None)
+        if not is_number or dtype.kind != "f":
             return text
         if any(spec.order is not None and spec.dtype != dtype for spec in given):
             return text
+        if type(arg) is float:
+            return self._known(np.array(arg, dtype))
         key = (text, dtype, instruction.out in self._made_late)
         if key in self._numbers:
             return self._numbers[key]
