@@ -679,6 +679,25 @@ def test_squares_of_what_is_read_in_some_order_are_run_as_recorded(backend, caps
     assert capsys.readouterr().out.count("called") == len(compiled.programs)
 
 
+def test_a_users_op_may_have_the_name_of_another(backend):
+    @tg.primitive(name="reshape")
+    def columns(x, *, shape):
+        return np.reshape(x, shape, order="F")
+
+    columns.rule(lambda g, y, x, *, shape: (columns(g, shape=x.shape),))
+
+    @tg.primitive
+    def ravel(x):
+        return 2 * np.ravel(x)
+
+    x = np.arange(6.0).reshape(2, 3)
+    compiled = tg.compile(lambda x: (columns(x, shape=(3, 2)), ravel(x)), backend=backend)
+    for _ in range(2):
+        by_columns, doubled = compiled(tg.Tensor(x))
+        np.testing.assert_array_equal(by_columns.numpy(), x.reshape((3, 2), order="F"))
+        np.testing.assert_array_equal(doubled.numpy(), 2 * x.ravel())
+
+
 @pytest.mark.parametrize("filters", [7, 8, 9])
 def test_filters_in_blocks_and_what_is_left_over(filters, monkeypatch, tmp_path):
     pytest.importorskip("numba")

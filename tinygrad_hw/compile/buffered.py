@@ -210,7 +210,7 @@ def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
 def _vdot(r: Rewriter, i: Instruction) -> bool:
     """The sum of squares that backward looks for NaN in."""
     flat = r.made_by(i.args[0])
-    if i.args[0] != i.args[1] or flat is None or flat.op.name != "ravel":
+    if i.args[0] != i.args[1] or flat is None or flat.op.forward is not np.ravel:
         return False
     spec = r.spec(flat.args[0])
     if spec is None or spec.dtype.kind != "f":

@@ -184,7 +184,7 @@ def _sum_to(r: Rewriter, i: Instruction) -> bool:
 def _vdot(r: Rewriter, i: Instruction) -> bool:
     args = i.args
     made = r.made_by(args[0]) if args[0] == args[1] else None
-    if made is not None and made.op.name == "ravel":
+    if made is not None and made.op.forward is np.ravel:
         # The order of the entries does not matter when each is multiplied by itself.
         args = (made.args[0], made.args[0])
     a, b = map(r.spec, args)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ops.shape import _reshape
 from ..program import Instruction, Program, Ref, Spec, target_of
 from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
@@ -15,6 +16,7 @@ from .scalars import known
 _VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
 )
+_RESHAPES = frozenset({_reshape.forward, np.reshape})
 # Nanoseconds of work from which on threads are worth the microseconds they take to begin and meet.
 WORTH_THREADS = 1e6
 
@@ -104,7 +106,7 @@ class Schedule:
         if len(made) != 2:
             return False
         return any(
-            i.op.name == "reshape" and len(s) == 4 and s[0] == made[0]
+            i.op.forward in _RESHAPES and len(s) == 4 and s[0] == made[0]
             for i in self.users.get(instruction.out, ())
             for s in [self.program.specs[i.out].shape]
         )
@@ -132,7 +134,7 @@ class Schedule:
             return "each"
         # NumPy's own may be asked for an order.
         asked = len(instruction.args) + len(instruction.params)
-        if op.name == "reshape" and len(refs) == 1 and asked == 2:
+        if op.forward in _RESHAPES and len(refs) == 1 and asked == 2:
             return "copy"
         return "python"
 
