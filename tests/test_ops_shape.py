@@ -299,6 +299,21 @@ def test_every_way_to_ask(call, shape):
     np.testing.assert_allclose(x.grad.sum(), u.sum())
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(4097, 3), (9, 64, 17), (2**16 + 1, 3), (3, 5)])
+def test_the_gradient_of_what_many_rows_share_is_their_sum(shape, dtype):
+    g = np.random.default_rng(0).uniform(-1, 1, shape).astype(dtype)
+    g[(0,) * len(shape)], g[(1,) * len(shape)] = np.inf, np.nan
+    bias = tg.Tensor(np.zeros(shape[-1], dtype), requires_grad=True)
+    (tg.Tensor(np.zeros(shape, dtype)) + bias).backward(g)
+    assert bias.grad.dtype == dtype
+    assert np.isinf(bias.grad[0])
+    assert np.isnan(bias.grad[1])
+    rows = g.reshape(-1, shape[-1])[:, 2:].astype(np.float64)
+    slack = 4 * np.finfo(dtype).eps * np.abs(rows).sum(axis=0)
+    assert np.all(np.abs(bias.grad[2:] - rows.sum(axis=0)) <= slack)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("shape", [(7, 3, 5, 2), (1, 3, 5), (4, 1, 3), (3, 2, 1), (2, 0, 3)])
 def test_images_whose_batch_lies_innermost_are_flattened(shape, compiled):

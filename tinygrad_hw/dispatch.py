@@ -103,8 +103,6 @@ class Primitive:
         return function
 
     def __call__(self, *args: Any, **params: Any) -> Any:
-        if _PLAIN.issuperset(map(type, args)) and state.recorder is None:
-            return self.on_plain(*args, **params)
         return self.call(args, params)
 
     def on_plain(self, *args: Any, **params: Any) -> Any:

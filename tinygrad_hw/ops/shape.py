@@ -8,6 +8,7 @@ place that knows about broadcasting.
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -98,8 +99,22 @@ def sum_to(x, *, shape):
             )
         stretched = (lead + i for i, side in enumerate(shape) if side == 1 != x.shape[lead + i])
         x = np.add.reduce(x, axis=tuple(stretched), keepdims=True)
+    if lead and len(shape) == 1 and x.size >= _MANY and x.flags.c_contiguous:
+        rows = x.reshape(-1, shape[0])
+        if len(rows) <= _MOST_ROWS and x.dtype.char in "fd":
+            # BLAS adds them up in a third of the time, one after the other as NumPy does.
+            return _ones(len(rows), x.dtype.char).dot(rows)
     # Without a reshape, so that the result is no view and can serve as a gradient as it is.
     return np.add.reduce(x, axis=0 if lead == 1 else tuple(range(lead)))
+
+
+# From so many entries on a product with ones pays; so many ones are kept at most.
+_MANY, _MOST_ROWS = 2**12, 2**16
+
+
+@functools.lru_cache(maxsize=16)
+def _ones(n, char):
+    return np.ones(n, char)
 
 
 @sum_to.rule
