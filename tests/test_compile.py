@@ -679,6 +679,20 @@ def test_squares_of_what_is_read_in_some_order_are_run_as_recorded(backend, caps
     assert capsys.readouterr().out.count("called") == len(compiled.programs)
 
 
+def test_bits_of_whole_numbers(backend):
+    def bits(x):
+        shifted = (x << 2) ^ (x >> 1)
+        shifted |= 1 << (x & 3)
+        return shifted, ~x
+
+    compiled = tg.compile(bits, backend=backend)
+    for start in (-3, 5):
+        x = np.arange(start, start + 6)
+        for _ in range(2):
+            for one, other in zip(compiled(x), bits(x), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
 def test_a_users_op_may_have_the_name_of_another(backend):
     @tg.primitive(name="reshape")
     def columns(x, *, shape):

@@ -258,6 +258,8 @@ _OPERATORS: dict[str, tuple[Any, Any]] = {
     "and": (operator.and_, np.bitwise_and),
     "or": (operator.or_, np.bitwise_or),
     "xor": (operator.xor, np.bitwise_xor),
+    "lshift": (operator.lshift, np.left_shift),
+    "rshift": (operator.rshift, np.right_shift),
 }
 _NUMBERS = {function: Operation(name, function) for name, (function, _) in _OPERATORS.items()}
 _COMPARISONS = {
