@@ -7,13 +7,14 @@ the forward and the gradient of the filters share them.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
 from ..kernels import hw5
+from ..ops import activations, losses
 from ..ops import conv as convolution
-from ..ops import losses
 from .expand import REDUCTIONS, Rewriter, bordered, exponentials, images, rewritten
 from .program import Array, Instruction, Program, Spec
 
@@ -48,6 +49,17 @@ def product_dw(g: Array, p: Array, out: Array, rows: Array) -> Array:
     by_row = p.reshape(-1, h, p.shape[4] * p.shape[5]).transpose(1, 0, 2)
     np.matmul(by_row, images_last.transpose(1, 2, 0), out=rows)
     np.add.reduce(rows, axis=0, out=out.reshape(-1, c2))
+    return out
+
+
+def spread(g: Array, w: Array, out: Array, taps: Array, *, window: Any) -> Array:
+    """Adjoint of correlation in bordered images (C, H, W, N): what each tap of a window gives."""
+    filters = w.reshape(-1, w.shape[3])
+    images_last = g.transpose(3, 1, 2, 0).reshape(w.shape[3], -1)
+    np.matmul(filters, images_last, out=taps.reshape(len(filters), -1))
+    out[...] = 0
+    for i, j, rows, columns in window.taps():
+        out[:, rows, columns] += taps[i, j]
     return out
 
 
@@ -168,6 +180,26 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     return r.end("conv_dw", product_dw, (g, made[0]), {}, i.out)
 
 
+def _conv_dx(r: Rewriter, i: Instruction) -> bool:
+    (g, w), p, out = i.args, i.params, r.specs[i.out]
+    spec, filters = r.spec(g), r.spec(w)
+    if spec is None or filters is None or not images(spec) or spec.dtype != filters.dtype:
+        return False
+    if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > _MOST:
+        return False
+    size = (filters.shape[0], filters.shape[1])
+    window = hw5.windows_on(out.shape, size, p["stride"], p["padding"], p["dilation"])
+    n, h, k, c = out.shape
+    (top, left), (bottom, right) = window.before, window.after
+    lying = Spec((c, top + h + bottom, left + k + right, n), out.dtype, (0, 1, 2, 3))
+    y = r.emit("conv_dx", spread, (g, w), {"window": window}, lying)
+    if lying.shape != (c, h, k, n):
+        inner = (slice(None), slice(top, top + h), slice(left, left + k))
+        y = r.emit("getitem", operator.getitem, (y, inner), {}, lying._replace(shape=(c, h, k, n)))
+        r.program.views.add(y.index)
+    return r.end_view((3, 1, 2, 0), y, i.out)
+
+
 def _max_pool(r: Rewriter, i: Instruction) -> bool:
     spec = r.spec(i.args[0])
     if spec is None or math.prod(i.params["size"]) == 1:
@@ -207,6 +239,13 @@ def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
     return r.end("cross_entropy", cost, (log_sums, e.shifted, y), i.params, i.out)
 
 
+def _relu_grad(r: Rewriter, i: Instruction) -> bool:
+    """The mask of relu's argument is that of its result, so that the argument need not be kept."""
+    g, x = i.args
+    y = r.computed(activations.relu.forward, x)
+    return y is not None and r.end("relu_grad", i.op.forward, (g, y), {}, i.out)
+
+
 def _vdot(r: Rewriter, i: Instruction) -> bool:
     """The sum of squares that backward looks for NaN in."""
     flat = r.made_by(i.args[0])
@@ -221,9 +260,11 @@ def _vdot(r: Rewriter, i: Instruction) -> bool:
 _REWRITES = REDUCTIONS | {
     convolution.conv.forward: _conv,
     convolution.conv_dw.forward: _conv_dw,
+    convolution.conv_dx.forward: _conv_dx,
     convolution.max_pool.forward: _max_pool,
     convolution.unpool.forward: _unpool,
     losses._cross_entropy.forward: _cross_entropy,
+    activations.relu_grad.forward: _relu_grad,
     np.vdot: _vdot,
 }
 
@@ -238,6 +279,10 @@ def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | No
     forward, out = instruction.op.forward, specs[instruction.out]
     if forward in (patches, product, surround):
         return []
+    if forward is spread:
+        g, w = (specs[arg.index] for arg in instruction.args)
+        taps = (*w.shape[:3], *g.shape[1:3], g.shape[0])
+        return [Spec(taps, out.dtype, tuple(range(6)))]
     if forward is largest:
         width = specs[instruction.args[0].index].shape[-2]
         return [out._replace(shape=(*out.shape[:-2], width, out.shape[-1]))]

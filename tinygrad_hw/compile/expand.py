@@ -92,6 +92,13 @@ class Rewriter:
         """The instruction of the given program that made an argument."""
         return self.made.get(arg.index) if isinstance(arg, Ref) else None
 
+    def computed(self, forward: Any, arg: Any) -> Ref | None:
+        """The result of a function of one argument, if it is there already."""
+        for i in self.instructions if isinstance(arg, Ref) else ():
+            if i.op.forward is forward and i.refs() == [arg.index]:
+                return Ref(i.out)
+        return None
+
     def emit(self, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
         """Add an instruction with a new result."""
         self.specs[self.next] = spec

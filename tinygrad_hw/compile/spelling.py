@@ -28,6 +28,10 @@ _MOST_ZEROS = 2**18
 _MOST_TERMS = 2**13
 
 
+# What is spelled by ufuncs into a buffer, each read before the next one writes.
+ENTRYWISE = frozenset({relu.forward, relu_grad.forward})
+
+
 class Call(NamedTuple):
     """A call to spell.
 

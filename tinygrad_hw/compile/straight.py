@@ -11,7 +11,7 @@ import numpy as np
 from .buffered import scratch, squares, with_buffers
 from .program import Array, Instruction, Program, Ref, Spec, aliases, last_uses, target_of
 from .recycle import maker
-from .spelling import Call, spelled
+from .spelling import ENTRYWISE, Call, spelled
 
 
 class Straight:
@@ -86,7 +86,8 @@ class Straight:
         for time, instruction in enumerate(program.instructions):
             out = instruction.out
             dying = [i for i in held if last[i] <= time]
-            elementwise = isinstance(instruction.op.forward, np.ufunc)
+            forward = instruction.op.forward
+            elementwise = isinstance(forward, np.ufunc) or forward in ENTRYWISE
             if elementwise:
                 # Entry by entry, the result may take the place of an argument of its layout.
                 self._release(dying, held, free)

@@ -58,13 +58,6 @@ class Given:
             self.lines.append(f"{name} = whole_of(argument(objects, {k}))")
 
 
-def aligned(size: int, alignment: int) -> Array:
-    """Make an array of bytes that begins at a multiple of the alignment."""
-    raw = np.zeros(size + alignment, np.uint8)
-    start = -raw.__array_interface__["data"][0] % alignment
-    return raw[start : start + size]
-
-
 def real(number: Any) -> float:
     """Give a number as native code takes it; it cannot say itself that something is none."""
     if isinstance(number, (float, int, np.number)):

@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 
 from ..expand import expanded
-from ..program import Array, Instruction, Program, Ref, Spec, refs_in, renumbered
+from ..program import (
+    LINE,
+    Array,
+    Instruction,
+    Program,
+    Ref,
+    Spec,
+    aligned,
+    refs_in,
+    renumbered,
+)
 from ..recycle import maker
-from .arguments import Given, aligned, real, refit
+from .arguments import Given, real, refit
 from .crew import MOST, together
 from .kernels import KERNELS
 from .loops import PIECES, Group, Node, Writer
@@ -18,8 +28,6 @@ from .object_code import blas
 from .scalars import literal
 from .schedule import Phase, Schedule
 from .store import compiled
-
-_ALIGN = 64
 
 
 class Native:
@@ -111,10 +119,10 @@ class Plan:
         starts = np.cumsum([0, *sizes]).tolist()
         self.offsets = {i: starts[slot] for i, slot in self.slots.items()}
         self.arena = starts[-1]
-        self.memory = aligned(self.arena, _ALIGN)
+        self.memory = aligned(self.arena)
 
     def _slot(self, i: int, born: int, dies: int, sizes: list[int], free_at: list[int]) -> None:
-        size = -(-self.program.specs[i].nbytes // _ALIGN) * _ALIGN
+        size = -(-self.program.specs[i].nbytes // LINE) * LINE
         fits = [
             s for s, n in enumerate(sizes) if free_at[s] < born and size <= n <= max(4 * size, 4096)
         ]
@@ -304,9 +312,9 @@ class Plan:
 
     def _give_scratch(self, w: Writer, given: Given) -> None:
         """Give what belongs to the function alone."""
-        size = -(-(w.blocks + w.packing) // _ALIGN) * _ALIGN
+        size = -(-(w.blocks + w.packing) // LINE) * LINE
         if size:
-            memory = aligned(size * (MOST if w.crew else 1), _ALIGN)
+            memory = aligned(size * (MOST if w.crew else 1))
             given.array("scratch", self._known(memory), memory, writable=True)
         if w.crew:
             counter = np.zeros(1, np.int64)
