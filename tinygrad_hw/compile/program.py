@@ -34,7 +34,7 @@ def aligned(size: int) -> Array:
     A copy from a place that does to one that lies 16 bytes further in its page, as that of a large
     new array may, takes three times as long: the processor takes its reads for what it has written.
     """
-    raw = np.zeros(size + LINE, np.uint8)
+    raw = np.empty(size + LINE, np.uint8)
     start = -raw.__array_interface__["data"][0] % LINE
     return raw[start : start + size]
 
