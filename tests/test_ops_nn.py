@@ -659,6 +659,13 @@ def test_binary_cross_entropy_neither_overflows_nor_cancels():
             [1e4, -1e4, 50.0], [0, 1, True], reduction="none"
         )
     np.testing.assert_allclose(loss, [1e4, 1e4, np.exp(-50.0)])
+    for logit, target in ((20.0, 1), (-20.0, 0)):
+        x = tg.Tensor([logit], requires_grad=True, dtype=np.float32)
+        loss = tg.binary_cross_entropy_with_logits(x, [target])
+        loss.backward()
+        # Either is the share of the other class, much less than a rounding of 1.
+        np.testing.assert_allclose(loss.item(), np.exp(-20.0), rtol=1e-5)
+        np.testing.assert_allclose(abs(x.grad), np.exp(-20.0), rtol=1e-5)
     with pytest.raises(ValueError, match="not in"):
         tg.binary_cross_entropy_with_logits([0.0], [-1])
     with pytest.raises(tg.ShapeError, match="pos_weight"):

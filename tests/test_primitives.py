@@ -68,6 +68,22 @@ def test_slopes_of_numbers_whose_square_overflows(op, slope, dtype, x):
     np.testing.assert_allclose(got, slope(x), rtol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "b"), [(np.float64, 1e200), (np.float64, 1e-200), (np.float32, 1e-25), ("f2", 300.0)]
+)
+def test_slopes_of_a_quotient_by_numbers_whose_square_over_or_underflows(dtype, b):
+    b = tg.Tensor([b, b], dtype=dtype)
+    by_divisor = tg.grad(lambda a, b: (a / b).sum(), 1)
+    # The quotients are 1 and 0.
+    slopes = by_divisor(b * [1, 0], b).numpy()
+    np.testing.assert_allclose(slopes, [-1 / b.numpy()[0], 0], rtol=2e-3)
+
+
+def test_a_small_share_of_logaddexp_is_not_lost_beside_the_other():
+    slopes = tg.grad(tg.logaddexp, (0, 1))(np.float32(20), np.float32(0))
+    np.testing.assert_allclose([s.item() for s in slopes], [1, np.exp(-20.0)], rtol=1e-5)
+
+
 def test_every_primitive_has_a_domain_a_rule_and_a_name_of_its_own():
     from tinygrad_hw.dispatch import Primitive
 

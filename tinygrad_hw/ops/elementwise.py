@@ -111,7 +111,8 @@ divide = primitive(np.divide, domain=elementwise(REAL, POSITIVE))
 
 @divide.rule(keeps="a b")
 def _(g, y, a, b, *, needs):
-    return g / b if needs[0] else None, -g * a / (b * b) if needs[1] else None
+    # Divided by b twice, whose square may under- or overflow.
+    return g / b if needs[0] else None, -g * (a / b) / b if needs[1] else None
 
 
 negative = primitive(np.negative, domain=elementwise(REAL))
@@ -176,8 +177,8 @@ logaddexp = primitive(np.logaddexp, domain=elementwise(REAL, REAL))
 
 @logaddexp.rule(keeps="a b")
 def _(g, y, a, b):
-    share = sigmoid(a - b)
-    return g * share, g * (1 - share)
+    # Not one share and the rest of 1: a small share is less than a rounding of the other.
+    return g * sigmoid(a - b), g * sigmoid(b - a)
 
 
 sqrt = primitive(np.sqrt, domain=elementwise(POSITIVE))

@@ -285,14 +285,15 @@ def binary_cross_entropy_with_logits(
         raise with_graph(ValueError)(
             f"{op}: a target is not in [0, 1]; labels -1 and 1 become (t + 1) / 2"
         )
-    # -log sigmoid(x) = softplus(-x), and -log(1 - sigmoid(x)) is x more: nothing cancels.
-    negative_log = softplus(negative(x))
+    # -log sigmoid(x) = softplus(-x), -log(1 - sigmoid(x)) = softplus(x). Each is small where it
+    # should be; their difference x would cancel, in the loss and in its gradient.
+    of_ones = softplus(negative(x))
     if pos_weight is not None:
         weight = _constant_like(_array(pos_weight), x)
         if np.broadcast_shapes(weight.shape, x.shape) != x.shape:
             raise ShapeError(f"{op}: pos_weight is {weight.shape} for logits {x.shape}")
-        negative_log = negative_log * (1 + (weight - 1) * t)
-    return _reduced(op, (1 - t) * x + negative_log, reduction)
+        of_ones = of_ones * weight
+    return _reduced(op, t * of_ones + (1 - t) * softplus(x), reduction)
 
 
 def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: int = -1) -> Any:
