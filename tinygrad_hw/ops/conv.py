@@ -521,7 +521,10 @@ def _pool_window(op, x, size, stride, padding):
     padding = _checked_padding(op, padding)
     if padding == "valid":
         return None, params
-    window = hw5.windows_on(x.shape, size, stride, padding)
+    try:
+        window = hw5.windows_on(x.shape, size, stride, padding)
+    except ValueError as error:
+        raise ShapeError(f"{op}: {error}") from None
     if window.before == window.after == (0, 0):
         return None, params
     if any(p >= k for ps in (window.before, window.after) for p, k in zip(ps, size, strict=True)):
