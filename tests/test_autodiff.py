@@ -222,6 +222,7 @@ def test_grad_names_what_it_cannot_do():
         (lambda: tg.grad(tg.sin, ())(1.0), ValueError, "argnums is (), but got 1 positional"),
         (lambda: tg.grad(tg.sin, create_graph=True), TypeError, "grad(grad(f)) for the second"),
         (lambda: tg.grad(tg.sin, 0, 1.0), TypeError, "use vjp with a cotangent"),
+        (lambda: tg.grad(tg.add, (0, -2))(1.0, 2.0), ValueError, "names an argument twice"),
         (lambda: tg.grad(tg.Tensor(1.0), argnums=0), TypeError, "are for functions"),
         (lambda: tg.grad(lambda p: p["a"])({"a": 1.0, "b": None}), TypeError, "by a NoneType"),
         (lambda: tg.grad(tg.sin)(tg.nn.Linear(1, 1)), TypeError, "by a Linear; want numbers"),

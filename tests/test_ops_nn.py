@@ -377,7 +377,7 @@ def test_pooling_explains_what_does_not_fit(pool):
         pool(leaf(4, 4), 2)
     with pytest.raises(ValueError, match="larger than the image"):
         pool(leaf(4, 4, 1), 5)
-    with pytest.raises(tg.ShapeError, match="_pool2d.*larger than the image"):
+    with pytest.raises(tg.ShapeError, match=r"_pool2d.*larger than the image"):
         pool(leaf(4, 4, 1), 7, padding=1)
     with pytest.raises(tg.ShapeError, match="narrower than a window"):
         pool(leaf(4, 4, 1), 2, padding=2)

@@ -350,7 +350,7 @@ def test_std_of_equal_entries_has_gradient_zero(value):
     np.testing.assert_array_equal(gradient(lambda t: tg.std(t, ()).sum(), half), 0)
 
 
-@pytest.mark.parametrize("ord", [None, 1, 2, 2.5, 3, math.inf, -math.inf])
+@pytest.mark.parametrize("ord", [None, 0.5, 1, 2, 2.5, 3, math.inf, -math.inf])
 def test_norm_of_zero_has_gradient_zero(ord):
     for g in gradients(lambda t: tg.norm(t, ord), np.zeros(3), 3):
         np.testing.assert_array_equal(g, 0)
@@ -358,6 +358,11 @@ def test_norm_of_zero_has_gradient_zero(ord):
     g = gradient(lambda t: tg.norm(t, ord, 1).sum(), rows)
     np.testing.assert_array_equal(g[0], 0)
     assert g[1].any()
+
+
+def test_an_entry_0_has_no_slope_in_a_norm_whose_power_is_infinitely_steep_there():
+    g = gradient(lambda t: tg.norm(t, 0.5), np.array([0.0, 1.0, 4.0]))
+    np.testing.assert_allclose(g, [0.0, 3.0, 1.5])
 
 
 def test_nan_stays_nan():

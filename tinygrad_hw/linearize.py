@@ -109,6 +109,10 @@ def _positions(argnums: Any, args: tuple[Any, ...], op: str) -> list[int]:
             f"{op}: argnums is {argnums}, but got {len(args)} positional arguments; want one of "
             "their positions or several"
         )
+    if len({n % len(args) for n in numbers}) < len(numbers):
+        raise ValueError(
+            f"{op}: argnums is {argnums}, which names an argument twice; want each once"
+        )
     return numbers
 
 

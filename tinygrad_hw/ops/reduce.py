@@ -311,10 +311,13 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
     simple = {1: sum, math.inf: max, -math.inf: min}.get(ord)
     if simple is not None:
         return simple(abs(x), axis=axis, keepdims=keepdims)
-    total = sum(abs(x) ** ord, axis=axis, keepdims=keepdims)
-    # Of a vector of zeros, the root has an infinite slope.
-    zero = equal(total, 0)
-    return where(zero, 0, where(zero, 1, total) ** (1 / ord))
+    return _root(sum(_root(abs(x), ord), axis=axis, keepdims=keepdims), 1 / ord)
+
+
+def _root(x, exponent):
+    """Raise to a power that may be below 1: its slope at 0 would be infinite, and is 0 here."""
+    zero = equal(x, 0)
+    return where(zero, 0, where(zero, 1, x) ** exponent)
 
 
 # --- Extremes ---------------------------------------------------------------------------------
