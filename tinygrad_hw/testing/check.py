@@ -154,6 +154,16 @@ class Settings:
     atol: float | None = None
     step: float | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.directions, (int, np.integer)) or self.directions < 1:
+            raise ValueError(f"directions is {self.directions!r}; want a whole number from 1 up")
+        for name in ("rtol", "atol"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} is {value!r}; want a number from 0 up, or None")
+        if self.step is not None and not self.step > 0:
+            raise ValueError(f"step is {self.step!r}; want a number above 0, or None")
+
 
 class _Examination:
     """One run of :func:`check_gradients`."""
