@@ -518,6 +518,8 @@ def test_one_hot():
     assert tg.one_hot([], 3).shape == (0, 3)
     with pytest.raises(IndexError, match=r"label 3 at \(1,\) is out of range; want 0 to 2"):
         tg.one_hot([0, 3], 3)
+    with pytest.raises(TypeError, match=r"one_hot: n is 2\.5; want a whole number"):
+        tg.one_hot([0], 2.5)
 
 
 # --- Losses -----------------------------------------------------------------------------------
@@ -670,8 +672,11 @@ def test_binary_cross_entropy_neither_overflows_nor_cancels():
         np.testing.assert_allclose(abs(x.grad), np.exp(-20.0), rtol=1e-5)
     with pytest.raises(ValueError, match="not in"):
         tg.binary_cross_entropy_with_logits([0.0], [-1])
-    with pytest.raises(tg.ShapeError, match="pos_weight"):
-        tg.binary_cross_entropy_with_logits([0.0], [1], pos_weight=np.ones((2, 1)))
+    for shape in ((2, 1), (2,)):
+        with pytest.raises(tg.ShapeError, match=r"pos_weight is .* for logits \(1, 3\); want"):
+            tg.binary_cross_entropy_with_logits(
+                np.zeros((1, 3)), np.ones((1, 3)), pos_weight=np.ones(shape)
+            )
     with pytest.raises(ValueError, match="delta"):
         tg.huber_loss([0.0], [1.0], delta=0)
 

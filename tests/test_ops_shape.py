@@ -438,6 +438,8 @@ def test_an_axis_given_twice_raises(call):
         (lambda x: tg.tril(x[0]), "tril: got shape (3,); want matrices (..., n, m)"),
         (lambda x: tg.matrix_transpose(x[0]), "swapaxes: axis (-1, -2) is out of bounds"),
         (lambda x: tg.repeat(x, [1, 2], 1), "repeat: got 2 repeats for 3 places; want 1 or 3"),
+        (lambda x: tg.repeat(x, -1), "repeat: repeats is -1; want whole numbers, none negative"),
+        (lambda x: tg.repeat(x, 1.5), "repeat: repeats is 1.5; want whole numbers, none negative"),
         (lambda x: tg.pad(x, -1), "pad: pad_width is -1; want no negative number"),
         (lambda x: tg.pad(x, 1, constant_values=(1, 2, 3)), "pad: constant_values (1, 2, 3) does"),
         (lambda x: tg.pad(x[:, :1], 1, "reflect"), "axis 1 of shape (2, 1) has nothing to reflect"),

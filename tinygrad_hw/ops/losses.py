@@ -290,8 +290,12 @@ def binary_cross_entropy_with_logits(
     of_ones = softplus(negative(x))
     if pos_weight is not None:
         weight = _constant_like(_array(pos_weight), x)
-        if np.broadcast_shapes(weight.shape, x.shape) != x.shape:
-            raise ShapeError(f"{op}: pos_weight is {weight.shape} for logits {x.shape}")
+        sides = zip(weight.shape[::-1], x.shape[::-1], strict=False)
+        if weight.ndim > x.ndim or any(side not in (1, n) for side, n in sides):
+            raise ShapeError(
+                f"{op}: pos_weight is {weight.shape} for logits {x.shape}; want one of that shape, "
+                "or that broadcasts to it"
+            )
         of_ones = of_ones * weight
     return _reduced(op, t * of_ones + (1 - t) * softplus(x), reduction)
 

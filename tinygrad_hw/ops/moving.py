@@ -78,6 +78,11 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
         raise ShapeError(
             f"repeat: got {np.size(repeats)} repeats for {side} places; want 1 or {side}"
         )
+    counts = np.asarray(repeats)
+    if counts.size and (counts.dtype.kind not in "iub" or counts.min() < 0):
+        raise with_graph(ValueError)(
+            f"repeat: repeats is {repeats!r}; want whole numbers, none negative"
+        )
     return take(x, np.repeat(np.arange(side), repeats), axis=axis)
 
 

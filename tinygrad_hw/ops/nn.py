@@ -16,6 +16,7 @@ from ..graph import Handle, as_array
 from . import linalg, reduce
 from .constants import _array, _as_tensor, _value
 from .elementwise import add, multiply, negative, sqrt, square
+from .index import _whole_number
 from .shape import axes_of, reshape
 
 Axes = int | Sequence[int]
@@ -331,7 +332,7 @@ def one_hot(labels: Any, n: int, dtype: Any = float) -> Any:
     array([[0., 0., 1.],
            [1., 0., 0.]])
     """
-    hot = _hot("one_hot", labels, n).astype(dtype)
+    hot = _hot("one_hot", labels, _whole_number("one_hot", "n", n)).astype(dtype)
     return _as_tensor(hot) if isinstance(labels, Handle) else hot
 
 
