@@ -767,6 +767,11 @@ def test_a_rule_that_returns_no_arrays():
     double.rule(lambda g, y, x: (2.0,))
     with pytest.raises(TypeError, match=r"double: its rule returned 2.0, a float; want arrays"):
         double(leaf(1.0)).backward()
+    double.rule(lambda g, y, x: g)
+    x = leaf(1.0)
+    for create_graph in (False, True):
+        with pytest.raises(TypeError, match="double: its rule returned no tuple"):
+            tg.grad(double(x), x, create_graph=create_graph)
 
 
 def test_needs_may_be_any_parameter_and_defaults_may_be_left_out():

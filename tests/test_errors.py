@@ -539,7 +539,8 @@ MISTAKES = {
     "shape in a rule": (
         lambda: with_rule(lambda g, y, x: (np.ones(7),)),
         tg.ShapeError,
-        "a cotangent of shape (7,) does not belong to an input of shape (3,)",
+        "twice: in its rule, sum_to: a cotangent of shape (7,) does not belong to an input of "
+        "shape (3,)",
     ),
     "two outputs": (
         lambda: tg.primitive(lambda x: (x, x), name="both")(leaf(3)),

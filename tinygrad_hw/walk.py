@@ -141,6 +141,8 @@ def _walk(
         except (TypeError, AttributeError) as error:
             _explain(error, node, pulled)
             raise
+        except ShapeError as error:
+            raise ShapeError(f"{op_name(node)}: in its rule, {error}") from error
     return result
 
 
@@ -184,7 +186,8 @@ def _count(pulled: Any) -> str:
 
 def _explain(error: Exception, node: Node, pulled: Any) -> None:
     """Raise a better error, if a rule gave no arrays or used a value that its node did not keep."""
-    if "has no len()" in str(error):
+    # Of None, a number, a 0-d array and a 0-d tensor.
+    if re.search(r"has no len|len\(\) of", str(error)):
         raise TypeError(
             f"{op_name(node)}: its rule returned no tuple; want one cotangent an input, as in "
             "return (g,)"
