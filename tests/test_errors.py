@@ -655,6 +655,31 @@ MISTAKES = {
         TypeError,
         "want leaf tensors with requires_grad=True",
     ),
+    "branch of where that is none": (
+        lambda: tg.where([True, False], leaf(2), None),
+        TypeError,
+        "where: got None; want numbers, arrays or tensors",
+    ),
+    "condition of where that is a text": (
+        lambda: tg.where("x > 0", leaf(2), 0),
+        TypeError,
+        "where: got 'x > 0'; want numbers, arrays or tensors",
+    ),
+    "nothing assigned": (
+        lambda: tg.setitem(leaf(2), None, index=0),
+        TypeError,
+        "setitem: got None; want numbers, arrays or tensors",
+    ),
+    "cast to integers that would have gradients": (
+        lambda: tg.cast(leaf(2), dtype=int),
+        TypeError,
+        "cast: got dtype int64; want floats: for constants, use x.astype(int64)",
+    ),
+    "astype to texts": (
+        lambda: leaf(2).astype(str),
+        TypeError,
+        "astype: got dtype <U0; want one of numbers",
+    ),
     "no file": (
         lambda: tg.load("nowhere.npz"),
         FileNotFoundError,

@@ -357,3 +357,13 @@ def test_bad_take():
         tg.take_along_axis(x, np.zeros((2, 4, 5), int), 1)
     with pytest.raises(np.exceptions.AxisError):
         tg.take(x, 0, 3)
+
+
+def test_a_python_number_is_put_into_integers_of_any_size():
+    x = tg.Tensor(np.zeros(3, np.uint8))
+    x[0] = 200
+    assert (x.tolist(), x.dtype) == ([200, 0, 0], np.uint8)
+    with pytest.raises(ArithmeticError, match="setitem: Python integer 300 out of bounds"):
+        x[0] = 300
+    with pytest.raises(TypeError, match="cannot put float64 into uint8"):
+        x[0] = 1.5

@@ -255,6 +255,8 @@ class Tensor(Handle):
     def astype(self, dtype: Any) -> Tensor:
         """Give the values in another dtype; differentiable between floats."""
         dtype = np.dtype(dtype)
+        if dtype.kind not in "fiubc":
+            raise TypeError(f"astype: got dtype {dtype}; want one of numbers")
         if dtype.kind != "f":
             return wrap(self._data.astype(dtype))  # type: ignore[no-any-return]
         return ops.cast(self, dtype=dtype)  # type: ignore[no-any-return]

@@ -83,7 +83,10 @@ identity.rule(lambda g, y, x: (g,))
 
 @primitive(domain=elementwise(REAL, dtype=np.float64))
 def cast(x, *, dtype):
-    """Change the dtype."""
+    """Change the dtype to one of floats, which have gradients."""
+    dtype = np.dtype(dtype)
+    if dtype.kind != "f":
+        raise TypeError(f"got dtype {dtype}; want floats: for constants, use x.astype({dtype})")
     return np.asarray(x).astype(dtype)
 
 
@@ -401,7 +404,11 @@ def where(condition, a, b):
     >>> x.grad
     array([0.  , 0.25])
     """
-    return np.where(condition, a, b)
+    y = np.where(condition, a, b)
+    # NumPy would choose among texts and None too, and take them for truth values.
+    if y.dtype.kind not in "fiubc" or np.asarray(condition).dtype.kind not in "fiubc":
+        raise TypeError(f"got {condition!r}, {a!r} and {b!r}; want a truth value and two numbers")
+    return y
 
 
 @where.rule(keeps="condition")

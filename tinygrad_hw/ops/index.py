@@ -238,10 +238,11 @@ def _setitem_call(draw):
 )
 def _setitem(x, v, *, index):
     out = np.array(x, order="C")
-    if not np.can_cast(np.result_type(v), out.dtype, "same_kind"):
+    # Python's numbers take the dtype of what they are put into, as far as they are of its kind.
+    given = np.result_type(out, v) if type(v) in (int, float) else np.asarray(v).dtype
+    if not np.can_cast(given, out.dtype, "same_kind"):
         raise with_graph(TypeError)(
-            f"cannot put {np.result_type(v)} into {out.dtype} without loss; "
-            "use x.astype(float) first"
+            f"cannot put {given} into {out.dtype} without loss; use x.astype(float) first"
         )
     try:
         out[index] = v
