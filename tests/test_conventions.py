@@ -144,6 +144,10 @@ def test_arctan2_of_small_and_of_large_numbers(size):
 def test_norm_and_std_at_their_corner():
     for ord in (0.5, 1, 1.5, 3, np.inf, -np.inf):
         assert np.isfinite(slope(lambda x, ord=ord: tg.norm(x, ord), [0.0, 0.0])[0]).all()
+    for ord in (0.5, 1.5, 3):
+        some = slope(lambda x, ord=ord: tg.norm(x, ord), [0.0, -2.0])[0]
+        assert some.tolist() == pytest.approx([0, -1])
+        assert np.isfinite(second(lambda x, ord=ord: tg.norm(x, ord), [0.0, -2.0])).all()
     assert slope(tg.norm, np.zeros((2, 2)))[0].tolist() == [[0, 0], [0, 0]]
     rows = slope(lambda x: tg.norm(x, axis=1), [[0.0, 0.0], [3.0, 4.0]])[0]
     assert rows[0].tolist() == [0, 0]
