@@ -680,6 +680,56 @@ MISTAKES = {
         TypeError,
         "astype: got dtype <U0; want one of numbers",
     ),
+    "part of a place to roll by": (
+        lambda: tg.roll(leaf(3), 1.5),
+        TypeError,
+        "roll: shift is 1.5; want whole numbers",
+    ),
+    "more axes than shifts": (
+        lambda: tg.roll(leaf(3, 2), (1, 2), (0, 1, 0)),
+        tg.ShapeError,
+        "roll: got 2 shifts for 3 axes; want as many",
+    ),
+    "half a repetition": (
+        lambda: tg.repeat(leaf(3), 1.5),
+        TypeError,
+        "repeat: repeats is 1.5; want whole numbers",
+    ),
+    "negative repetitions": (
+        lambda: tg.repeat(leaf(3), [1, -1, 2]),
+        tg.ShapeError,
+        "repeat: repeats is [1, -1, 2]; want no negative number",
+    ),
+    "repetitions in rows": (
+        lambda: tg.repeat(leaf(3), [[1, 2, 3]]),
+        tg.ShapeError,
+        "repeat: got (1, 3) repeats for 3 places; want 1 or (3,)",
+    ),
+    "value of a border that mirrors": (
+        lambda: tg.pad(leaf(3), 1, "edge", constant_values=3),
+        ValueError,
+        "pad: constant_values=3 with mode='edge'; leave one of them out",
+    ),
+    "part of a class": (
+        lambda: tg.one_hot([0], 2.5),
+        TypeError,
+        "one_hot: n is 2.5; want a whole number",
+    ),
+    "weights of other classes": (
+        lambda: tg.binary_cross_entropy_with_logits(leaf(4, 3), np.ones((4, 3)), pos_weight=[1, 2]),
+        tg.ShapeError,
+        "pos_weight is (2,) for logits (4, 3); want one of that shape, or that broadcasts to it",
+    ),
+    "padding of all axes": (
+        lambda: tg.conv2d(leaf(1, 4, 4, 1), leaf(2, 2, 1, 1), padding=((0, 0),) + ((1, 1),) * 3),
+        tg.ShapeError,
+        "want ((top, bottom), (left, right)), without the axes of images and channels",
+    ),
+    "part of an axis to sum over": (
+        lambda: tg.tensordot(leaf(2, 2), leaf(2, 2), 1.0),
+        tg.ShapeError,
+        "tensordot: axes is 1.0; want a number or (those of a, those of b)",
+    ),
     "no file": (
         lambda: tg.load("nowhere.npz"),
         FileNotFoundError,

@@ -324,6 +324,11 @@ def _checked_padding(op, padding):
             raise ShapeError(f'{op}: padding is {padding!r}; want "valid", "same" or numbers')
         return padding
     if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
+        if len(padding) != 2:
+            raise ShapeError(
+                f"{op}: padding is {padding!r}; want ((top, bottom), (left, right)), without the "
+                "axes of images and channels"
+            )
         rows, columns = (_pair(op, "padding", side, least=0) for side in padding)
         return rows, columns
     return _pair(op, "padding", padding, least=0)

@@ -228,9 +228,9 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
             )
         pair = [list(range(ranks[0] - axes, ranks[0])), list(range(axes))]
     else:
-        if np.size(np.asarray(axes, dtype=object), 0) != 2:
+        if not isinstance(axes, (tuple, list, np.ndarray)) or len(axes) != 2:
             raise ShapeError(
-                f"tensordot: axes is {axes}; want a number or (those of a, those of b)"
+                f"tensordot: axes is {axes!r}; want a number or (those of a, those of b)"
             )
         pair = [
             list(axes_of("tensordot", part, rank)) for part, rank in zip(axes, ranks, strict=True)

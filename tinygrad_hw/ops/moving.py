@@ -47,9 +47,12 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     array([3., 1., 2.])
     """
     shape = np.shape(_value(x))
+    _check_whole("roll", "shift", shift)
     if axis is None:
         return _reshape(roll(_reshape(x, shape=(-1,)), shift, 0), shape=shape)
     axes = axes_of("roll", axis, len(shape), allow_duplicate=True)
+    if len(axes) != np.size(shift) and 1 not in (len(axes), np.size(shift)):
+        raise ShapeError(f"roll: got {np.size(shift)} shifts for {len(axes)} axes; want as many")
     for step, i in np.broadcast(shift, axes):
         x = take(x, np.roll(np.arange(shape[i]), step), axis=int(i))
     return x
@@ -73,15 +76,13 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
     """
     if axis is None:
         x, axis = _reshape(x, shape=(-1,)), 0
-    side = np.shape(_value(x))[_checked_axis("repeat", axis, x)]
-    if np.size(repeats) not in (1, side):
+    side, repeats = np.shape(_value(x))[_checked_axis("repeat", axis, x)], _value(repeats)
+    _check_whole("repeat", "repeats", repeats)
+    if np.min(repeats, initial=0) < 0:
+        raise ShapeError(f"repeat: repeats is {repeats}; want no negative number")
+    if np.ndim(repeats) > 1 or np.size(repeats) not in (1, side):
         raise ShapeError(
-            f"repeat: got {np.size(repeats)} repeats for {side} places; want 1 or {side}"
-        )
-    counts = np.asarray(repeats)
-    if counts.size and (counts.dtype.kind not in "iub" or counts.min() < 0):
-        raise with_graph(ValueError)(
-            f"repeat: repeats is {repeats!r}; want whole numbers, none negative"
+            f"repeat: got {np.shape(repeats)} repeats for {side} places; want 1 or ({side},)"
         )
     return take(x, np.repeat(np.arange(side), repeats), axis=axis)
 
@@ -181,8 +182,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
     array([3., 2., 1., 2., 3., 2., 1.])
     """
     shape = np.shape(_value(x))
-    if np.size(pad_width) and np.asarray(pad_width).dtype.kind not in "iu":
-        raise with_graph(TypeError)(f"pad: pad_width is {pad_width!r}; want whole numbers")
+    _check_whole("pad", "pad_width", pad_width)
     try:
         widths = np.broadcast_to(pad_width, (len(shape), 2)).tolist()
     except ValueError:
@@ -197,12 +197,21 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
         return _setitem(_surroundings(shape, widths, constant_values, dtype), x, index=inner)
     if mode not in ("edge", "reflect"):
         raise with_graph(ValueError)(f"pad: mode is {mode!r}; want 'constant', 'edge' or 'reflect'")
+    if np.any(constant_values):
+        raise with_graph(ValueError)(
+            f"pad: constant_values={constant_values!r} with mode={mode!r}; leave one of them out"
+        )
     for axis, (pair, n) in enumerate(zip(widths, shape, strict=True)):
         if any(pair):
             if n == 0 or (mode == "reflect" and n == 1):
                 raise ShapeError(f"pad: axis {axis} of shape {shape} has nothing to {mode}")
             x = take(x, np.pad(np.arange(n), pair, mode=mode), axis=axis)  # type: ignore[call-overload]
     return x
+
+
+def _check_whole(op, name, values):
+    if np.size(values) and np.asarray(values).dtype.kind not in "iu":
+        raise with_graph(TypeError)(f"{op}: {name} is {values!r}; want whole numbers")
 
 
 def _surroundings(shape, widths, values, dtype):
