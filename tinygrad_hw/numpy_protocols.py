@@ -61,6 +61,7 @@ _INSTEAD = {
     "float_power": "tg.power",
     "heaviside": "t > 0",
     "hstack": "tg.concatenate(ts, axis=1)",
+    "logaddexp.reduce": "tg.logsumexp",
     "lstsq": "tg.solve(t.T @ t, t.T @ b)",
     "matrix_norm": "tg.norm",
     "matrix_power": "products by @",
@@ -69,7 +70,6 @@ _INSTEAD = {
     "multi_dot": "products by @",
     "multiply.accumulate": "tg.cumprod",
     "nan_to_num": "tg.where(tg.isnan(t), 0, t)",
-    "nanmean": "tg.where with tg.isnan",
     "nansum": "tg.where(tg.isnan(t), 0, t).sum()",
     "pinv": "tg.inv(t.T @ t) @ t.T",
     "partition": "tg.sort",
@@ -82,6 +82,7 @@ _INSTEAD = {
     "select": "tg.where",
     "svd": "tg.svdvals for the singular values",
     "trapezoid": "((t[1:] + t[:-1]) / 2 * dx).sum()",
+    "unstack": "list(t)",
     "vecdot": "tg.sum(a * b, axis=-1)",
     "vector_norm": "tg.norm",
     "vstack": "tg.concatenate",
@@ -171,10 +172,14 @@ def _reduced(name: str, inputs: Any, kwargs: Any) -> Any:
         "logical_and": ops.all,
         "logical_or": ops.any,
     }
-    if name not in reductions or kwargs.get("where", True) is not True:
-        raise MissingRuleError(f"np.{name}.reduce: has no gradient here; {_advice(name)}")
-    (x,), options = _cast_first(inputs, kwargs)
+    if kwargs.get("where", True) is not True:
+        raise TypeError(f"np.{name}.reduce: where= does not work on tensors; use tg.where")
+    if name not in reductions:
+        advice = _method_advice(name, "reduce")
+        raise MissingRuleError(f"np.{name}.reduce: has no gradient here; {advice}")
+    (x,), options, dtype = _cast_first(inputs, kwargs)
     y = reductions[name](x, options.get("axis", 0), options.get("keepdims", False))
+    y = _of_dtype(y, dtype)
     initial = options.get("initial")
     return y if initial is None or initial is np._NoValue else _op(name)(y, initial)
 
@@ -188,23 +193,26 @@ def call_function(function: Any, args: Any, kwargs: Any) -> Any:
     module = function.__module__.removeprefix("numpy")
     if module == ".fft":
         raise MissingRuleError(f"np.fft.{name}: has no gradient here; {_advice(name)}")
-    args, options = _cast_first(*_required_and_given(function, args, kwargs))
+    args, options, dtype = _cast_first(*_required_and_given(function, args, kwargs))
     if "out" in options:
         raise TypeError(f"np.{name}: cannot write a tensor's values into out=; assign the result")
     if name == "svd" and not options.pop("compute_uv", True):
         name = "svdvals"
+        options.pop("full_matrices", None)
     op = _op(name, f"{module}.{name}".removeprefix("."))
     options = {_OTHER_KEYWORDS.get(key, key): value for key, value in options.items()}
     if _BY_PLACE.get(name) in options:
         args = (*args, options.pop(_BY_PLACE[name]))
     try:
-        return op(*args, **options)
+        y = op(*args, **options)
     except TypeError as error:
         if "unexpected keyword" in str(error):
+            reason = str(error).partition("() ")[2]
             raise TypeError(
-                f"np.{name}: {error}; tg.{op.__name__} has none such; write it otherwise"
+                f"np.{name}: {reason}; tg.{op.__name__} has none such; write it otherwise"
             ) from None
         raise
+    return _of_dtype(y, dtype)
 
 
 def _required_and_given(function: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -253,13 +261,21 @@ def _places(function: Any, count: int, names: tuple[str, ...]) -> Any:
     return places
 
 
-def _cast_first(args: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Apply ``dtype=`` to what is summed, and not to the sum, which may have overflowed by then."""
+def _cast_first(args: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
+    """Apply ``dtype=`` to what is summed: the sum may have overflowed by then.
+
+    It is given too, since a sum of small integers is one of large ones again.
+    """
     options = dict(options)
     if not args or not isinstance(args[0], Handle) or options.get("dtype") is None:
-        return args, options
+        return args, options, None
+    dtype = options.pop("dtype")
     first, *rest = args
-    return (first.astype(options.pop("dtype")), *rest), options
+    return (first.astype(dtype), *rest), options, dtype
+
+
+def _of_dtype(y: Any, dtype: Any) -> Any:
+    return y if dtype is None or y.dtype == dtype else y.astype(dtype)
 
 
 def _trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -318,7 +334,11 @@ def _advice(name: str, instead: str = "") -> str:
 
     known = [n for n in ops.__all__ if n != "primitives"]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-    instead = instead or _INSTEAD.get(name) or (f"tg.{close[0]}" if close else "")
+    if name.startswith("nan"):
+        alike = "tg.where with tg.isnan"  # The op of such a name gives NaN.
+    else:
+        alike = f"tg.{close[0]}" if close else ""
+    instead = instead or _INSTEAD.get(name) or alike
     similar = f"use {instead}, or " if instead else ""
     return (
         f"{similar}call it on t.numpy() for a constant result, or declare a rule with tg.primitive"
