@@ -730,6 +730,21 @@ MISTAKES = {
         tg.ShapeError,
         "tensordot: axes is 1.0; want a number or (those of a, those of b)",
     ),
+    "index of arrays that do not broadcast": (
+        lambda: leaf(3, 4)[[0, 1], [0, 1, 2]],
+        IndexError,
+        "getitem: shapes (2,) and (3,) do not broadcast; want equal sides, or sides of 1",
+    ),
+    "bounds that do not broadcast": (
+        lambda: tg.clip(leaf(3, 4), [0, 1], 5),
+        tg.ShapeError,
+        "clip: shapes (3, 4) and (2,) and () do not broadcast; want equal sides, or sides of 1",
+    ),
+    "negative eps": (
+        lambda: tg.layer_norm(leaf(3, 4), eps=-1e-5),
+        ValueError,
+        "layer_norm: eps is -1e-05; want a small number, not below 0",
+    ),
     "no file": (
         lambda: tg.load("nowhere.npz"),
         FileNotFoundError,

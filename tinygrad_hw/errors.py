@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -93,6 +94,8 @@ def about_call(
             f"{op}: {text.rstrip('.')}; make one of them floats, as in x.astype(float)"
         )
     if "broadcast together" in text:
+        # NumPy's text has the shapes of what is in an index, or bounds, too.
+        shapes = [_spaced(shape) for shape in re.findall(r"\([\d,]*\)", text)]
         text = f"shapes {' and '.join(shapes)} do not broadcast; want equal sides, or sides of 1"
     elif strange:
         error = TypeError()
@@ -109,6 +112,11 @@ def about_call(
     )  # fmt: skip
     kind: type[Exception] = next((k for k in kinds if isinstance(error, k)), ShapeError)
     return with_graph(kind)(f"{op}: {text}")
+
+
+def _spaced(shape: str) -> str:
+    """Spell a shape as Python does, such as (2,3)."""
+    return str(tuple(map(int, re.findall(r"\d+", shape))))
 
 
 def _as_it_is(error: Exception, op: str) -> Failed:

@@ -124,6 +124,8 @@ def batch_norm(
     ------
     ShapeError
         If a shape does not fit, or in training there is only one entry a channel.
+    ValueError
+        If ``eps`` is negative, or there are no running averages to use.
 
     Examples
     --------
@@ -133,6 +135,7 @@ def batch_norm(
            [ 0.97,  0.  ]])
     """
     x = _array(x)
+    _check_eps("batch_norm", eps)
     channels = x.shape[-1:]
     named = {"gamma": gamma, "beta": beta}
     if not training:
@@ -197,6 +200,8 @@ def layer_norm(
     ------
     ShapeError
         If the shape of ``weight`` or ``bias`` does not fit.
+    ValueError
+        If ``eps`` is negative.
 
     Examples
     --------
@@ -206,6 +211,7 @@ def layer_norm(
            [-1.,  1.]])
     """
     x = _array(x)
+    _check_eps("layer_norm", eps)
     chosen = axes_of("layer_norm", axis, x.ndim)
     lengths = tuple(x.shape[i] for i in sorted(chosen))
     kept = tuple(n if i in chosen else 1 for i, n in enumerate(x.shape))
@@ -219,6 +225,11 @@ def layer_norm(
             )
         parts.append(part if part is None or part.ndim == x.ndim else reshape(part, kept))
     return _affine(standardize(x, axis=chosen, eps=eps), *parts)
+
+
+def _check_eps(op, eps):
+    if not eps >= 0:
+        raise with_graph(ValueError)(f"{op}: eps is {eps!r}; want a small number, not below 0")
 
 
 def _affine(y, scale, shift):
