@@ -212,6 +212,35 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path, capsys):
     assert "is no checkpoint of a training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("settings", np.frombuffer(b"[]", np.uint8)),
+        ("rows", np.frombuffer(b"[]", np.uint8)),
+        ("rows", np.frombuffer(b'{"rows": 1}', np.uint8)),
+        ("rows", np.frombuffer(b'{"rows": [{}, {}]}', np.uint8)),
+        ("losses", np.array(0.5)),
+        ("model/hidden.bias", np.zeros(3)),
+        ("optimizer/0.velocity", np.zeros(3)),
+        ("other/part", np.zeros(3)),
+    ],
+)
+def test_a_checkpoint_whose_parts_are_something_else_is_refused(
+    data, tmp_path, capsys, name, value
+):
+    arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    checkpoint = tmp_path / "mlp.checkpoint.npz"
+    with np.load(checkpoint) as file:
+        state = dict(file)
+    np.savez(checkpoint, **{**state, name: value})
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "mlp.checkpoint.npz: is no checkpoint of a training (" in error
+    assert error.endswith("start anew without --resume\n")
+
+
 def test_resume_without_a_checkpoint_starts_and_says_so(data, tmp_path, capsys):
     arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(tmp_path)]
     assert main([*arguments, "--resume"]) == 0
@@ -238,6 +267,22 @@ def test_bad_settings_end_with_status_2(data, tmp_path, capsys, option, value, m
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_last_step_that_overflows_leaves_no_weights(data, tmp_path, capsys):
+    arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--batch-size", "5000"]
+    assert main([*arguments, "--lr", "1e40", "--out", str(tmp_path)]) == 2
+    assert "weights after epoch 1 are not finite; use an lr below 1e+40" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b'"' + b"1" * 200_000])
+def test_metrics_that_cannot_be_read_are_named(data, tmp_path, capsys, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 2
+    assert f"{tmp_path / 'metrics.csv'}: is no CSV file (" in capsys.readouterr().err
+    assert (tmp_path / "metrics.csv").read_bytes() == content
 
 
 def test_without_a_command_one_is_asked_for(capsys):

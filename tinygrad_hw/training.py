@@ -120,7 +120,7 @@ class Run:
         Raises
         ------
         ValueError
-            If the loss is no longer finite.
+            If the loss or a weight is no longer finite.
         """
         settings = self.settings
         epoch = len(self.rows) + 1
@@ -149,6 +149,11 @@ class Run:
             self.schedule.step()
             right += int(np.sum(logits.numpy().argmax(axis=1) == self.labels[batch]))
             progress(losses[-1])
+        # No loss has told of the last step yet.
+        if not all(np.isfinite(p.data).all() for p in self.model.parameters()):
+            raise ValueError(
+                f"weights after epoch {epoch} are not finite; use an lr below {settings.lr:g}"
+            )
         self.losses += losses
         self.rows.append(
             {
@@ -201,22 +206,27 @@ class Run:
             ) from error
         try:
             identity = json.loads(state.pop("settings").tobytes())
-            self.rows = json.loads(state.pop("rows").tobytes())["rows"]
-            self.losses = state.pop("losses").tolist()
-        except (KeyError, ValueError) as error:
+            differing = [
+                f"{name} {identity.get(name)} there and {value} here"
+                for name, value in self._identity().items()
+                if identity.get(name) != value
+            ]
+            if not differing:
+                self._restore(state)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # Its parts are whatever somebody wrote there.
             raise ValueError(
                 f"{path}: is no checkpoint of a training ({error}); start anew without --resume"
             ) from error
-        differing = [
-            f"{name} {identity.get(name)} there and {value} here"
-            for name, value in self._identity().items()
-            if identity.get(name) != value
-        ]
         if differing:
             raise ValueError(
                 f"{path}: is of a run with other settings: {', '.join(differing)}; "
                 "use the same ones, or start anew without --resume"
             )
+
+    def _restore(self, state: dict[str, Array]) -> None:
+        self.rows = json.loads(state.pop("rows").tobytes())["rows"]
+        self.losses = state.pop("losses").reshape(len(self.rows) * self.batches).tolist()
         parts: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}, "schedule": {}}
         for key, value in state.items():
             part, _, name = key.partition("/")

@@ -62,7 +62,9 @@ def _check_weights(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     if found != shapes:
         raise ValueError(f"{path}: holds {found}; want {shapes}: {ADVICE}")
     for name, array in weights.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
+        if array.dtype.kind != "f":
+            raise ValueError(f"{path}: {name} has dtype {array.dtype}; want floats: {ADVICE}")
+        if not np.isfinite(array).all():
             raise ValueError(f"{path}: {name} has entries that are no finite numbers; {ADVICE}")
 
 

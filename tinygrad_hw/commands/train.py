@@ -187,8 +187,11 @@ def _write_metrics(training: Run, out: Path) -> None:
     path, name = out / "metrics.csv", training.settings.model
     rows: list[dict[str, Any]] = []
     if path.exists():
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("model") not in (None, name)]
+        try:
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row.get("model") not in (None, name)]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}: is no CSV file ({error}); move it away") from error
     rows += [{"model": name, **row} for row in training.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
