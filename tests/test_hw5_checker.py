@@ -485,6 +485,13 @@ def fc(x, w, b):
     assert check(source, ["fc"]).ok
 
 
+@pytest.mark.parametrize("returned", ["[w.T @ dl_dy]", "{1: dl_dy}", "dl_dy[0, 0]"])
+def test_one_value_for_three_is_named(check, returned):
+    source = f"def fc_backward(dl_dy, x, w, b):\n    return {returned}\n"
+    likely = example_of(check(source, ["fc_backward"]), "fc_backward").likely
+    assert likely == "it returns one value where 3 are due"
+
+
 @pytest.mark.parametrize("ending", ["import sys; sys.exit(3)", "import os; os._exit(0)", "1 / 0"])
 def test_a_file_that_ends_on_import_is_judged_by_its_definitions(check, ending):
     report = check(FC + ending, ["fc"])
@@ -504,6 +511,20 @@ def test_files_that_import_each_other(check, tmp_path):
     source = FC.replace("def fc", "from main_functions import double\ndef fc")
     report = check(source.replace("+ b", "+ double(b) - b"), ["fc"])
     assert report.ok
+
+
+@pytest.mark.parametrize(
+    "line", ["from . import helpers", "from .helpers import double", "from .. import helpers"]
+)
+def test_an_import_that_begins_with_a_dot_is_named(check, tmp_path, line):
+    (tmp_path / "helpers.py").write_text("def double(x):\n    return 2 * x\n")
+    called = "double" if "double" in line else "helpers.double"
+    report = check(f"{line}\n{FC}def relu(x):\n    return {called}(x * (x > 0)) / 2\n")
+    assert f"`{line}` failed" in report.notes
+    assert verdicts(report)["fc"] == "ok"
+    failure = example_of(report, "relu")
+    assert "without the dot" in failure.likely
+    assert "relative import" in failure.got
 
 
 def test_another_hw5_does_not_stand_in(tmp_path):
@@ -528,9 +549,12 @@ def test_another_hw5_does_not_stand_in(tmp_path):
         ("return undefined", "raised", "not defined"),
         ("return w @ x.T", "raised", "shapes do not fit"),
         ("import not_a_module", "raised", "module that is not here"),
+        ("from .helpers import double", "raised", "without the dot"),
         ("pass", "wrong", "return missing"),
         ("return w @ x + np.nan", "wrong", "NaN"),
         ("return 'a'", "wrong", "no array"),
+        ("return w @ x + b + 0j", "wrong", "no array of real numbers"),
+        ("return np.zeros((2000, 1000))", "wrong", "its shape"),
         ("return (i for i in iter(int, 1))", "wrong", "shape"),
     ],
 )

@@ -171,10 +171,9 @@ def unpack(name: str, value: Any) -> list[Any] | str:
         return [value]
     if isinstance(value, np.ndarray) and value.ndim:
         value = list(value)
-    if not isinstance(value, list):
-        return f"returns one value where {len(results)} are due"
-    if len(value) != len(results):
-        return f"returns {len(value)} values where {len(results)} are due"
+    count = len(value) if isinstance(value, list) else 1
+    if count != len(results):
+        return f"returns {_values(count)} where {len(results)} are due"
     return list(value)
 
 
@@ -251,7 +250,10 @@ def _wanted(case: Case, order: Order) -> list[Array]:
 def _compare(case: Case, result: str, value: Any, wanted: Array) -> Fault | None:
     got = as_array(value)
     if got is None:
-        return Fault("wrong", show(result, wanted), summary(value), "it is no array of numbers")
+        # Of an array far too large only the shape was told.
+        large = summary(value).startswith("an array of shape")
+        likely = OTHER_SHAPE if large else "it is no array of real numbers"
+        return Fault("wrong", show(result, wanted), summary(value), likely)
     if wanted.ndim == 0 and got.size == 1:
         got = got.reshape(())
     tolerance = LOSS_TOLERANCE if result == "l" else TOLERANCE
@@ -289,10 +291,14 @@ def summary(value: Any) -> str:
     if isinstance(value, Foreign):
         return value.text
     if isinstance(value, list):
-        return f"{len(value)} values: {', '.join(map(summary, value[:6]))}"
+        return f"{_values(len(value))}: {', '.join(map(summary, value[:6]))}"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
     return repr(value)
+
+
+def _values(count: int) -> str:
+    return "one value" if count == 1 else f"{count} values"
 
 
 def _other_parameters(name: str, session: Session) -> str:
@@ -319,6 +325,11 @@ def _why(case: Case, outcome: Outcome, session: Session) -> str:
         return "two shapes do not fit: print both in that line and compare them with the handout's"
     if outcome.kind == "MemoryError" or "allocate" in text:
         return f"it asks for more memory than the {session.limits.bytes >> 30} GiB that it may take"
+    if "relative import" in text:
+        return (
+            "an import that begins with a dot works only inside a package: name a file that lies "
+            "beside this one without the dot"
+        )
     if outcome.kind in ("ImportError", "ModuleNotFoundError"):
         return (
             "it needs a module that is not here: put it beside the file, or install it, and check "

@@ -120,7 +120,9 @@ class Absent(types.ModuleType):
             return args[0]
         if Absent.loading or root in {*INERT, "tqdm"}:
             return self
-        raise ImportError(f"{root} could not be imported")
+        # A name that begins with a dot: what Python said when the file was loaded.
+        relative = "attempted relative import with no known parent package"
+        raise ImportError(f"{root} could not be imported" if root else relative)
 
     def __iter__(self) -> Iterator[Absent]:
         # As in `figure, axes = plt.subplots()`.
@@ -232,7 +234,9 @@ def is_safe(called: ast.expr) -> bool:
 
 def stand_in(node: ast.Import | ast.ImportFrom, names: dict[str, Any]) -> None:
     """Bind the names of a failed import."""
-    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+    prefix = ""
+    if isinstance(node, ast.ImportFrom):
+        prefix = "." * node.level + (f"{node.module}." if node.module else "")
     for alias in node.names:
         full = f"{prefix}{alias.name}"
         if not prefix and alias.asname is None:
