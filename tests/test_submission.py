@@ -42,6 +42,14 @@ def test_writeup_writes_the_three_parts(data, tmp_path, capsys, quick):
     assert re.search(r"MLP: accuracy [01]\.\d{4}\nCNN: accuracy [01]\.\d{4}\n", printed)
 
 
+def test_without_matplotlib_writeup_says_so_before_it_trains(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(kernels, "train_and_test", None)
+    assert main(["writeup", "--data", str(data), "--out", str(tmp_path / "out")]) == 2
+    assert 'pip install "tinygrad_hw[plot]"' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_same_run_gives_the_same_bytes(data, tmp_path, quick):
     for folder in "ab":
         assert main(["writeup", "--data", str(data), "--out", str(tmp_path / folder)]) == 0

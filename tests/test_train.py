@@ -64,6 +64,18 @@ def test_it_writes_weights_metrics_and_figures(data, tmp_path, capsys):
         assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in figures)
 
 
+def test_without_matplotlib_there_are_no_figures_and_none_are_promised(
+    data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert 'MLP: no figures; for them, pip install "tinygrad_hw[plot]"' in printed
+    assert printed.endswith(f"the results are in {tmp_path}\n")
+    assert (tmp_path / "mlp.npz").exists()
+
+
 def test_the_handouts_inference_gives_the_accuracy_it_printed(data, tmp_path, capsys):
     assert main(["train", "--data", str(data), "--epochs", "12", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

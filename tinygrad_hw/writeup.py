@@ -23,6 +23,16 @@ ARCHITECTURES = {
 }
 
 
+def need_matplotlib() -> None:
+    """Raise an ImportError that says what to do, unless matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'matplotlib is not installed; run pip install "tinygrad_hw[plot]"'
+        ) from error
+
+
 def write_writeup(
     path: Path, digits: Digits, results: dict[str, hw5.Result], *, seed: int, num_iters: int
 ) -> None:
@@ -42,13 +52,10 @@ def write_writeup(
     ImportError
         If matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_pdf import PdfPages
-    except ImportError as error:
-        raise ImportError(
-            'matplotlib is not installed; run pip install "tinygrad_hw[plot]"'
-        ) from error
+    need_matplotlib()
+    import matplotlib
+    from matplotlib.backends.backend_pdf import PdfPages
+
     meta = {"Title": "Handwritten digits with an MLP and a CNN", "CreationDate": None}
     with (
         matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5}),

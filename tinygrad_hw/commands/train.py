@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         if backend != "off":
             summaries.append(_gain(training, digits))
     print("\n".join(summaries))
-    print(f"weights, metrics.csv and figures are in {options.out}")
+    print(f"the results are in {options.out}")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinygrad_hw.commands import output_folder
 from tinygrad_hw.data import load_digits
 from tinygrad_hw.kernels import hw5
-from tinygrad_hw.writeup import write_writeup
+from tinygrad_hw.writeup import need_matplotlib, write_writeup
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
     """Train both networks, write the weights and the write-up."""
     if options.seed < 0:
         raise ValueError(f"seed is {options.seed}; want at least 0")
+    need_matplotlib()  # Before the work and not after it.
     start = time.perf_counter()
     out = output_folder(options.out)
     digits = load_digits(options.data)
