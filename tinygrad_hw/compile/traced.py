@@ -324,7 +324,8 @@ def _place_of_out(function: Any) -> int | None:
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
-        return None  # Functions of C need not tell.
+        # Functions of C need not tell, and those of the first NumPy 2 do not.
+        return 2 if function in (np.dot, np.concatenate) else None
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [p.name for p in parameters if p.kind in by_position]
     return names.index("out") if "out" in names else None
