@@ -32,7 +32,8 @@ def aligned(size: int) -> Array:
     """Make an array of bytes that begins where a line of the cache does.
 
     A copy from a place that does to one that lies 16 bytes further in its page, as that of a large
-    new array may, takes three times as long: the processor takes its reads for what it has written.
+    new array may, takes two to four times as long: the processor takes its reads for what it has
+    just written.
     """
     raw = np.empty(size + LINE, np.uint8)
     start = -raw.__array_interface__["data"][0] % LINE
