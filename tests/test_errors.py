@@ -396,7 +396,7 @@ MISTAKES = {
     "dropout": (
         lambda: tg.dropout(leaf(3), p=1.5),
         ValueError,
-        "dropout: p is 1.5; want a probability in [0, 1)",
+        "dropout: p is 1.5; want a number in [0, 1)",
     ),
     # Dtypes
     "integers": (
@@ -608,7 +608,7 @@ MISTAKES = {
     "an eps that is 0 in half precision": (
         lambda: tg.optim.Adam([tg.Tensor(np.ones(3, np.float16), requires_grad=True)]),
         ValueError,
-        "Adam: eps is 1e-08; want above 0 in float16 too, such as 1e-4",
+        "Adam: eps is 1e-08; want a number above 0 in float16 too, such as 1e-4",
     ),
     "schedule of a model": (
         lambda: tg.optim.Cosine(Net(), total=5),
@@ -618,7 +618,7 @@ MISTAKES = {
     "negative number of inputs": (
         lambda: tg.nn.Linear(-1, 3),
         ValueError,
-        "init: got shape (-1, 3); want (..., inputs, outputs), none empty",
+        "Linear: inputs is -1; want a whole number, at least 1",
     ),
     "filter with three sides": (
         lambda: tg.nn.Conv2d(1, 3, (3, 3, 3)),
@@ -743,7 +743,7 @@ MISTAKES = {
     "negative eps": (
         lambda: tg.layer_norm(leaf(3, 4), eps=-1e-5),
         ValueError,
-        "layer_norm: eps is -1e-05; want a small number, not below 0",
+        "layer_norm: eps is -1e-05; want a number, at least 0",
     ),
     "no file": (
         lambda: tg.load("nowhere.npz"),

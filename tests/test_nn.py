@@ -1,5 +1,7 @@
 """Modules, layers, initialisers."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -203,3 +205,27 @@ def test_orthogonal_is_orthogonal_and_fans_are_checked():
 def test_a_module_without_forward_says_so():
     with pytest.raises(NotImplementedError, match="define forward"):
         nn.Module()(1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Linear("3", 2), "Linear: inputs is '3'; want a whole number, at least 1"),
+        (lambda: nn.Linear(3, 2.5), "Linear: outputs is 2.5; want a whole number, at least 1"),
+        (lambda: nn.Conv2d(0, 2, 3), "Conv2d: inputs is 0; want a whole number, at least 1"),
+        (lambda: nn.Conv2d(1, 2, 3, stride=0), "Conv2d: stride is 0; want one or two whole"),
+        (lambda: nn.Conv2d(1, 2, 3, dilation=0), "Conv2d: dilation is 0; want one or two whole"),
+        (lambda: nn.Conv2d(1, 2, 3, padding="full"), "Conv2d: padding is 'full'; want \"valid\""),
+        (lambda: nn.MaxPool2d(0), "MaxPool2d: size is 0; want one or two whole numbers >= 1"),
+        (lambda: nn.AvgPool2d(2, stride=0), "AvgPool2d: stride is 0; want one or two whole"),
+        (lambda: nn.BatchNorm(3, eps=-1), "BatchNorm: eps is -1; want a number, at least 0"),
+        (lambda: nn.BatchNorm(3, momentum="a"), "BatchNorm: momentum is 'a'; want a number in"),
+        (lambda: nn.LayerNorm((3, 0)), "LayerNorm: shape is 0; want a whole number, at least 1"),
+        (lambda: nn.LayerNorm(3, eps="a"), "LayerNorm: eps is 'a'; want a number, at least 0"),
+        (lambda: nn.Dropout("a"), "Dropout: p is 'a'; want a number in [0, 1)"),
+        (lambda: nn.Embedding(0, 3), "Embedding: n is 0; want a whole number, at least 1"),
+    ],
+)
+def test_a_layer_checks_its_settings_when_it_is_made(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()

@@ -221,7 +221,15 @@ def test_settings_are_checked():
         optim.SGD([tg.Tensor(1.0)], lr=0.1)
     with pytest.raises(TypeError, match="leaf"):
         optim.SGD([w * 2], lr=0.1)
-    for bad in ({"lr": 0.0}, {"lr": float("nan")}, {"momentum": 1.0}, {"nesterov": True}):
+    for bad in (
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"lr": "fast"},
+        {"momentum": 1.0},
+        {"momentum": "some"},
+        {"weight_decay": np.ones(2)},
+        {"nesterov": True},
+    ):
         with pytest.raises(ValueError, match="; want "):
             optim.SGD([w], **bad)
     with pytest.raises(ValueError, match=r"unexpected '3\.velocity'"):

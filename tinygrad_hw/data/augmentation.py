@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..settings import check_whole
+
 Array = np.ndarray[Any, Any]
 Rng: TypeAlias = "int | np.random.Generator | None"
 # Images that are changed at a time: all that is computed of them stays in the cache.
@@ -43,8 +45,7 @@ def mini_batches(
         raise ValueError(
             f"mini_batches: got {len(images)} images and {len(labels)} labels; want as many of both"
         )
-    if batch_size < 1:
-        raise ValueError(f"mini_batches: batch_size is {batch_size}; want at least 1")
+    check_whole("mini_batches", "batch_size", batch_size, 1)
     order = np.random.default_rng(rng).permutation(len(images))
     return (
         (images[part], labels[part])

@@ -7,12 +7,14 @@ one Generator to all layers of a model, since layers that get the same int get t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import ops
-from ..ops.conv import _pair
+from ..ops.conv import _pair, _pooling, _window
+from ..settings import check, check_least, check_share, check_whole
 from ..tensor import Tensor
 from . import init
 from .module import Module
@@ -72,6 +74,8 @@ class Linear(Module):
         rng: Rng = None,
         dtype: Any = np.float32,
     ) -> None:
+        check_whole("Linear", "inputs", inputs, 1)
+        check_whole("Linear", "outputs", outputs, 1)
         self.weight = _parameter(init.kaiming_normal((inputs, outputs), rng=rng, dtype=dtype))
         self.bias = _parameter(init.zeros((outputs,), dtype=dtype)) if bias else None
 
@@ -120,7 +124,9 @@ class Conv2d(Module):
         rng: Rng = None,
         dtype: Any = np.float32,
     ) -> None:
-        if groups < 1 or inputs % groups or outputs % groups:
+        for name, n in (("inputs", inputs), ("outputs", outputs), ("groups", groups)):
+            check_whole("Conv2d", name, n, 1)
+        if inputs % groups or outputs % groups:
             raise ValueError(
                 f"Conv2d: {inputs} and {outputs} channels do not divide into {groups} groups"
             )
@@ -128,12 +134,7 @@ class Conv2d(Module):
         shape = (rows, columns, inputs // groups, outputs)
         self.weight = _parameter(init.kaiming_normal(shape, rng=rng, dtype=dtype))
         self.bias = _parameter(init.zeros((outputs,), dtype=dtype)) if bias else None
-        self.options = {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": groups,
-        }
+        self.options = {**_window("Conv2d", stride, padding, dilation), "groups": groups}
 
     def forward(self, x: Any) -> Any:
         """Apply the layer."""
@@ -155,6 +156,7 @@ class MaxPool2d(Module):
     """
 
     def __init__(self, size: Pair, stride: Pair | None = None, padding: Any = "valid") -> None:
+        _pooling(type(self).__name__, size, stride, padding)
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Any) -> Any:
@@ -206,8 +208,10 @@ class BatchNorm(Module):
     def __init__(
         self, channels: int, *, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = np.float32
     ) -> None:
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"BatchNorm: momentum is {momentum}; want in [0, 1]")
+        check_whole("BatchNorm", "channels", channels, 1)
+        wanted = "a number in [0, 1]"
+        check("BatchNorm", "momentum", momentum, wanted, lambda share: 0 <= share <= 1)
+        check_least("BatchNorm", "eps", eps, 0)
         self.weight = _parameter(init.ones((channels,), dtype=dtype))
         self.bias = _parameter(init.zeros((channels,), dtype=dtype))
         self.running_mean = Tensor(init.zeros((channels,), dtype=dtype))
@@ -260,7 +264,10 @@ class LayerNorm(Module):
     def __init__(
         self, shape: int | tuple[int, ...], *, eps: float = 1e-5, dtype: Any = np.float32
     ) -> None:
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        for n in self.shape:
+            check_whole("LayerNorm", "shape", n, 1)
+        check_least("LayerNorm", "eps", eps, 0)
         self.weight = _parameter(init.ones(self.shape, dtype=dtype))
         self.bias = _parameter(init.zeros(self.shape, dtype=dtype))
         self.eps = eps
@@ -292,8 +299,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p is {p}; want in [0, 1)")
+        check_share("Dropout", "p", p)
         self.p, self.rng = p, np.random.default_rng(rng)
 
     def forward(self, x: Any) -> Any:
@@ -322,6 +328,8 @@ class Embedding(Module):
     """
 
     def __init__(self, n: int, size: int, *, rng: Rng = None, dtype: Any = np.float32) -> None:
+        check_whole("Embedding", "n", n, 1)
+        check_whole("Embedding", "size", size, 1)
         self.weight = _parameter(init.normal((n, size), rng=rng, dtype=dtype))
 
     def forward(self, indices: Any) -> Any:

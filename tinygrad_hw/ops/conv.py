@@ -303,7 +303,7 @@ def _channel_bias(op, b, channels):
     return b
 
 
-def _window(op, stride, padding, dilation):
+def _window(op: str, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
     return {
         "stride": _pair(op, "stride", stride),
         "padding": _checked_padding(op, padding),
@@ -520,10 +520,8 @@ def _pool_window(op, x, size, stride, padding):
             f"{op}: x is {x.shape}; want (..., H, W, C)"
             + ("; add a channel axis with x[..., np.newaxis]" if x.ndim == 2 else "")
         )
-    size = _pair(op, "size", size)
-    stride = size if stride is None else _pair(op, "stride", stride)
+    size, stride, padding = _pooling(op, size, stride, padding)
     params = {"size": size, "stride": stride}
-    padding = _checked_padding(op, padding)
     if padding == "valid":
         return None, params
     try:
@@ -537,6 +535,12 @@ def _pool_window(op, x, size, stride, padding):
     border = [(0, 0)] * x.ndim
     border[-3:-1] = zip(window.before, window.after, strict=True)
     return border, params
+
+
+def _pooling(op: str, size: Any, stride: Any, padding: Any) -> tuple[Any, Any, Any]:
+    size = _pair(op, "size", size)
+    stride = size if stride is None else _pair(op, "stride", stride)
+    return size, stride, _checked_padding(op, padding)
 
 
 __all__ = ["avg_pool2d", "conv2d", "conv2d_transpose", "max_pool2d"]

@@ -12,6 +12,7 @@ from ..dispatch import primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
+from ..settings import check
 from . import exponential, reduce
 from .activations import softplus
 from .constants import _array, _value
@@ -139,10 +140,8 @@ def softmax_cross_entropy(
         if not _tracked(y) and _value(y).min(initial=0) < 0:
             raise with_graph(ValueError)(f"{op}: a target is negative; want probabilities")
     if label_smoothing:
-        if not 0 <= label_smoothing <= 1:
-            raise with_graph(ValueError)(
-                f"{op}: label_smoothing is {label_smoothing!r}; want one in [0, 1]"
-            )
+        wanted = "a number in [0, 1]"
+        check(op, "label_smoothing", label_smoothing, wanted, lambda share: 0 <= share <= 1)
         y = y.astype(x.dtype) if y.dtype == bool else y
         y = y * (1 - label_smoothing) + label_smoothing / x.shape[-1]
     _check_reduction(op, reduction, y.size)
@@ -243,8 +242,7 @@ def huber_loss(
     >>> tg.huber_loss([0.0, 0.0], [1.0, 4.0], reduction="none")
     array([0.5, 3.5])
     """
-    if not delta > 0:
-        raise with_graph(ValueError)(f"huber_loss: delta is {delta!r}; want a positive number")
+    check("huber_loss", "delta", delta, "a number above 0", lambda bound: bound > 0)
     x, t = _matched("huber_loss", prediction, target)
     error = subtract(x, t)
     near = clip(error, -delta, delta)

@@ -13,6 +13,7 @@ from ..dispatch import constant, primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, as_array
+from ..settings import check_least, check_share
 from . import linalg, reduce
 from .constants import _array, _as_tensor, _value
 from .elementwise import add, multiply, negative, sqrt, square
@@ -135,7 +136,7 @@ def batch_norm(
            [ 0.97,  0.  ]])
     """
     x = _array(x)
-    _check_eps("batch_norm", eps)
+    check_least("batch_norm", "eps", eps, 0)
     channels = x.shape[-1:]
     named = {"gamma": gamma, "beta": beta}
     if not training:
@@ -211,7 +212,7 @@ def layer_norm(
            [-1.,  1.]])
     """
     x = _array(x)
-    _check_eps("layer_norm", eps)
+    check_least("layer_norm", "eps", eps, 0)
     chosen = axes_of("layer_norm", axis, x.ndim)
     lengths = tuple(x.shape[i] for i in sorted(chosen))
     kept = tuple(n if i in chosen else 1 for i, n in enumerate(x.shape))
@@ -225,11 +226,6 @@ def layer_norm(
             )
         parts.append(part if part is None or part.ndim == x.ndim else reshape(part, kept))
     return _affine(standardize(x, axis=chosen, eps=eps), *parts)
-
-
-def _check_eps(op, eps):
-    if not eps >= 0:
-        raise with_graph(ValueError)(f"{op}: eps is {eps!r}; want a small number, not below 0")
 
 
 def _affine(y, scale, shift):
@@ -265,8 +261,7 @@ def dropout(x: Any, p: float = 0.5, rng: Rng = None, training: bool = True) -> A
     >>> tg.dropout(np.ones(6), 0.5, rng=0)
     array([2., 0., 0., 0., 2., 2.])
     """
-    if not 0 <= p < 1:
-        raise with_graph(ValueError)(f"dropout: p is {p!r}; want a probability in [0, 1)")
+    check_share("dropout", "p", p)
     x = _array(x)
     if not training or p == 0:
         return x

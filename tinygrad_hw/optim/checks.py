@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..graph import Leaf
+from ..settings import check, check_positive
 from ..tensor import Tensor
 
 
@@ -45,32 +45,16 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "nothing"
 
 
-def check(op: str, wanted: str, holds: Any, **setting: Any) -> None:
-    """Raise unless it holds; the setting is given as ``name=value``."""
-    if not holds:
-        ((name, value),) = setting.items()
-        raise ValueError(f"{op}: {name} is {value!r}; want {wanted}")
-
-
-def is_positive(value: Any) -> bool:
-    """Tell whether it is a finite number above 0."""
-    try:
-        return bool(0 < value < math.inf)
-    except TypeError:
-        return False
-
-
-def are_shares(betas: Any) -> bool:
-    """Tell whether they are two numbers in [0, 1)."""
-    try:
-        return len(betas) == 2 and all(0 <= b < 1 for b in betas)
-    except TypeError:
-        return False
+def check_betas(op: str, betas: Any) -> None:
+    """Raise unless they are two numbers in [0, 1)."""
+    wanted = "two numbers in [0, 1)"
+    check(op, "betas", betas, wanted, lambda two: len(two) == 2 and all(0 <= b < 1 for b in two))
 
 
 def check_eps(op: str, eps: float, parameters: Iterable[Tensor]) -> None:
     """Raise for an ``eps`` that is 0 in the dtype of a parameter: 0 / 0 would be NaN."""
-    check(op, "above 0", is_positive(eps), eps=eps)
+    check_positive(op, "eps", eps)
     for p in parameters:
-        wanted = f"above 0 in {p.dtype} too, such as 1e-4"
-        check(op, wanted, p.dtype.type(eps) > 0, eps=eps)
+        if not p.dtype.type(eps) > 0:
+            wanted = f"a number above 0 in {p.dtype} too, such as 1e-4"
+            raise ValueError(f"{op}: eps is {eps!r}; want {wanted}")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..graph import Recorded, recorder
+from ..settings import check
 from ..tensor import Tensor
-from .checks import check, leaves_of
+from .checks import leaves_of
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
@@ -41,7 +42,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     >>> tg.optim.clip_grad_norm([w], 1.0), w.grad
     (10.0, array([0.6, 0.8]))
     """
-    check("clip_grad_norm", "above 0", max_norm > 0, max_norm=max_norm)
+    check("clip_grad_norm", "max_norm", max_norm, "a number above 0", lambda norm: norm > 0)
     leaves: Any = [p._node for p in leaves_of("clip_grad_norm", parameters, frozen=True)]
     gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
     # In float64, since the square of a gradient of float16 or float32 may overflow.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..graph import Leaf, recorder, stamp
+from ..settings import check, check_least, check_positive, check_share
 from ..tensor import Tensor
-from .checks import are_shares, check, check_eps, is_positive, leaves_of, numbers, quoted
+from .checks import check_betas, check_eps, leaves_of, numbers, quoted
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +36,7 @@ class Optimizer:
     def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
         name = type(self).__name__
         self.parameters = leaves_of(name, parameters)
-        check(name, "a number above 0", is_positive(lr), lr=lr)
+        check_positive(name, "lr", lr)
         self.lr = lr
         self.steps = 0
         self.memory: list[dict[str, Array]] = [{} for _ in self.parameters]
@@ -162,9 +163,9 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        check("SGD", "in [0, 1)", 0 <= momentum < 1, momentum=momentum)
-        check("SGD", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
-        check("SGD", "False without momentum", momentum or not nesterov, nesterov=nesterov)
+        check_share("SGD", "momentum", momentum)
+        check_least("SGD", "weight_decay", weight_decay, 0)
+        check("SGD", "nesterov", nesterov, "False without momentum", lambda on: momentum or not on)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -216,9 +217,9 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr)
         name = type(self).__name__
-        check(name, "two numbers in [0, 1)", are_shares(betas), betas=betas)
+        check_betas(name, betas)
         check_eps(name, eps, self.parameters)
-        check(name, "at least 0", weight_decay >= 0, weight_decay=weight_decay)
+        check_least(name, "weight_decay", weight_decay, 0)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -302,9 +303,9 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        check("RMSprop", "in [0, 1)", 0 <= decay < 1, decay=decay)
+        check_share("RMSprop", "decay", decay)
         check_eps("RMSprop", eps, self.parameters)
-        check("RMSprop", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
+        check_least("RMSprop", "weight_decay", weight_decay, 0)
         self.decay, self.eps, self.weight_decay = decay, eps, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:
@@ -349,8 +350,8 @@ class Lion(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, lr)
-        check("Lion", "two numbers in [0, 1)", are_shares(betas), betas=betas)
-        check("Lion", "at least 0", weight_decay >= 0, weight_decay=weight_decay)
+        check_betas("Lion", betas)
+        check_least("Lion", "weight_decay", weight_decay, 0)
         self.betas, self.weight_decay = betas, weight_decay
 
     def update(self, p: Array, g: Array, memory: dict[str, Array]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check, numbers
+from ..settings import check, check_least
+from .checks import numbers
 from .optimizers import Optimizer
 
 Array = np.ndarray[Any, Any]
@@ -74,8 +75,8 @@ class StepDecay(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, decay: float = 0.95, every: int = 1000) -> None:
-        check("StepDecay", "in (0, 1]", 0 < decay <= 1, decay=decay)
-        check("StepDecay", "at least 1", every >= 1, every=every)
+        check("StepDecay", "decay", decay, "a number in (0, 1]", lambda share: 0 < share <= 1)
+        check_least("StepDecay", "every", every, 1)
         self.decay, self.every = decay, every
         super().__init__(optimizer)
 
@@ -95,8 +96,8 @@ class Cosine(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, total: int, final: float = 0.0) -> None:
-        check("Cosine", "at least 1", total >= 1, total=total)
-        check("Cosine", "in [0, 1]", 0 <= final <= 1, final=final)
+        check_least("Cosine", "total", total, 1)
+        check("Cosine", "final", final, "a number in [0, 1]", lambda share: 0 <= share <= 1)
         self.total, self.final = total, final
         super().__init__(optimizer)
 
@@ -135,10 +136,10 @@ class OneCycle(Schedule):
         start: float = 0.04,
         final: float = 1e-4,
     ) -> None:
-        check("OneCycle", "at least 1", total >= 1, total=total)
-        check("OneCycle", "in (0, 1)", 0 < rise < 1, rise=rise)
-        check("OneCycle", "at least 0", start >= 0, start=start)
-        check("OneCycle", "at least 0", final >= 0, final=final)
+        check_least("OneCycle", "total", total, 1)
+        check("OneCycle", "rise", rise, "a number in (0, 1)", lambda share: 0 < share < 1)
+        check_least("OneCycle", "start", start, 0)
+        check_least("OneCycle", "final", final, 0)
         self.total, self.rise, self.start, self.final = total, rise, start, final
         super().__init__(optimizer)
 
@@ -169,9 +170,9 @@ class WarmUp(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, *, total: int, then: Schedule | None = None) -> None:
-        check("WarmUp", "at least 1", total >= 1, total=total)
-        ours = then is None or then.optimizer is optimizer
-        check("WarmUp", "a schedule of the same optimizer", ours, then=then)
+        check_least("WarmUp", "total", total, 1)
+        wanted = "a schedule of the same optimizer"
+        check("WarmUp", "then", then, wanted, lambda s: s is None or s.optimizer is optimizer)
         self.total, self.then = total, then
         if then is not None:
             optimizer.lr = then.base
