@@ -740,6 +740,12 @@ MISTAKES = {
         tg.ShapeError,
         "clip: shapes (3, 4) and (2,) and () do not broadcast; want equal sides, or sides of 1",
     ),
+    "gradients of complex numbers": (
+        lambda: leaf(3).astype(complex),
+        TypeError,
+        "astype: got dtype complex128; want floats, since complex numbers have no gradients here: "
+        "for constants, use x.detach().astype",
+    ),
     "negative eps": (
         lambda: tg.layer_norm(leaf(3, 4), eps=-1e-5),
         ValueError,

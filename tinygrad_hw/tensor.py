@@ -253,10 +253,15 @@ class Tensor(Handle):
         return ops.identity(self)  # type: ignore[no-any-return]
 
     def astype(self, dtype: Any) -> Tensor:
-        """Give the values in another dtype; differentiable between floats."""
+        """Give the values in another dtype: among floats with gradients, else as constants."""
         dtype = np.dtype(dtype)
         if dtype.kind not in "fiubc":
             raise TypeError(f"astype: got dtype {dtype}; want one of numbers")
+        if dtype.kind == "c" and self.requires_grad:
+            raise TypeError(
+                f"astype: got dtype {dtype}; want floats, since complex numbers have no gradients "
+                "here: for constants, use x.detach().astype"
+            )
         if dtype.kind != "f":
             return wrap(self._data.astype(dtype))  # type: ignore[no-any-return]
         return ops.cast(self, dtype=dtype)  # type: ignore[no-any-return]
