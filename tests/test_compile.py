@@ -788,6 +788,17 @@ def test_a_label_out_of_range_leaves_the_parameters_alone(backend):
     assert (w.numpy() == before).all()
 
 
+@pytest.mark.parametrize("shape", [(40, 30), (70, 70), (300, 300), (90_000, 1), (90_000,)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_relu_of_any_size(shape, turned):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    x.flat[:3] = np.nan, -0.0, 0.0
+    step = tg.compile(lambda x: tg.grad(lambda x: (tg.relu(x) ** 2).sum())(x))
+    x = x.T if turned else x
+    for _ in range(2):
+        np.testing.assert_array_equal(step(x), np.where(x > 0, 2 * x, 0))
+
+
 @pytest.mark.parametrize("window", [(1, 3), (3, 1), (2, 2), (3, 2)])
 def test_pooling_over_any_window(backend, window):
     x = np.random.default_rng(0).integers(-3, 4, (2, 6, 6, 3)).astype(float)
