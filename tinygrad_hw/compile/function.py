@@ -49,6 +49,7 @@ class Compiled:
         self._variants: list[Variant] = []
         self._reasons: list[str] = []
         self._given_up = False
+        self._missed = 0
         self._lock = threading.RLock()
         # The thread that is inside, by its number.
         self._owner = 0
@@ -78,6 +79,7 @@ class Compiled:
                     result = variant.run(leaves)
                     if result is not MISS:
                         return result
+                    self._missed += 1
                     break
             else:
                 return self._recorded(args, kwargs)
@@ -160,6 +162,11 @@ class Compiled:
             + ("; given up, called as it is" if self._given_up else "")
         ]
         parts += [f"recorded again: {reason}" for reason in self._reasons]
+        if self._missed:
+            parts.append(
+                f"{self._missed} calls left to the function itself, where a check below did not "
+                "hold, or arguments that are written to share memory"
+            )
         if self._variants:
             parts.append(self._variants[0].explain())
         return "\n\n".join(parts)

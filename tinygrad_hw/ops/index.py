@@ -16,7 +16,7 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, Recorded
+from ..graph import Handle, Recorded, as_array
 from .constants import _value
 from .shape import _reshape, axes_of
 
@@ -353,7 +353,7 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
         x, axis = _reshape(x, shape=(-1,)), 0
         indices = np.reshape(_value(indices), -1)
     shape, axis = np.shape(_value(x)), _checked_axis("take_along_axis", axis, x)
-    part = np.asarray(_positions(indices, x, axis, "take_along_axis"))
+    part = as_array(_positions(indices, x, axis, "take_along_axis"))
     if part.ndim != len(shape) or any(
         n != axis and side not in (1, part.shape[n]) and part.shape[n] != 1
         for n, side in enumerate(shape)
@@ -372,7 +372,7 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
 def _positions(indices, x, axis, op):
     """Check integers that are positions along an axis."""
     part = _constant_part(indices, op)
-    if isinstance(part, slice) or np.asarray(part).dtype.kind not in "iu":
+    if isinstance(part, slice) or as_array(part).dtype.kind not in "iu":
         raise with_graph(IndexError)(f"{op}: want integer indices, got {indices!r}")
     side = np.shape(_value(x))[axis]
     outside = np.less(part, -side) | np.greater_equal(part, side)
