@@ -549,7 +549,7 @@ def test_explain_counts_the_calls_that_are_left_to_the_function():
     assert "left to" not in step.explain()
     with pytest.raises(IndexError):
         step(np.array([0, 3]))
-    assert "1 calls left to the function itself" in step.explain()
+    assert "left to the function itself 1 times" in step.explain()
 
 
 @pytest.mark.parametrize(

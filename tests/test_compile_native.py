@@ -373,6 +373,51 @@ def test_rows_are_read_and_their_gradients_added(kind, shape, rest, maybe_crew):
             run(index)
 
 
+AT = np.array([[2, 0, -1], [0, 3, 3]])
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x, at: x[:, at],
+        lambda x, at: x[..., at],
+        lambda x, at: x[:, :, at],
+        lambda x, at: x[at, at],
+        lambda x, at: x[at, 1],
+        lambda x, at: x[:, -1, at],
+        lambda x, at: x[at[:, :1], at],
+        lambda x, at: x[np.arange(3), at],
+        lambda x, at: x[at[0], at[:, :1], at],
+        lambda x, at: x[at.T, ..., :],
+        lambda x, at: x.T[at[:, ::2], at[:, 1:]],
+        lambda x, at: x[1:][:, at[1]],
+        lambda x, at: x[np.array([1, 1, -4])],
+        lambda x, at: x[at[0, 0] - 1 + np.arange(2)],
+        lambda x, at: tg.take(x, at, axis=1),
+        lambda x, at: tg.take_along_axis(x, at.reshape(1, 6, 1), axis=1),
+        lambda x, at: x[1, 2, 3] * x[-1, 0, 0],
+        lambda x, at: x[0, 1] * x[:, 0, 1][:, np.newaxis],
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.int64, np.int16])
+def test_reading_at_positions(read, dtype, maybe_crew):
+    x, at = tg.Tensor(RNG.normal(size=(4, 4, 4)), requires_grad=True), AT.astype(dtype)
+
+    def gradient(at):
+        x.grad = None
+        y = read(tg.exp(x), at)
+        (y * np.arange(1.0, y.size + 1).reshape(y.shape)).sum().backward()
+        return y
+
+    run = native(gradient)
+    for k in range(3):
+        found, mine = run(at - (k == 1)).numpy(), x.grad
+        np.testing.assert_allclose(found, gradient(at - (k == 1)).numpy())
+        np.testing.assert_allclose(mine, x.grad)
+    assert phases(run) == [True]
+    assert "left to the function" not in run.explain()
+
+
 @pytest.mark.parametrize(
     "index",
     [

@@ -6,15 +6,17 @@ Both back ends take reductions apart in the same way.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..kernels import hw5
 from ..ops import conv as convolution
-from ..ops import exponential, linalg, losses, nn, reduce, shape
+from ..ops import exponential, index, linalg, losses, nn, reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
 from .traced import as_type
 
@@ -78,7 +80,8 @@ class Rewriter:
     """Builds the instructions of a rewritten program."""
 
     def __init__(self, program: Program) -> None:
-        self.program = replace(program, views=set(program.views))
+        constants = dict(program.constants)
+        self.program = replace(program, views=set(program.views), constants=constants)
         self.made = {i.out: i for i in program.instructions}
         self.specs = dict(program.specs)
         self.instructions: list[Instruction] = []
@@ -111,6 +114,13 @@ class Rewriter:
         self.instructions.append(Instruction(Operation(name, forward), tuple(args), params, out))
         self.program.views.discard(out)
         return True
+
+    def constant(self, array: Array) -> Ref:
+        """Add a constant."""
+        self.specs[self.next] = Spec.of(array)
+        self.program.constants[self.next] = array
+        self.next += 1
+        return Ref(self.next - 1)
 
     def transposed(self, x: Ref, axes: tuple[int, ...]) -> Ref:
         """Exchange axes."""
@@ -220,6 +230,21 @@ def _count(r: Rewriter, i: Instruction) -> bool:
     return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
 
 
+def _truth(r: Rewriter, i: Instruction, *, whole: bool) -> bool:
+    """Rewrite whether any, or all, are true: by how many are."""
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or spec.dtype != bool or out.dtype != bool:
+        return False
+    params = _over(i.params.get("axis"), spec, out)
+    counts = _plain(out.shape, np.int64)
+    ones = r.emit("cast", as_type, i.args, {"dtype": counts.dtype}, _plain(spec.shape, "q"))
+    count = r.emit("sum", total, (ones,), params, counts)
+    if not whole:
+        return r.end("not_equal", np.not_equal, (count, 0), {}, i.out)
+    size = math.prod(spec.shape[axis] for axis in params["axis"])
+    return r.end("equal", np.equal, (count, size), {}, i.out)
+
+
 class Exponentials(NamedTuple):
     """Entries less the largest over some axes, their exponentials, and the sums of these."""
 
@@ -297,6 +322,18 @@ def _var(r: Rewriter, i: Instruction) -> bool:
     spec = _plain(out.shape, out.dtype)
     sums = r.emit("sum", total, (d.squares,), {**d.params, "shape": out.shape}, spec)
     return r.end("divide", np.divide, (sums, d.number - correction), {}, i.out)
+
+
+def _norm(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the root of the sum of squares."""
+    (x,), out = i.args, r.specs[i.out]
+    spec = r.spec(x)
+    if spec is None or spec.dtype.char not in "fd" or spec.dtype != out.dtype:
+        return False
+    squares = r.emit("square", np.square, (x,), {}, spec)
+    params = _over(i.params["axis"], spec, out)
+    sums = r.emit("sum", total, (squares,), params, _plain(out.shape, out.dtype))
+    return r.end("sqrt", np.sqrt, (sums,), {}, i.out)
 
 
 def _logsumexp(r: Rewriter, i: Instruction) -> bool:
@@ -379,6 +416,27 @@ def _einsum(r: Rewriter, i: Instruction) -> bool:
     spec = _plain((*left[:-1], right[-1]), out.dtype)
     y = r.emit("matmul", np.matmul, (a, b), {}, spec)
     return r.end_view(plan.result, r.reshaped(y, made), i.out)
+
+
+def _index(r: Rewriter, i: Instruction) -> bool:
+    """Make arrays of positions in an index values of the program."""
+    given = i.params["index"]
+    parts = given if isinstance(given, tuple) else (given,)
+    named = tuple(r.constant(part) if _is_positions(part) else part for part in parts)
+    params = i.params | {"index": named if isinstance(given, tuple) else named[0]}
+    r.instructions.append(i._replace(params=params))
+    return True
+
+
+def _is_positions(part: Any) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype.kind in "iu"
+
+
+def _brackets(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite what an array itself is asked for at an index."""
+    x, index_given = i.args
+    op = Operation(i.op.name, index._getitem.forward)
+    return _index(r, Instruction(op, (x,), {"index": index_given}, i.out))
 
 
 def images(spec: Spec | None) -> bool:
@@ -490,6 +548,7 @@ REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     exponential._log_softmax.forward: _log_softmax,
     nn.standardize.forward: _standardize,
     reduce._var.forward: _var,
+    reduce._norm.forward: _norm,
     np.var: _numpys(_var),
 }
 _REWRITES = REDUCTIONS | {
@@ -498,8 +557,13 @@ _REWRITES = REDUCTIONS | {
     reduce._sum.forward: _whole_sum,
     np.sum: _numpys(_whole_sum),
     linalg._einsum.forward: _einsum,
+    index._getitem.forward: _index,
+    index._scatter_add.forward: _index,
+    operator.getitem: _brackets,
     np.vdot: _vdot,
     np.count_nonzero: _count,
+    np.any: _numpys(partial(_truth, whole=False)),
+    np.all: _numpys(partial(_truth, whole=True)),
     convolution.conv.forward: _conv,
     convolution.conv_dw.forward: _conv_dw,
     convolution.conv_dx.forward: _conv_dx,

@@ -34,7 +34,7 @@ KERNELS: dict[Any, Rule] = {
     conv.sum_windows.forward: windows.total,
     conv.spread_windows.forward: windows.spread,
     shape._concatenate.forward: moves.concatenate,
-    index._getitem.forward: moves.rows,
+    index._getitem.forward: moves.getitem,
     index._scatter_add.forward: moves.scatter_add,
 }
 # Results that lie in memory as one of their arguments does, by its number.

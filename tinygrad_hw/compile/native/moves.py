@@ -1,10 +1,10 @@
-"""Native loops that move entries: joining, reading rows, and the adjoints of reading."""
+"""Native loops that move entries: joining, reading at positions, and the adjoint of reading."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,100 +26,165 @@ def concatenate(w: Writer, i: Instruction) -> bool:
     return True
 
 
-def rows(w: Writer, i: Instruction) -> bool:
-    """Read rows, the first axis of a value, at whole numbers."""
-    (x,), y, at = places(w.layout, i), w.layout.places[i.out], _numbers(w, i)
-    if at is None or not _in_line(y, len(at.shape)):
-        return False
-    _look(w, at, x.shape[0])
-    w.line(0, f"for i in range({w.share(math.prod(at.shape))}):")
-    _row(w, 1, at, x.shape[0])
-    row, target = _inner(x, 1), _inner(y, len(at.shape))
-    _copy(w, 1, row, target, (f"k * {x.strides[0]}", f"i * {y.strides[len(at.shape) - 1]}"))
+def getitem(w: Writer, i: Instruction) -> bool:
+    """Read at whole numbers: arrays of them for neighbouring axes, or one for each axis."""
+    (x,), y, index = places(w.layout, i), w.layout.places[i.out], i.params["index"]
+    picks = _picks(w, index, x)
+    if picks is None:
+        entry = _view(w, i.args[0].index, index)
+        if entry is not None:
+            _copy(w, 0, entry, y)
+        return entry is not None
+    _look(w, picks, x)
+    depth, *shifts = _positions(w, picks, x, y, share=True)
+    _copy(w, depth, picks.rest(x, len(picks.at)), picks.rest(y, len(picks.shape)), shifts)
     return True
 
 
 def scatter_add(w: Writer, i: Instruction) -> bool:
-    """Add to zeros at an index: rows at whole numbers, or a view."""
-    (g,), y, at = places(w.layout, i), w.layout.places[i.out], _numbers(w, i)
-    if at is not None:
-        return _add_rows(w, g, y, at)
-    view = w.layout.stand[i.out][i.params["index"]] if _basic(i.params["index"]) else None
-    if not isinstance(view, np.ndarray) or not view.size:
+    """Add to zeros at an index: at whole numbers, or in a view."""
+    (g,), y, index = places(w.layout, i), w.layout.places[i.out], i.params["index"]
+    picks = _picks(w, index, y)
+    if picks is not None:
+        _add(w, g, y, picks)
+        return True
+    view = _view(w, i.out, index)
+    if view is None:
         return False
-    if view.size < math.prod(y.shape):
+    if math.prod(view.shape) < math.prod(y.shape):
         _clear(w, y)
-    _copy(w, 0, g, w.layout.place_of(view, i.out))
+    _copy(w, 0, g, view)
     return True
 
 
-def _add_rows(w: Writer, g: Place, y: Place, at: Place) -> bool:
-    if not _in_line(g, len(at.shape)):
-        return False
-    _look(w, at, y.shape[0])
+def _add(w: Writer, g: Place, y: Place, picks: _Picks) -> None:
+    _look(w, picks, y)
     _clear(w, y)
-    # Every thread adds all rows, in some of the columns: two rows may go to one place.
-    row, source = _inner(y, 1), _inner(g, len(at.shape))
-    w.line(0, f"for i in range({math.prod(at.shape)}):")
-    _row(w, 1, at, y.shape[0])
-    shifts = f"i * {g.strides[len(at.shape) - 1]}", f"k * {y.strides[0]}"
-    _copy(w, 1, source, row, shifts, lambda old, new: f"({old} + {new})", share=True)
-    return True
+    # Every thread adds at all positions, in some of the columns: two may be one place.
+    depth, to, source = _positions(w, picks, y, g)
+    rows = picks.rest(g, len(picks.shape)), picks.rest(y, len(picks.at))
+    _copy(w, depth, *rows, (source, to), lambda old, new: f"({old} + {new})", share=True)
 
 
 # --- Indices --------------------------------------------------------------------------------------
 
 
-def _basic(index: Any) -> bool:
-    """Tell whether an index makes views."""
+class _Picks(NamedTuple):
+    """An index of whole numbers for some neighbouring axes, which takes the others whole.
+
+    Attributes
+    ----------
+    first : int
+        The first of these axes.
+    at : list of Place or int
+        The numbers for each.
+    shape : tuple of int
+        What their shapes broadcast to.
+    """
+
+    first: int
+    at: list[Place | int]
+    shape: tuple[int, ...]
+
+    def rest(self, place: Place, axes: int) -> Place:
+        """What lies at one position, which is along so many axes from the first on."""
+        before, after = slice(self.first), slice(self.first + axes, None)
+        return place._replace(
+            shape=place.shape[before] + place.shape[after],
+            strides=place.strides[before] + place.strides[after],
+        )
+
+
+def _picks(w: Writer, index: Any, x: Place) -> _Picks | None:
+    """Understand an index of whole numbers; None if it is another one."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    dots = [a for a, part in enumerate(parts) if part is ...] or [len(parts)]
+    whole = [slice(None)] * (len(x.shape) - sum(part is not ... for part in parts))
+    parts[dots[0] : dots[0] + 1] = whole
+    axes = [a for a, part in enumerate(parts) if not (type(part) is slice and part == slice(None))]
+    at = [_numbers(w, parts[a], x.shape[a]) for a in axes if a < len(x.shape)]
+    arrays = [numbers for numbers in at if isinstance(numbers, Place)]
+    if len(parts) != len(x.shape) or not arrays or axes != [*range(axes[0], axes[-1] + 1)]:
+        return None
+    shape = np.broadcast_shapes(*(numbers.shape for numbers in arrays))
+    known = [numbers for numbers in at if numbers is not None]
+    return _Picks(axes[0], known, shape) if len(known) == len(at) and 0 not in shape else None
+
+
+def _numbers(w: Writer, part: Any, side: int) -> Place | int | None:
+    """The whole numbers of one part of an index; None if it has no such, or one is outside."""
+    if type(part) is int:
+        return part % side if -side <= part < side else None
+    place = w.layout.places.get(part.index) if isinstance(part, Ref) else None
+    if place is None or w.dtype(part.index).kind not in "iu":
+        return None
+    return place if _is_inside(w.layout.program.constants.get(part.index), side) else None
+
+
+def _is_inside(numbers: Any, side: int) -> bool:
+    return numbers is None or not numbers.size or -side <= numbers.min() <= numbers.max() < side
+
+
+def _view(w: Writer, i: int, index: Any) -> Place | None:
+    """Where that lies of a value which an index makes a view of; None if it makes none."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is ... or type(part) in (int, slice) for part in parts)
-
-
-def _numbers(w: Writer, i: Instruction) -> Place | None:
-    """Where the whole numbers of an index are that is one array of them, for the first axis."""
-    index = i.params["index"]
-    # Nothing is asked of no axis.
-    first, *others = (index or (...,)) if isinstance(index, tuple) else (index,)
-    if not all(part is ... or (type(part) is slice and part == slice(None)) for part in others):
+    if not all(part is None or part is ... or type(part) in (int, slice) for part in parts):
         return None
-    place = w.layout.places.get(first.index) if isinstance(first, Ref) else None
-    if place is None or w.dtype(first.index).kind not in "iu" or not place.shape:
-        return None
-    return place if _in_line(place, len(place.shape)) else None
+    whole = w.layout.stand[i]
+    view = whole[index] if any(part is ... for part in parts) else whole[(*parts, ...)]
+    return w.layout.place_of(view, w.layout.places[i].root) if view.size else None
 
 
-def _in_line(place: Place, axes: int) -> bool:
-    """Tell whether the positions along the first axes lie at equal distances, in C order."""
-    pairs = zip(place.shape[1:axes], place.strides[: axes - 1], place.strides[1:axes], strict=True)
-    return all(outer == n * step for n, outer, step in pairs)
-
-
-def _inner(place: Place, axes: int) -> Place:
-    """What lies at the first position along the first axes."""
-    return place._replace(shape=place.shape[axes:], strides=place.strides[axes:])
-
-
-def _look(w: Writer, at: Place, side: int) -> None:
+def _look(w: Writer, picks: _Picks, x: Place) -> None:
     """Leave if a number is outside; all threads look, so that all of them leave."""
-    w.line(0, f"for i in range({math.prod(at.shape)}):")
-    w.line(1, f"k = {_number(w, at)}")
-    w.line(1, f"if k < {-side} or k >= {side}:")
-    w.leave(2, 0)
-    w.outside()
+    for axis, numbers in enumerate(picks.at, picks.first):
+        if isinstance(numbers, int) or numbers.root in w.layout.program.constants:
+            continue
+        operand, side = Operand(*numbers[:3]), x.shape[axis]
+        nest = Nest(numbers.shape, [operand], operand)
+        names = _loops(w, nest)
+        w.line(len(names), f"k = position({operand.load(w, nest.index(0, names))})")
+        w.line(len(names), f"if k < {-side} or k >= {side}:")
+        w.leave(len(names) + 1, 0)
+        w.outside()
 
 
-def _row(w: Writer, depth: int, at: Place, side: int) -> None:
-    w.line(depth, f"k = {_number(w, at)}")
-    w.line(depth, f"k = k + pick(k < 0, {side}, 0)")
-
-
-def _number(w: Writer, at: Place) -> str:
-    step = at.strides[-1]
-    return f"position({w.load(at.root, f'i * {step} + {at.offset}')})"
+def _positions(
+    w: Writer, picks: _Picks, x: Place, y: Place, *, share: bool = False
+) -> tuple[int, str, str]:
+    """Go through positions: give how deep the loops are, and what lies there in ``x`` and ``y``."""
+    lying = slice(picks.first, picks.first + len(picks.shape))
+    operands = [
+        Operand(numbers.root, numbers.offset, numbers.spread(picks.shape) or ())
+        for numbers in picks.at
+        if isinstance(numbers, Place)
+    ]
+    operands.append(Operand(y.root, y.offset, y.strides[lying]))
+    nest = Nest(picks.shape, operands, operands[-1])
+    names = _loops(w, nest, share=share)
+    depth, arrays, terms = len(names), 0, []
+    for axis, numbers in enumerate(picks.at, picks.first):
+        text = str(numbers)
+        if isinstance(numbers, Place):
+            text = f"k{arrays}"
+            read = operands[arrays].load(w, nest.index(arrays, names))
+            w.line(depth, f"{text} = position({read})")
+            w.line(depth, f"{text} = {text} + pick({text} < 0, {x.shape[axis]}, 0)")
+            arrays += 1
+        terms.append(f"{text} * {x.strides[axis]}")
+    return depth, " + ".join(terms), nest.index(arrays, names)
 
 
 # --- Loops ----------------------------------------------------------------------------------------
+
+
+def _loops(w: Writer, nest: Nest, *, share: bool = False) -> list[str]:
+    """Write the heads of loops; give the names of their variables."""
+    names = [f"j{a}" for a in range(len(nest.sides))]
+    for a, (name, side) in enumerate(zip(names, nest.sides, strict=True)):
+        span = w.share(side) if share and a == 0 else f"0, {side}"
+        w.line(a, f"for {name} in range({span}):")
+    return names
 
 
 def _clear(w: Writer, y: Place) -> None:
@@ -134,7 +199,7 @@ def _copy(
     depth: int,
     source: Place,
     target: Place,
-    shifts: tuple[str, str] = ("0", "0"),
+    shifts: Sequence[str] = ("0", "0"),
     join: Callable[[str, str], str] = lambda old, new: new,
     *,
     share: bool = False,
