@@ -373,6 +373,53 @@ def test_rows_are_read_and_their_gradients_added(kind, shape, rest, maybe_crew):
             run(index)
 
 
+def written(x, *places):
+    y = x * 2
+    for index, value in places:
+        y[index] = value
+    return y
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: written(x, ((slice(None), 1), 0.5)),
+        lambda x: written(x, ((slice(1, 3), slice(None, None, 2), -1), x[:2, :3, 0])),
+        lambda x: written(x, ((0, 1, 2), x[1, 1, 1]), (..., x[0])),
+        lambda x: written(x, (0, 7), ((slice(None), slice(None, None, -1)), x)),
+        lambda x: written(x, *(((..., t), x[..., t] * t) for t in range(60))),
+        lambda x: tg.cumsum(x, axis=0),
+        lambda x: tg.cumsum(x[:, ::-1], axis=-1) * tg.cumsum(x).reshape(4, 5, 60),
+        lambda x: tg.cumsum(x.T, axis=1),
+        lambda x: tg.std(x, axis=1),
+        lambda x: x / tg.std(x, axis=(0, 2), keepdims=True, correction=1),
+        lambda x: tg.std(x * 0 + 1, axis=0) * x,
+        lambda x: (
+            tg.norm(x, axis=(0, -1), keepdims=True) + tg.norm(x * 0, axis=-1)[..., np.newaxis]
+        ),
+        lambda x: tg.where(np.any(x > 3, axis=1, keepdims=True), x, 1 - x),
+        lambda x: x * np.all(x > -3, axis=(0, 2), keepdims=True),
+    ],
+)
+def test_writing_running_sums_and_deviations(function, maybe_crew):
+    x = tg.Tensor(RNG.normal(size=(4, 5, 60)).astype(np.float32), requires_grad=True)
+
+    def gradient(scale):
+        x.grad = None
+        y = function(tg.exp(x) * scale)
+        weights = np.arange(y.size, dtype=np.float32).reshape(y.shape)
+        (y * weights).sum().backward()
+        return y
+
+    run = native(gradient)
+    for _ in range(2):
+        found, mine = run(np.float32(0.5)).numpy(), x.grad
+    expected = gradient(np.float32(0.5)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mine, x.grad, rtol=1e-4, atol=1e-4 * np.abs(mine).max())
+    assert phases(run) == [True]
+
+
 AT = np.array([[2, 0, -1], [0, 3, 3]])
 
 

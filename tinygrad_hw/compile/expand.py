@@ -18,7 +18,7 @@ from ..kernels import hw5
 from ..ops import conv as convolution
 from ..ops import exponential, index, linalg, losses, nn, reduce, shape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
-from .traced import as_type
+from .traced import as_type, set_item
 
 # Beyond so many products for each entry of the result, a convolution is left to BLAS.
 DIRECT = 3000
@@ -315,13 +315,38 @@ def _standardize(r: Rewriter, i: Instruction) -> bool:
 
 def _var(r: Rewriter, i: Instruction) -> bool:
     """Rewrite the variance."""
+    parts = _variance(r, i)
+    return parts is not None and r.end("divide", np.divide, parts, {}, i.out)
+
+
+def _variance(r: Rewriter, i: Instruction) -> tuple[Ref, float] | None:
+    """Add the sum of squares that a variance, or its root, is of; and what to divide it by."""
     out, correction = r.specs[i.out], i.params.get("correction", 0)
     d = _deviations(r, i.args[0], i.params.get("axis"), correction)
     if d is None:
+        return None
+    params = {**d.params, "shape": out.shape}
+    sums = r.emit("sum", total, (d.squares,), params, _plain(out.shape, out.dtype))
+    return sums, d.number - correction
+
+
+def _std(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the root of the variance."""
+    parts, out = _variance(r, i), r.specs[i.out]
+    if parts is None:
         return False
-    spec = _plain(out.shape, out.dtype)
-    sums = r.emit("sum", total, (d.squares,), {**d.params, "shape": out.shape}, spec)
-    return r.end("divide", np.divide, (sums, d.number - correction), {}, i.out)
+    variance = r.emit("divide", np.divide, parts, {}, _plain(out.shape, out.dtype))
+    return r.end("sqrt", np.sqrt, (variance,), {}, i.out)
+
+
+def _ptp(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite the largest less the smallest entry."""
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or spec.dtype.kind != "f" or not spec.size:
+        return False
+    params, made = _over(i.params.get("axis"), spec, out), _plain(out.shape, out.dtype)
+    high, low = (r.emit(fold.__name__, fold, i.args, params, made) for fold in (peak, dip))
+    return r.end("subtract", np.subtract, (high, low), {}, i.out)
 
 
 def _norm(r: Rewriter, i: Instruction) -> bool:
@@ -430,6 +455,27 @@ def _index(r: Rewriter, i: Instruction) -> bool:
 
 def _is_positions(part: Any) -> bool:
     return isinstance(part, np.ndarray) and part.dtype.kind in "iu"
+
+
+def _writing(r: Rewriter, i: Instruction) -> bool:
+    """Make a number that is written at an index a value of the program."""
+    (x, v), out = i.args, r.specs[i.out]
+    if not isinstance(v, Ref):
+        if type(v) not in (int, float) or out.dtype.kind != "f":
+            return False
+        v = r.constant(np.array(v, out.dtype))
+    r.instructions.append(i._replace(args=(x, v)))
+    return True
+
+
+def _bracket_writing(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite what is written to an array itself at an index."""
+    x, given, v = i.args
+    spec = r.spec(v)
+    if spec is not None and spec.dtype != r.specs[i.out].dtype:
+        return False
+    op = Operation(i.op.name, index._setitem.forward)
+    return _writing(r, Instruction(op, (x, v), {"index": given}, i.out))
 
 
 def _brackets(r: Rewriter, i: Instruction) -> bool:
@@ -548,6 +594,9 @@ REDUCTIONS: dict[Any, Callable[[Rewriter, Instruction], bool]] = {
     exponential._log_softmax.forward: _log_softmax,
     nn.standardize.forward: _standardize,
     reduce._var.forward: _var,
+    reduce._std.forward: _std,
+    np.std: _numpys(_std),
+    np.ptp: _numpys(_ptp),
     reduce._norm.forward: _norm,
     np.var: _numpys(_var),
 }
@@ -559,7 +608,9 @@ _REWRITES = REDUCTIONS | {
     linalg._einsum.forward: _einsum,
     index._getitem.forward: _index,
     index._scatter_add.forward: _index,
+    index._setitem.forward: _writing,
     operator.getitem: _brackets,
+    set_item: _bracket_writing,
     np.vdot: _vdot,
     np.count_nonzero: _count,
     np.any: _numpys(partial(_truth, whole=False)),

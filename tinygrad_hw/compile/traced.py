@@ -122,7 +122,7 @@ class Traced(Recorded):
         return self.recorder.emit(Operation("getitem", operator.getitem), (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        result = self.recorder.emit(Operation("setitem", _set_item), (self, index, value), {})
+        result = self.recorder.emit(Operation("setitem", set_item), (self, index, value), {})
         self.recorder.written_to(self, result, "setitem")
 
     def astype(self, dtype: Any, **options: Any) -> Any:
@@ -296,7 +296,8 @@ def as_type(x: Any, *, dtype: Any) -> Any:
     return np.asarray(x).astype(dtype)
 
 
-def _set_item(x: Any, index: Any, value: Any) -> Any:
+def set_item(x: Any, index: Any, value: Any) -> Any:
+    """Give what is there after a value is written at an index."""
     out = np.array(x)
     out[index] = value
     return out

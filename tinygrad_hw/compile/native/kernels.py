@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...kernels import hw5
-from ...ops import conv, index, linalg, shape
+from ...ops import conv, index, linalg, scan, shape
 from ..expand import border, correlation, correlation_dw, turned
 from ..program import Instruction, Spec
 from . import matrices, moves, windows
@@ -36,6 +36,8 @@ KERNELS: dict[Any, Rule] = {
     shape._concatenate.forward: moves.concatenate,
     index._getitem.forward: moves.getitem,
     index._scatter_add.forward: moves.scatter_add,
+    index._setitem.forward: moves.setitem,
+    scan._cumsum.forward: moves.cumsum,
 }
 # Results that lie in memory as one of their arguments does, by its number.
 LIKE_ARGUMENT = {

@@ -57,6 +57,41 @@ def scatter_add(w: Writer, i: Instruction) -> bool:
     return True
 
 
+def setitem(w: Writer, i: Instruction) -> bool:
+    """Copy a value, and write another one to what an index makes a view of."""
+    (x, v), y = places(w.layout, i), w.layout.places[i.out]
+    view = _view(w, i.out, i.params["index"])
+    strides = None if view is None else v.spread(view.shape)
+    if view is None or strides is None:
+        return False
+    _copy(w, 0, x, y)
+    w.meet()
+    _copy(w, 0, v._replace(shape=view.shape, strides=strides), view)
+    return True
+
+
+def cumsum(w: Writer, i: Instruction) -> bool:
+    """Add up along an axis, each lane by itself."""
+    (x,), y = places(w.layout, i), w.layout.places[i.out]
+    if w.dtype(x.root) != w.dtype(y.root):
+        return False
+    axis = i.params["axis"] % len(x.shape)
+    n, lanes = x.shape[axis], _Picks(axis, [], ())
+    operands = [Operand(*lanes.rest(place, 1)[:3]) for place in (x, y)]
+    nest = Nest(lanes.rest(x, 1).shape, operands, operands[1])
+    names = _loops(w, nest, share=True)
+    depth, steps = len(names), [place.strides[axis] for place in (x, y)]
+    first, step = (n - 1, -1) if i.params["reverse"] else (0, 1)
+    source, target = (f"{nest.index(k, names)} + {first * along}" for k, along in enumerate(steps))
+    w.line(depth, operands[1].store(w, target, operands[0].load(w, source)))
+    w.line(depth, f"for k in range(1, {n}):")
+    new = operands[0].load(w, f"{source} + k * {step * steps[0]}")
+    before = operands[1].load(w, f"{target} + (k - 1) * {step * steps[1]}")
+    total = f"{before} + {new}"
+    w.line(depth + 1, operands[1].store(w, f"{target} + k * {step * steps[1]}", total))
+    return True
+
+
 def _add(w: Writer, g: Place, y: Place, picks: _Picks) -> None:
     _look(w, picks, y)
     _clear(w, y)
