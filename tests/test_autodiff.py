@@ -136,6 +136,29 @@ def test_jvp_of_several_arguments_and_outputs():
     assert (ga.item(), gb.item()) == (103.0, 202.0)
 
 
+@pytest.mark.parametrize("f", [tg.sqrt, tg.cbrt, lambda x: x**0.5])
+def test_a_tangent_grows_infinite_as_a_gradient_does(f):
+    slope = tg.jvp(f, (np.zeros(2),), ([1.0, 0.0],))[1]
+    assert slope.tolist() == [np.inf, 0.0]
+    # Neither from the outputs together, where one cancels the other.
+    assert [t.item() for t in tg.jvp(lambda x: (f(x), -f(x)), 0.0, 1.0)[1]] == [np.inf, -np.inf]
+
+
+def test_a_hessian_that_is_infinite_times_a_vector():
+    at = np.array([0.0, 4.0])
+    assert tg.hvp(lambda x: (x**1.5).sum(), at, [1.0, 1.0]).tolist() == [np.inf, 0.375]
+    with np.errstate(invalid="ignore"):
+        slope = tg.jvp(tg.sqrt, np.array([-1.0, 4.0]), [1.0, 1.0])[1]
+        np.testing.assert_array_equal(slope.numpy(), [np.nan, 0.25])
+        # But nothing comes from a branch that is not taken.
+        taken = tg.jvp(lambda x: tg.where(x > 0, tg.sqrt(x), x), np.array([-1.0, 0.0]), [1.0, 1.0])
+    assert taken[1].tolist() == [1.0, 1.0]
+
+
+def test_a_list_of_numbers_of_numpy_stands_for_an_array_too():
+    assert tg.grad(lambda x: (x * x).sum())([np.float32(1), np.float32(2)]).tolist() == [2.0, 4.0]
+
+
 def test_directions_belong_to_arguments_by_their_keys():
     def f(p):
         return p["a"] ** 2 * p["b"]

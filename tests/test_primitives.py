@@ -79,6 +79,29 @@ def test_slopes_of_a_quotient_by_numbers_whose_square_over_or_underflows(dtype, 
     np.testing.assert_allclose(slopes, [-1 / b.numpy()[0], 0], rtol=2e-3)
 
 
+def test_of_two_that_are_nothing_logaddexp_takes_no_share():
+    shares = tg.grad(lambda a, b: tg.logaddexp(a, b).sum(), (0, 1))
+    low = -np.inf
+    a, b = shares(np.array([low, low, 0.0]), np.array([low, 0.0, 0.0]))
+    assert (a.tolist(), b.tolist()) == ([0.0, 0.0, 0.5], [0.0, 1.0, 0.5])
+    assert tg.hessian(tg.logaddexp)(np.zeros(()), np.zeros(())).item() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("op", "slope"),
+    [
+        (tg.arcsin, lambda x: 1 / np.sqrt((1 - x) * (1 + x))),
+        (tg.arccos, lambda x: -1 / np.sqrt((1 - x) * (1 + x))),
+        (tg.arctanh, lambda x: 1 / ((1 - x) * (1 + x))),
+    ],
+)
+def test_slopes_beside_a_pole_are_exact(op, slope):
+    x = np.float32([0.9999, -0.9999])
+    np.testing.assert_allclose(
+        tg.grad(lambda x: op(x).sum())(x).numpy(), slope(x.astype(float)), rtol=1e-6
+    )
+
+
 def test_a_small_share_of_logaddexp_is_not_lost_beside_the_other():
     slopes = tg.grad(tg.logaddexp, (0, 1))(np.float32(20), np.float32(0))
     np.testing.assert_allclose([s.item() for s in slopes], [1, np.exp(-20.0)], rtol=1e-5)

@@ -15,7 +15,7 @@ from . import tree
 from .checkpointing import checkpoint
 from .errors import GraphError, ShapeError
 from .graph import Handle, Leaf, Node, as_array, enable_grad, no_grad
-from .linearize import Linearized, check_outputs, matching, pull_to
+from .linearize import Linearized, check_function, check_outputs, matching, pull_to
 from .ops.elementwise import cast
 from .walk import array_of, free, owned_array, pull, wrap
 
@@ -319,6 +319,7 @@ def hvp(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     >>> tg.hvp(lambda x: (x**3).sum(), [1.0, 2.0], [1.0, 1.0])
     Tensor([ 6., 12.])
     """
+    check_function("hvp", function)
     if isinstance(primals, tuple):
         return jvp(grad(function, tuple(range(len(primals)))), primals, tangents)[1]
     return jvp(grad(function), (primals,), (tangents,))[1]
@@ -408,6 +409,7 @@ def hessian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
 def _named(
     function: Callable[..., Any], kind: str, derivative: Callable[..., Any]
 ) -> Callable[..., Any]:
+    check_function(kind, function)
     name = getattr(function, "__name__", "function")
 
     @wraps(derivative)

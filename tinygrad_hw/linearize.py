@@ -28,6 +28,7 @@ class Linearized:
         op: str,
         has_aux: bool = False,
     ) -> None:
+        check_function(op, function)
         several = isinstance(argnums, Iterable)
         numbers = _positions(argnums, args, op)
         chosen = tuple(_numbers_to_array(args[n]) for n in numbers)
@@ -66,9 +67,11 @@ class Linearized:
 
     def push(self, outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
         """Tangents of the outputs: the pullback of the pullback, which is linear."""
-        probes = [wrap(np.zeros(y._data.shape, y._data.dtype)) for y in outputs]
-        for probe in probes:
-            probe._node = Leaf(probe._data)
+        # Of any values but zeros, times which an infinite slope would be taken for one that nothing
+        # asks for; and not of equal ones, which may cancel.
+        rng = np.random.default_rng(0)
+        values = [np.asarray(rng.uniform(1, 2, y._data.shape), y._data.dtype) for y in outputs]
+        probes = [wrap(value, Leaf(value)) for value in values]
         seeds = self._seeds(probes)
         deeper = self.outer and (
             self._reaches_outside([(node, None) for node, _ in seeds])
@@ -94,6 +97,12 @@ class Linearized:
         if self.outer and self._reaches_outside([(y._node, None)]):
             return y
         return wrap(y._data)
+
+
+def check_function(op: str, function: Any) -> None:
+    if not callable(function):
+        advice = "; of a computed tensor, use grad(y, xs)" if isinstance(function, Handle) else ""
+        raise TypeError(f"{op}: got a {type(function).__name__}; want a function{advice}")
 
 
 def _positions(argnums: Any, args: tuple[Any, ...], op: str) -> list[int]:
@@ -131,7 +140,7 @@ def _numbers_to_array(tree_or_list: Any) -> Any:
 
 def _all_numbers(items: list[Any]) -> bool:
     return bool(items) and all(
-        _all_numbers(item) if isinstance(item, list) else isinstance(item, (int, float))
+        _all_numbers(item) if isinstance(item, list) else isinstance(item, (int, float, np.number))
         for item in items
     )
 

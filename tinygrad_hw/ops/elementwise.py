@@ -180,8 +180,10 @@ logaddexp = primitive(np.logaddexp, domain=elementwise(REAL, REAL))
 
 @logaddexp.rule(keeps="a b")
 def _(g, y, a, b):
-    # Not one share and the rest of 1: a small share is less than a rounding of the other.
-    return g * sigmoid(a - b), g * sigmoid(b - a)
+    # Not one share and the rest of 1: a small share is less than a rounding of the other. Of two
+    # that are -inf none has a share, as in logsumexp.
+    none = logical_and(equal(a, -math.inf), equal(b, -math.inf))
+    return g * sigmoid(where(none, a, a - b)), g * sigmoid(where(none, b, b - a))
 
 
 sqrt = primitive(np.sqrt, domain=elementwise(POSITIVE))
@@ -213,10 +215,10 @@ tan = primitive(np.tan, domain=elementwise((-1.5, 1.5)))
 tan.rule(lambda g, y, x: (g * (1 + y * y),), keeps="y")
 
 arcsin = primitive(np.arcsin, domain=elementwise((-1.0, 1.0)))
-arcsin.rule(lambda g, y, x: (g / sqrt(1 - x * x),), keeps="x")
+arcsin.rule(lambda g, y, x: (g / sqrt((1 - x) * (1 + x)),), keeps="x")
 
 arccos = primitive(np.arccos, domain=elementwise((-1.0, 1.0)))
-arccos.rule(lambda g, y, x: (-g / sqrt(1 - x * x),), keeps="x")
+arccos.rule(lambda g, y, x: (-g / sqrt((1 - x) * (1 + x)),), keeps="x")
 
 arctan = primitive(np.arctan, domain=elementwise(REAL))
 arctan.rule(lambda g, y, x: (g / (1 + x * x),), keeps="x")
@@ -247,7 +249,7 @@ arccosh = primitive(np.arccosh, domain=elementwise((1.0, math.inf)))
 arccosh.rule(lambda g, y, x: (g / (sqrt(x - 1) * sqrt(x + 1)),), keeps="x")
 
 arctanh = primitive(np.arctanh, domain=elementwise((-1.0, 1.0)))
-arctanh.rule(lambda g, y, x: (g / (1 - x * x),), keeps="x")
+arctanh.rule(lambda g, y, x: (g / ((1 - x) * (1 + x)),), keeps="x")
 
 
 @primitive(domain=elementwise(REAL))
