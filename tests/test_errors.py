@@ -509,6 +509,16 @@ MISTAKES = {
         TypeError,
         "grad: the function returned a float; want a scalar Tensor",
     ),
+    "derivative of a tensor by a transform": (
+        lambda: tg.jacobian(leaf(3) * 2, leaf(3)),
+        TypeError,
+        "jacobian: got a Tensor; want a function; of a computed tensor, use grad(y, xs)",
+    ),
+    "push through a number": (
+        lambda: tg.jvp(2.0, 1.0, 1.0),
+        TypeError,
+        "jvp: got a float; want a function",
+    ),
     "direction": (
         lambda: tg.jvp(lambda x: x * 2, (np.ones(3),), (np.ones(2),)),
         tg.ShapeError,
@@ -551,6 +561,36 @@ MISTAKES = {
         lambda: np.interp(leaf(4), [0, 1], [0, 1]),
         tg.MissingRuleError,
         "np.interp: has no rule for gradients on tensors; call it on t.numpy() for a constant",
+    ),
+    "half precision in linear algebra": (
+        lambda: tg.det(np.eye(2, dtype=np.float16)),
+        TypeError,
+        "det: got float16, which NumPy's linear algebra does not take; use x.astype(np.float32)",
+    ),
+    "something else as an operand": (
+        lambda: tg.hypot(tg.nn.Linear(2, 2), leaf(3)),
+        TypeError,
+        "hypot: got Linear(2, 2): 6 parameters; want numbers, arrays or tensors",
+    ),
+    "sort of a number": (
+        lambda: tg.sort(leaf()),
+        np.exceptions.AxisError,
+        "sort: axis -1 is out of bounds for 0 axes",
+    ),
+    "diagonal of a triangle": (
+        lambda: tg.triu(leaf(2, 2), 0.5),
+        TypeError,
+        "triu: k is 0.5; want a whole number",
+    ),
+    "shape to scatter to": (
+        lambda: tg.scatter_add(leaf(3), index=[0, 1, 2], shape="4"),
+        TypeError,
+        "scatter_add: got ('4',); want whole numbers",
+    ),
+    "axes as an order": (
+        lambda: tg.norm(leaf(2, 3), (0, 1)),
+        ValueError,
+        "norm: got ord=(0, 1); want None, 'fro', inf, -inf or a number above 0",
     ),
     "truth": (
         lambda: bool(leaf(3) > 0),

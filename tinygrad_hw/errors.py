@@ -93,7 +93,9 @@ def about_call(
         return with_graph(ValueError)(
             f"{op}: {text.rstrip('.')}; make one of them floats, as in x.astype(float)"
         )
-    if "broadcast together" in text:
+    if "unsupported in linalg" in text:
+        text = "got float16, which NumPy's linear algebra does not take; use x.astype(np.float32)"
+    elif "broadcast together" in text:
         # NumPy's text has the shapes of what is in an index, or bounds, too.
         shapes = [_spaced(shape) for shape in re.findall(r"\([\d,]*\)", text)]
         text = f"shapes {' and '.join(shapes)} do not broadcast; want equal sides, or sides of 1"
@@ -129,9 +131,8 @@ def _as_it_is(error: Exception, op: str) -> Failed:
 
 def _is_strange(value: Any) -> bool:
     """Tell whether an argument is nothing that one computes with."""
-    if value is None or isinstance(value, (str, bytes, dict)):
-        return True
-    return isinstance(value, np.ndarray) and value.dtype.kind not in "fiubc"
+    kind = value.dtype.kind if hasattr(value, "dtype") else np.asarray(value).dtype.kind
+    return kind not in "fiubc"
 
 
 _WITH_GRAPH: dict[type[Exception], type[Failed]] = {}

@@ -124,4 +124,4 @@ def log_softmax(x: Any, axis: Axis = -1) -> Any:
 
 def _along(x, axis):
     """The last axis of a 0-d tensor is all of its axes."""
-    return None if axis == -1 and np.ndim(_value(x)) == 0 else axis
+    return None if np.ndim(_value(x)) == 0 and axis == -1 else axis

@@ -18,7 +18,7 @@ from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, Recorded, as_array
 from .constants import _value
-from .shape import _reshape, axes_of
+from .shape import Shape, _reshape, _sides, axes_of
 
 # --- What an index is -------------------------------------------------------------------------
 
@@ -203,14 +203,14 @@ def getitem(x: Any, index: Any) -> Any:
     return _getitem(x, index=_constant_index(index, "getitem"))
 
 
-def scatter_add(g: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
+def scatter_add(g: Any, *, index: Any, shape: Shape) -> Any:
     """Add ``g`` into zeros at an index, the adjoint of reading there; repeated positions add up.
 
     Parameters
     ----------
     g : array or Tensor, of the shape of ``x[index]``
     index : as in ``getitem``
-    shape : tuple of int
+    shape : int or tuple of int
         Of the result.
 
     Examples
@@ -219,7 +219,8 @@ def scatter_add(g: Any, *, index: Any, shape: tuple[int, ...]) -> Any:
     >>> tg.scatter_add(np.array([1.0, 2.0, 3.0]), index=[0, 2, 0], shape=(4,))
     array([4., 0., 2., 0.])
     """
-    return _scatter_add(g, index=_constant_index(index, "scatter_add"), shape=tuple(shape))
+    sides = _sides("scatter_add", (shape,))
+    return _scatter_add(g, index=_constant_index(index, "scatter_add"), shape=sides)
 
 
 # --- Writing ----------------------------------------------------------------------------------
@@ -390,13 +391,6 @@ def _checked_axis(op, axis, x):
     if isinstance(axis, (tuple, list)):
         raise with_graph(TypeError)(f"{op}: axis is {axis!r}; want one whole number")
     return axes_of(op, axis, np.ndim(_value(x)))[0]
-
-
-def _whole_number(op, name, value):
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise with_graph(TypeError)(f"{op}: {name} is {value!r}; want a whole number") from None
 
 
 __all__ = [

@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
 from .constants import _value
-from .index import _checked_axis, _getitem, _scatter_add, _setitem, _whole_number, take
-from .shape import _reshape, axes_of
+from .index import _checked_axis, _getitem, _scatter_add, _setitem, take
+from .shape import _reshape, _whole_number, axes_of
 
 
 def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:

@@ -17,8 +17,7 @@ from ..settings import check_least, check_share
 from . import linalg, reduce
 from .constants import _array, _as_tensor, _value
 from .elementwise import add, multiply, negative, sqrt, square
-from .index import _whole_number
-from .shape import axes_of, reshape
+from .shape import _whole_number, axes_of, reshape
 
 Axes = int | Sequence[int]
 Rng: TypeAlias = "int | np.random.Generator | None"

@@ -10,7 +10,7 @@ from ..dispatch import primitive
 from ..domains import reduction
 from ..errors import ShapeError
 from .constants import _value
-from .index import _checked_axis, _getitem, _whole_number, take_along_axis
+from .index import _checked_axis, _getitem, take_along_axis
 from .reduce import (
     Axis,
     _check_count,
@@ -22,6 +22,7 @@ from .reduce import (
     _shares,
 )
 from .scan import _backwards
+from .shape import _whole_number
 
 
 def argsort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: bool = True) -> Any:
@@ -69,6 +70,8 @@ def sort(x: Any, axis: int | None = -1, *, descending: bool = False, stable: boo
     >>> tg.sort(np.array([3.0, 1.0, 2.0]))
     array([1., 2., 3.])
     """
+    if axis is not None:
+        axis = _checked_axis("sort", axis, x)
     return take_along_axis(x, argsort(x, axis, descending=descending, stable=stable), axis)
 
 

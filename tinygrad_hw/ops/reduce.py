@@ -295,9 +295,9 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
         x = abs(x)
     elif dtype.kind != "f":
         x = cast(x, dtype=float)
-    if ord is None or ord == "fro":
+    if ord is None or (isinstance(ord, str) and ord == "fro"):
         return _norm(x, axis=axis, keepdims=keepdims)
-    if isinstance(ord, str) or not (ord > 0 or ord == -math.inf):
+    if not isinstance(ord, (int, float, np.number)) or not (ord > 0 or ord == -math.inf):
         raise with_graph(ValueError)(
             f"norm: got ord={ord!r}; want None, 'fro', inf, -inf or a number above 0"
         )

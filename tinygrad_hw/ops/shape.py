@@ -193,6 +193,13 @@ def _sides(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
         raise with_graph(TypeError)(f"{op}: got {given!r}; want whole numbers") from None
 
 
+def _whole_number(op: str, name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise with_graph(TypeError)(f"{op}: {name} is {value!r}; want a whole number") from None
+
+
 def ravel(x: Any) -> Any:
     """Give the entries as a vector, row by row.
 
@@ -332,7 +339,7 @@ def transpose(x: Any, *axes: Any) -> Any:
     >>> tg.transpose(np.zeros((2, 3, 4)), (0, 2, 1)).shape
     (2, 4, 3)
     """
-    if not axes or axes == (None,):
+    if not axes or (len(axes) == 1 and axes[0] is None):
         return _transpose(x, axes=None)
     order = axes_of("transpose", _sides("transpose", axes), np.ndim(x))
     if len(order) != np.ndim(x):
@@ -478,6 +485,7 @@ def tril(x: Any, k: int = 0) -> Any:
     array([[1., 0.],
            [1., 1.]])
     """
+    k = _whole_number("tril", "k", k)
     return where(_triangle(x, "tril", k), x, False)  # Of any dtype, unlike 0.
 
 
@@ -491,6 +499,7 @@ def triu(x: Any, k: int = 0) -> Any:
     array([[1., 1.],
            [0., 1.]])
     """
+    k = _whole_number("triu", "k", k)
     return where(_triangle(x, "triu", k - 1), False, x)
 
 
