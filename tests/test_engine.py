@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -207,6 +208,50 @@ def test_a_raw_write_through_a_view_after_use_raises(view):
     view(h).data[...] = 100
     with pytest.raises(GraphError, match="written to in place"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("written", ["base", "view", "sibling"])
+@pytest.mark.parametrize("used", ["base", "view"])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_raw_write_through_a_constant_view_after_use_raises(tracked, used, written):
+    base = tg.Tensor(np.arange(6.0).reshape(2, 3), requires_grad=tracked)
+    with tg.no_grad():
+        tensors = {"base": base, "view": base.reshape(3, 2).T, "sibling": base[:1]}
+    x = tensors[used]
+    w = tg.Tensor(np.ones(x.shape), requires_grad=True)
+    loss = (w * x).sum()
+    tensors[written].data[0, 0] = 100
+    with pytest.raises(GraphError, match="written to in place"):
+        loss.backward()
+
+
+def test_a_raw_write_does_not_reach_constants_that_are_copies():
+    base = tg.Tensor(np.arange(6.0).reshape(2, 3))
+    w = tg.Tensor(np.ones(6), requires_grad=True)
+    loss = (w * base.T.reshape(-1)).sum() + (w[:2] * base[[0, 1], 0]).sum()
+    base.data[...] = 100
+    loss.backward()
+    assert w.grad.tolist() == [0, 6, 1, 4, 2, 5]
+
+
+def test_a_constant_view_keeps_no_graph():
+    y = tg.exp(leaf(1.0, 2.0))
+    node = weakref.ref(y._node)
+    with tg.no_grad():
+        view = y[:1]
+    del y
+    assert node() is None
+    assert (view * leaf(1.0)).requires_grad
+
+
+def test_a_view_that_becomes_a_leaf_has_memory_of_its_own():
+    base = tg.Tensor([1.0, 2.0])
+    for view in (base[:1], tg.broadcast_to(tg.Tensor(1.0), (1,))):
+        view.requires_grad = True
+        (view * view).backward()
+        tg.optim.SGD([view], 0.5).step()
+        assert view.tolist() == [0.0]
+    assert base.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from .graph import (
     constant_of,
     state,
     tick,
+    view_of,
 )
 
 Rule = Callable[..., tuple[Any, ...]]
@@ -157,6 +158,8 @@ class Primitive:
                 out._node.inputs = (*(out._node.inputs or parents), residual)
         else:
             out = _constant_result(y)
+            if self.view and isinstance(args[0], Handle):
+                out._constant = view_of(args[0], out._data)
         if observers:
             for observer in observers:
                 observer(self, args, params, out)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ContextDecorator
 from types import MappingProxyType
@@ -46,7 +47,7 @@ class Node:
         Of the result.
     extras : dict or None
         Rare things: the user's name, hooks, a retained gradient, the line that recorded the node,
-        the time of the last raw write to the value.
+        the time of the last raw write to the value, and of a constant that is a view, the base.
     """
 
     __slots__ = (
@@ -153,13 +154,17 @@ def stamp(nodes: Iterable[Node]) -> None:
 def with_bases(node: Node) -> list[Node]:
     """Give a node and those whose memory its value is a view of."""
     nodes = [node]
-    while node.primitive is not None and node.primitive.view:
-        base = node.parents[0]
-        if not isinstance(base, Node):
-            break
-        node = base
-        nodes.append(node)
+    while (base := _base_of(nodes[-1])) is not None:
+        nodes.append(base)
     return nodes
+
+
+def _base_of(node: Node) -> Node | None:
+    if node.primitive is None:
+        base: Any = None if node.extras is None else node.extras.get("base")
+        return None if base is None else base()
+    parent = node.parents[0] if node.primitive.view else None
+    return parent if isinstance(parent, Node) else None
 
 
 class Handle:
@@ -192,6 +197,16 @@ def constant_of(handle: Handle) -> Constant:
     if handle._constant is None:
         handle._constant = Constant.of(handle._data)
     return handle._constant
+
+
+def view_of(base: Handle, value: Any) -> Constant | None:
+    """Give what stands for a constant that looks into the memory of another tensor, if it does."""
+    if value.dtype.kind == "c" or not np.may_share_memory(value, base._data):
+        return None
+    constant = Constant(value)
+    # Only the last base, and loosely: a constant must not keep the graph of a tensor.
+    constant.extras = {"base": weakref.ref(with_bases(base._node or constant_of(base))[-1])}
+    return constant
 
 
 FREED: tuple[Any, ...] = ("freed",)

@@ -113,7 +113,7 @@ class Tensor(Handle):
         if self._node is not None:
             stamp(with_bases(self._node))
         elif self._constant is not None:
-            stamp((self._constant,))
+            stamp(with_bases(self._constant))
 
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:
@@ -153,6 +153,9 @@ class Tensor(Handle):
                 f"requires_grad: only floats have gradients, this is {self._data.dtype}; "
                 "use .astype(float) first"
             )
+        if value and self._constant is not None and "base" in (self._constant.extras or ()):
+            # Optimisers write to a leaf, which must not reach the tensor that it was a view of.
+            self._data = self._data.copy()
         self._node = Leaf(self._data, self.name) if value else None
         self._constant = None
 
