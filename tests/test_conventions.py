@@ -101,6 +101,17 @@ def test_steps_are_flat(op):
     np.testing.assert_array_equal(g.numpy(), 1)
 
 
+def test_an_angle_at_the_origin_has_the_slope_zero():
+    by_y, by_x = slope(tg.arctan2, [0.0, -0.0, 1.0, 0.0], [0.0, -0.0, 0.0, -2.0])
+    assert (by_y.tolist(), by_x.tolist()) == ([0, 0, 0, -0.5], [0, 0, -1, 0])
+
+
+def test_a_negative_power_of_0_has_the_slope_zero_by_its_exponent():
+    by_base, by_exponent = slope(tg.power, [0.0, 0.0, 2.0], [-1.0, -0.5, -1.0])
+    assert by_base.tolist() == [-np.inf, -np.inf, -0.25]
+    np.testing.assert_allclose(by_exponent, [0, 0, np.log(2) / 2])
+
+
 def test_power_at_zero():
     assert slope(lambda x: x**0, [0.0, -1.0])[0].tolist() == [0, 0]
     assert slope(lambda x, y: x**y, [0.0], [0.0]) == [0, 0]

@@ -138,8 +138,14 @@ power = primitive(
 def _(g, y, a, b, *, needs):
     return (
         g * _power_by_base(a, b) if needs[0] else None,
-        g * y * log(where(equal(a, 0), 1, a)) if needs[1] else None,
+        g * _power_by_exponent(y, a) if needs[1] else None,
     )
+
+
+def _power_by_exponent(y, a):
+    # At the base 0 a negative exponent gives infinity, which the factor 0 must win from too.
+    zero = equal(a, 0)
+    return where(zero, 0, y) * log(where(zero, 1, a))
 
 
 def _power_by_base(a, b):
@@ -223,13 +229,16 @@ arccos.rule(lambda g, y, x: (-g / sqrt((1 - x) * (1 + x)),), keeps="x")
 arctan = primitive(np.arctan, domain=elementwise(REAL))
 arctan.rule(lambda g, y, x: (g / (1 + x * x),), keeps="x")
 
-arctan2 = primitive(np.arctan2, domain=elementwise(REAL, POSITIVE))
+arctan2 = primitive(
+    np.arctan2, domain=elementwise(REAL, POSITIVE), conventions="gradient 0 at the origin"
+)
 
 
 @arctan2.rule(keeps="a b")
 def _(g, y, a, b):
     # Divided by the length twice, whose square may under- or overflow.
     length = hypot(a, b)
+    length = where(equal(length, 0), 1, length)
     return g * (b / length) / length, -g * (a / length) / length
 
 
