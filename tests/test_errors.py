@@ -519,6 +519,31 @@ MISTAKES = {
         TypeError,
         "jvp: got a float; want a function",
     ),
+    "no direction": (
+        lambda: tg.vjp(lambda x: (x, x), 1.0)[1]((1.0, None)),
+        TypeError,
+        "vjp: a direction is None; want real numbers",
+    ),
+    "complex direction": (
+        lambda: tg.jvp(tg.sin, 1.0, 1j),
+        TypeError,
+        "jvp: a direction is 1j; want real numbers",
+    ),
+    "values of another kind": (
+        lambda: setattr(tg.Tensor([1]), "data", [1.5]),
+        TypeError,
+        "data: got [1.5] for a tensor of int64, which cannot hold it; make a new tensor",
+    ),
+    "no values": (
+        lambda: setattr(leaf(), "data", None),
+        TypeError,
+        "data: got None for a tensor of float64, which cannot hold it",
+    ),
+    "complex gradient": (
+        lambda: setattr(leaf(), "grad", 1j),
+        TypeError,
+        "grad: got 1j; want real numbers",
+    ),
     "direction": (
         lambda: tg.jvp(lambda x: x * 2, (np.ones(3),), (np.ones(2),)),
         tg.ShapeError,

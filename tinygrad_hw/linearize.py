@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -183,6 +184,8 @@ def matching(given: Any, wanted: Any, op: str) -> list[Any]:
     matched = []
     for leaf, x in zip(leaves, tree.flatten(wanted)[0], strict=True):
         value: Any = leaf if isinstance(leaf, Handle) else np.asarray(leaf)
+        if value.dtype.kind not in "fiub":
+            raise TypeError(f"{op}: a direction is {reprlib.repr(leaf)}; want real numbers")
         if value.shape != x._data.shape:
             raise ShapeError(
                 f"{op}: a direction has shape {value.shape} for a tensor {x._data.shape}"

@@ -105,6 +105,11 @@ class Tensor(Handle):
             )
         if array is self._data:
             return
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"data: got {reprlib.repr(value)} for a tensor of {self.dtype}, which cannot hold "
+                "it; make a new tensor"
+            )
         if isinstance(array, Recorded) or _place(array) != _place(self._data):
             self._data = array.astype(self._data.dtype)
 
@@ -135,6 +140,8 @@ class Tensor(Handle):
         array = as_array(_value(value))
         if array.shape != self.shape:
             raise ShapeError(f"grad: got shape {array.shape} for a tensor {self.shape}")
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"grad: got {reprlib.repr(value)}; want real numbers")
         self._node.grad = array.astype(self.dtype)
 
     @property
