@@ -680,6 +680,61 @@ MISTAKES = {
         TypeError,
         "Cosine: got a Net; want an optimizer, such as optim.SGD(module.parameters())",
     ),
+    "half a layer": (
+        lambda: tg.nn.Linear(785 / 2, 10),
+        ValueError,
+        "Linear: inputs is 392.5; want a whole number, at least 1",
+    ),
+    "a negative number of channels": (
+        lambda: tg.nn.BatchNorm(-2),
+        ValueError,
+        "BatchNorm: channels is -2; want a whole number, at least 1",
+    ),
+    "a negative number of classes": (
+        lambda: tg.one_hot([0], -1),
+        ValueError,
+        "one_hot: n is -1; want a number of classes, not below 0",
+    ),
+    "flat number": (
+        lambda: tg.nn.Flatten()(1.0),
+        tg.ShapeError,
+        "Flatten: got a 0-d tensor; want (N, ...)",
+    ),
+    "orthogonal number": (
+        lambda: tg.nn.init.orthogonal(()),
+        ValueError,
+        "init: got shape (); want (..., inputs, outputs)",
+    ),
+    "path as a state": (
+        lambda: Net().load_state_dict("weights.npz"),
+        TypeError,
+        "load_state_dict: got a str; want a mapping, as state_dict() or load(path) gives",
+    ),
+    "no state of an optimizer": (
+        lambda: tg.optim.SGD([leaf(2)]).load_state_dict(None),
+        TypeError,
+        "SGD: got a NoneType; want a mapping, as state_dict() or load(path) gives",
+    ),
+    "nothing for parameters": (
+        lambda: tg.optim.SGD(None),
+        TypeError,
+        "SGD: got None; want a list of tensors",
+    ),
+    "tensor as a rate": (
+        lambda: tg.optim.SGD([leaf(2)], tg.Tensor(0.1)),
+        ValueError,
+        "SGD: lr is Tensor(0.1); want a number above 0",
+    ),
+    "no schedule to follow": (
+        lambda: tg.optim.WarmUp(tg.optim.SGD([leaf(2)]), total=3, then=1),
+        ValueError,
+        "WarmUp: then is 1; want a schedule of the same optimizer",
+    ),
+    "no target": (
+        lambda: tg.mse_loss(leaf(), None),
+        TypeError,
+        "mse_loss: got a constant of dtype object; want real numbers",
+    ),
     "negative number of inputs": (
         lambda: tg.nn.Linear(-1, 3),
         ValueError,

@@ -229,3 +229,8 @@ def test_a_module_without_forward_says_so():
 def test_a_layer_checks_its_settings_when_it_is_made(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+def test_lengths_may_be_numbers_of_numpy():
+    assert tg.nn.LayerNorm(np.prod([2, 2]))(np.ones((3, 4))).shape == (3, 4)
+    assert tg.nn.Linear(np.int64(2), np.int64(3), rng=0).weight.shape == (2, 3)

@@ -176,6 +176,14 @@ def test_a_state_of_another_shape_is_refused():
         optimizer.load_state_dict(state)
 
 
+def test_a_state_of_complex_numbers_is_refused():
+    optimizer = tg.optim.SGD([tg.Tensor([1.0], requires_grad=True)], momentum=0.5)
+    state = optimizer.state_dict() | {"0.velocity": np.ones(1, complex)}
+    with pytest.raises(ValueError, match=r"SGD: '0\.velocity' has dtype complex128; want float64"):
+        optimizer.load_state_dict(state)
+    assert optimizer.memory == [{}]
+
+
 def test_a_state_that_is_none_is_refused():
     optimizer = trained(CASES["adam"][0])
     with pytest.raises(ValueError, match="the state has no 'lr', 'steps'; want what Adam"):

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import with_graph
+from .graph import Handle
 
 
 def check(op: str, name: str, value: Any, wanted: str, holds: Callable[[Any], Any]) -> None:
     """Raise unless ``holds(value)``, which also is not so where it cannot be asked, as of text."""
     try:
         right = bool(holds(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         right = False
     if not right:
         raise with_graph(ValueError)(f"{op}: {name} is {value!r}; want {wanted}")
@@ -26,8 +27,9 @@ def check_share(op: str, name: str, value: Any) -> None:
 
 
 def check_positive(op: str, name: str, value: Any) -> None:
-    """Raise unless it is a finite number above 0."""
-    check(op, name, value, "a number above 0", lambda number: 0 < number < math.inf)
+    """Raise unless it is a finite number above 0, and no tensor, which others could change."""
+    wanted = "a number above 0"
+    check(op, name, value, wanted, lambda x: not isinstance(x, Handle) and 0 < x < math.inf)
 
 
 def check_least(op: str, name: str, value: Any, least: float) -> None:

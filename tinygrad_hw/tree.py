@@ -69,6 +69,15 @@ def _kind(given: Any) -> str:
     return f"a {name} of {len(given)}" if isinstance(given, (list, tuple)) else f"a {name}"
 
 
+def check_state(op: str, state: Any) -> None:
+    """Raise for what is no mapping, such as the path of a file that holds one."""
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"{op}: got a {type(state).__name__}; want a mapping, as state_dict() or load(path) "
+            "gives"
+        )
+
+
 def _flatten_all(
     trees: Any,
 ) -> tuple[list[Any], Callable[[Iterator[Any]], list[Any]]]:

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..ops.shape import _sides
+
 __all__ = [
     "kaiming_normal",
     "kaiming_uniform",
@@ -36,7 +38,7 @@ def zeros(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> 
     >>> zeros((2,))
     array([0., 0.], dtype=float32)
     """
-    return np.zeros(shape, dtype)
+    return np.zeros(_lengths(shape), dtype)
 
 
 def ones(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> Array:
@@ -47,7 +49,7 @@ def ones(shape: Sequence[int], *, rng: Rng = None, dtype: Any = np.float32) -> A
     >>> ones((2,))
     array([1., 1.], dtype=float32)
     """
-    return np.ones(shape, dtype)
+    return np.ones(_lengths(shape), dtype)
 
 
 def normal(
@@ -60,7 +62,7 @@ def normal(
     >>> normal((2, 3), rng=0).shape
     (2, 3)
     """
-    return np.random.default_rng(rng).normal(0.0, std, shape).astype(dtype)
+    return np.random.default_rng(rng).normal(0.0, std, _lengths(shape)).astype(dtype)
 
 
 def uniform(
@@ -73,7 +75,7 @@ def uniform(
     >>> bool(abs(uniform((9,), bound=0.5, rng=0)).max() <= 0.5)
     True
     """
-    return np.random.default_rng(rng).uniform(-bound, bound, shape).astype(dtype)
+    return np.random.default_rng(rng).uniform(-bound, bound, _lengths(shape)).astype(dtype)
 
 
 def kaiming_normal(
@@ -135,6 +137,8 @@ def orthogonal(
     >>> bool(np.allclose(q.T @ q, np.eye(2), atol=1e-6))
     True
     """
+    if not (shape := _lengths(shape)):
+        raise ValueError("init: got shape (); want (..., inputs, outputs)")
     rows, columns = math.prod(shape[:-1]), shape[-1]
     a = np.random.default_rng(rng).normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(a)
@@ -143,8 +147,16 @@ def orthogonal(
     return (gain * (q if rows >= columns else q.T)).reshape(shape).astype(dtype)
 
 
+def _lengths(shape: int | Sequence[int]) -> tuple[int, ...]:
+    lengths = _sides("init", (shape,))
+    if min(lengths, default=0) < 0:
+        raise ValueError(f"init: got shape {lengths}; want lengths, none negative")
+    return lengths
+
+
 def _fans(shape: Sequence[int]) -> tuple[int, int]:
+    shape = _sides("init", (shape,))
     if len(shape) < 2 or min(shape) < 1:
-        raise ValueError(f"init: got shape {tuple(shape)}; want (..., inputs, outputs), none empty")
+        raise ValueError(f"init: got shape {shape}; want (..., inputs, outputs), none empty")
     window = math.prod(shape[:-2])
     return window * shape[-2], window * shape[-1]

@@ -7,13 +7,14 @@ one Generator to all layers of a model, since layers that get the same int get t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import ops
+from ..errors import ShapeError
 from ..ops.conv import _pair, _pooling, _window
+from ..ops.shape import _sides
 from ..settings import check, check_least, check_share, check_whole
 from ..tensor import Tensor
 from . import init
@@ -264,7 +265,7 @@ class LayerNorm(Module):
     def __init__(
         self, shape: int | tuple[int, ...], *, eps: float = 1e-5, dtype: Any = np.float32
     ) -> None:
-        self.shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        self.shape = _sides("LayerNorm", (shape,))
         for n in self.shape:
             check_whole("LayerNorm", "shape", n, 1)
         check_least("LayerNorm", "eps", eps, 0)
@@ -353,6 +354,8 @@ class Flatten(Module):
     def forward(self, x: Any) -> Any:
         """Apply the layer."""
         shape = np.shape(x)
+        if not shape:
+            raise ShapeError("Flatten: got a 0-d tensor; want (N, ...)")
         return ops.reshape(x, (shape[0], math.prod(shape[1:])))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..graph import Node, tick
 from ..tensor import Tensor
+from ..tree import check_state
 
 
 class Module:
@@ -139,10 +140,13 @@ class Module:
 
         Raises
         ------
+        TypeError
+            If it is no mapping.
         ValueError
             If names are missing or unexpected, or shapes or kinds of numbers differ, such as
             complex ones for floats; the message names each.
         """
+        check_state("load_state_dict", state)
         tensors = dict(self._named_tensors())
         values = {name: np.asarray(state[name]) for name in tensors if name in state}
         differ = {

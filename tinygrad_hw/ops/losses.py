@@ -136,7 +136,7 @@ def softmax_cross_entropy(
     if are_indices:
         y = _classes(op, y, x.shape)
     else:
-        y = _rows(op, _constant_like(y, x), axis)
+        y = _rows(op, _constant_like(op, y, x), axis)
         if not _tracked(y) and _value(y).min(initial=0) < 0:
             raise with_graph(ValueError)(f"{op}: a target is negative; want probabilities")
     if label_smoothing:
@@ -287,7 +287,7 @@ def binary_cross_entropy_with_logits(
     # should be; their difference x would cancel, in the loss and in its gradient.
     of_ones = softplus(negative(x))
     if pos_weight is not None:
-        weight = _constant_like(_array(pos_weight), x)
+        weight = _constant_like(op, _array(pos_weight), x)
         sides = zip(weight.shape[::-1], x.shape[::-1], strict=False)
         if weight.ndim > x.ndim or any(side not in (1, n) for side, n in sides):
             raise ShapeError(
@@ -366,11 +366,13 @@ def _matched(op, prediction, target):
             f"{op}: prediction is {x.shape}, target {t.shape}; want equal shapes, since "
             "broadcasting would compare every pair; use reshape"
         )
-    return x, _constant_like(t, x)
+    return x, _constant_like(op, t, x)
 
 
-def _constant_like(t, x):
+def _constant_like(op, t, x):
     """Give a constant the dtype of ``x``, so that it does not promote it."""
+    if t.dtype.kind not in "fiub":
+        raise with_graph(TypeError)(f"{op}: got a constant of dtype {t.dtype}; want real numbers")
     dtype = x.dtype if x.dtype.kind == "f" else np.dtype(float)
     if _tracked(t) or t.dtype == dtype:
         return t

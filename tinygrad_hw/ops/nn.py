@@ -337,7 +337,9 @@ def one_hot(labels: Any, n: int, dtype: Any = float) -> Any:
     array([[0., 0., 1.],
            [1., 0., 0.]])
     """
-    hot = _hot("one_hot", labels, _whole_number("one_hot", "n", n)).astype(dtype)
+    if (n := _whole_number("one_hot", "n", n)) < 0:
+        raise with_graph(ValueError)(f"one_hot: n is {n}; want a number of classes, not below 0")
+    hot = _hot("one_hot", labels, n).astype(dtype)
     return _as_tensor(hot) if isinstance(labels, Handle) else hot
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..graph import Leaf
 from ..settings import check, check_positive
 from ..tensor import Tensor
+from ..tree import check_state
 
 
 def leaves_of(op: str, parameters: Iterable[Tensor], *, frozen: bool = False) -> list[Tensor]:
@@ -18,6 +19,8 @@ def leaves_of(op: str, parameters: Iterable[Tensor], *, frozen: bool = False) ->
         raise TypeError(
             f"{op}: got a {type(parameters).__name__}; want {op}(module.parameters(), ...)"
         )
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{op}: got {parameters!r}; want a list of tensors")
     listed = list(parameters)
     if not listed:
         raise ValueError(f"{op}: got no parameters; pass module.parameters() or a list")
@@ -33,6 +36,7 @@ def leaves_of(op: str, parameters: Iterable[Tensor], *, frozen: bool = False) ->
 
 def numbers(op: str, state: Mapping[str, Any], *keys: str) -> list[float]:
     """Read numbers of a state; one without them is no state, or of something else."""
+    check_state(op, state)
     missing = [key for key in keys if key not in state]
     if missing:
         raise ValueError(

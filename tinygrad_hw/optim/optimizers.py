@@ -124,6 +124,10 @@ class Optimizer:
                     f"{name}: '{i}.{entry}' has shape {array.shape}; want {wanted[entry].shape}: "
                     "the state of the same parameters in the same order"
                 )
+            if not np.can_cast(array.dtype, wanted[entry].dtype, "same_kind"):
+                raise ValueError(
+                    f"{name}: '{i}.{entry}' has dtype {array.dtype}; want {wanted[entry].dtype}"
+                )
 
 
 class SGD(Optimizer):
