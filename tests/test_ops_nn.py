@@ -385,6 +385,35 @@ def test_pooling_explains_what_does_not_fit(pool):
         pool(leaf(4, 4, 1), 0)
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint8, 200), (np.int8, -100), (bool, 1)])
+def test_means_of_windows_of_whole_numbers_do_not_wrap_around(dtype, value, padding):
+    image = np.full((4, 4, 1), value, dtype)
+    assert (tg.avg_pool2d(image, 2, padding=padding) == value).all()
+    pooled = tg.avg_pool2d(tg.Tensor(image), 2, padding=padding)
+    assert (pooled.numpy() == value).all()
+    assert pooled.dtype == float
+
+
+LOSSES_OF_WHOLE_NUMBERS = {
+    "softmax_cross_entropy": (tg.softmax_cross_entropy, [[1, 200], [3, 4]], [0, 1]),
+    "nll_loss": (tg.nll_loss, [[1, 200], [3, 4]], [0, 1]),
+    "mse_loss": (tg.mse_loss, [1, 200], [3, 100]),
+    "l1_loss": (tg.l1_loss, [1, 200], [3, 100]),
+    "huber_loss": (tg.huber_loss, [1, 200], [3, 100]),
+    "bce": (tg.binary_cross_entropy_with_logits, [1, 200], [1, 0]),
+    "kl_div": (tg.kl_div, [[1, 200]], [[0, 1]]),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES_OF_WHOLE_NUMBERS)
+def test_losses_of_whole_numbers_are_those_of_floats(case):
+    loss, predictions, targets = LOSSES_OF_WHOLE_NUMBERS[case]
+    expected = loss(np.array(predictions, float), np.array(targets))
+    assert loss(np.array(predictions, np.uint8), np.array(targets, np.uint8)) == expected
+    assert loss(tg.Tensor(predictions, dtype=np.uint8), targets).item() == expected
+
+
 def test_pooling_whole_numbers_pads_with_the_smallest():
     x = -np.ones((2, 2, 1), int)
     assert (tg.max_pool2d(x, 3, 1, padding=1) == -1).all()

@@ -66,6 +66,12 @@ def _array(x: Any) -> Any:
     return x if isinstance(x, Handle) else as_array(x)
 
 
+def _real(x: Any) -> Any:
+    """Give an array or tensor, with whole numbers as floats: sums of theirs may wrap around."""
+    x = _array(x)
+    return x.astype(float) if x.dtype.kind in "iub" else x
+
+
 equal, not_equal = _constant_op(np.equal), _constant_op(np.not_equal)
 less, less_equal = _constant_op(np.less), _constant_op(np.less_equal)
 greater, greater_equal = _constant_op(np.greater), _constant_op(np.greater_equal)

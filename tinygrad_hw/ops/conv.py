@@ -18,7 +18,7 @@ from ..domains import Domain
 from ..errors import ShapeError
 from ..kernels import hw5
 from . import moving
-from .constants import _array, _value
+from .constants import _array, _real, _value
 from .elementwise import add, multiply
 from .shape import concatenate, reshape
 
@@ -486,7 +486,7 @@ def avg_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     ----------
     x, size, stride, padding
         As in :func:`max_pool2d`. What is padded does not count: the mean is that of the entries
-        inside the image.
+        inside the image. Whole numbers count as floats.
 
     Returns
     -------
@@ -504,11 +504,11 @@ def avg_pool2d(x: Any, size: Pair, stride: Pair | None = None, padding: Padding 
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    x = _array(x)
+    x = _real(x)
     border, window = _pool_window("avg_pool2d", x, size, stride, padding)
     if border is None:
         return multiply(sum_windows(x, **window), 1 / math.prod(window["size"]))
-    inside = np.ones((*x.shape[-3:-1], 1), x.dtype if x.dtype.kind == "f" else float)
+    inside = np.ones((*x.shape[-3:-1], 1), x.dtype)
     count = sum_windows(moving.pad(inside, border[-3:]), **window)
     return sum_windows(moving.pad(x, border), **window) / count
 

@@ -15,7 +15,7 @@ from ..graph import Handle
 from ..settings import check
 from . import exponential, reduce
 from .activations import softplus
-from .constants import _array, _value
+from .constants import _array, _real, _value
 from .elementwise import abs as absolute
 from .elementwise import clip, log, negative, square, subtract, where
 from .index import _checked_axis
@@ -130,7 +130,7 @@ def softmax_cross_entropy(
     1000.6931 [[-0.5, 0.5], [1.0, -1.0]]
     """
     op = "softmax_cross_entropy"
-    x, y = _array(logits), _array(labels)
+    x, y = _real(logits), _array(labels)
     are_indices = x.shape != y.shape
     x = _rows(op, x, axis)
     if are_indices:
@@ -174,7 +174,7 @@ def nll_loss(log_probs: Any, labels: Any, *, reduction: Reduction = "mean", axis
     >>> tg.nll_loss([[-1.0, -2.0], [-3.0, -4.0]], [0, 1])
     array(2.5)
     """
-    x = _rows("nll_loss", _array(log_probs), axis)
+    x = _rows("nll_loss", _real(log_probs), axis)
     hot = _classes("nll_loss", _array(labels), x.shape)
     return _reduced("nll_loss", negative(reshape(x[hot], x.shape[:-1])), reduction)
 
@@ -360,7 +360,7 @@ def _classes(op, labels, shape):
 
 def _matched(op, prediction, target):
     """Check that the shapes are equal; give a constant target the dtype of the prediction."""
-    x, t = _array(prediction), _array(target)
+    x, t = _real(prediction), _array(target)
     if x.shape != t.shape:
         raise ShapeError(
             f"{op}: prediction is {x.shape}, target {t.shape}; want equal shapes, since "
