@@ -234,3 +234,26 @@ def test_a_layer_checks_its_settings_when_it_is_made(make, message):
 def test_lengths_may_be_numbers_of_numpy():
     assert tg.nn.LayerNorm(np.prod([2, 2]))(np.ones((3, 4))).shape == (3, 4)
     assert tg.nn.Linear(np.int64(2), np.int64(3), rng=0).weight.shape == (2, 3)
+
+
+def test_an_activation_that_is_kept_is_no_parameter():
+    class Watching(nn.Module):
+        def __init__(self):
+            self.fc = nn.Linear(3, 2, rng=0)
+            self.scale = tg.Tensor(2.0)
+
+        def forward(self, x):
+            self.seen = tg.relu(self.fc(x)) * self.scale
+            return self.seen
+
+    model, names = Watching(), ["scale", "fc.weight", "fc.bias"]
+    for _ in range(2):
+        model(np.ones((4, 3), np.float32)).sum().backward()
+        assert list(model.state_dict()) == names
+        assert [name for name, _ in model.named_parameters()] == names[1:]
+        assert [name for name, _ in model.named_buffers()] == names[:1]
+        tg.optim.clip_grad_norm(model.parameters(), 1.0)
+        model.zero_grad()
+    Watching().load_state_dict(model.state_dict())
+    assert "8 parameters" in repr(model)
+    assert "= seen" in model.graph(np.ones((4, 3), np.float32)).text()

@@ -19,7 +19,8 @@ class Module:
 
     A subclass sets tensors, modules, and lists, tuples or dicts of them as attributes, and defines
     ``forward``. Tensors that require a gradient are parameters; other tensors are buffers, such as
-    running statistics: saved, but not trained.
+    running statistics: saved, but not trained. What was computed from parameters, such as an
+    activation that is kept to be looked at, is neither.
 
     Examples
     --------
@@ -93,7 +94,7 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Give the tensors that require a gradient, with their paths; a shared one once."""
-        return ((path, t) for path, t in self._named_tensors() if t.requires_grad)
+        return ((path, t) for path, t in self._named_leaves() if t.requires_grad)
 
     def parameters(self) -> list[Tensor]:
         """Give the tensors that require a gradient; a shared one once."""
@@ -101,7 +102,10 @@ class Module:
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """Give the tensors that are saved but not trained."""
-        return ((path, t) for path, t in self._named_tensors() if not t.requires_grad)
+        return ((path, t) for path, t in self._named_leaves() if not t.requires_grad)
+
+    def _named_leaves(self) -> Iterator[tuple[str, Tensor]]:
+        return ((path, t) for path, t in self._named_tensors() if t.is_leaf)
 
     def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         seen: set[int] = set()
@@ -133,7 +137,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
         """Give copies of all parameters and buffers, by path."""
-        return {path: t.numpy() for path, t in self._named_tensors()}
+        return {path: t.numpy() for path, t in self._named_leaves()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave, all of it or nothing.
@@ -147,7 +151,7 @@ class Module:
             complex ones for floats; the message names each.
         """
         check_state("load_state_dict", state)
-        tensors = dict(self._named_tensors())
+        tensors = dict(self._named_leaves())
         values = {name: np.asarray(state[name]) for name in tensors if name in state}
         differ = {
             "missing": [name for name in tensors if name not in state],
