@@ -613,6 +613,11 @@ def test_retain_grad_of_an_intermediate():
     (h * h).backward()
     assert h.grad == 12.0
     assert x.grad == 36.0
+    h.zero_grad()
+    assert h.grad is None
+    assert x.grad == 36.0
+    (x * 2).zero_grad()
+    tg.Tensor(1.0).zero_grad()
 
 
 def test_debug_names_the_op_and_the_line():
@@ -1012,5 +1017,12 @@ def test_the_check_finds_a_wrong_residual():
 def test_a_tensor_of_one_entry_formats_as_its_number():
     assert f"{tg.Tensor(2 / 3):.3f}, {tg.Tensor([[1.5]]):5.1f}|" == "0.667,   1.5|"
     assert f"{tg.Tensor([1.0, 2.0])}" == "Tensor([1., 2.])"
-    with pytest.raises(ValueError, match="format"):
+    with pytest.raises(ValueError, match=r"format: '.3f' is for one number, .* has shape \(2,\)"):
         f"{tg.Tensor([1.0, 2.0]):.3f}"
+    with pytest.raises(ValueError, match="code 'd'"):
+        f"{tg.Tensor(1.5):d}"
+
+
+def test_the_text_of_a_tensor_without_entries_says_its_shape():
+    assert repr(tg.Tensor(np.zeros((0, 3)))) == "Tensor([], shape=(0, 3))"
+    assert repr(tg.Tensor([])) == "Tensor([])"

@@ -216,6 +216,8 @@ class Tensor(Handle):
     def __repr__(self) -> str:
         text = np.array2string(self._data, separator=", ", prefix="Tensor(")
         parts = [text]
+        if self.size == 0 and self.ndim > 1:
+            parts.append(f"shape={self.shape}")
         if self._data.dtype not in (np.float64, np.int64, np.bool_):
             parts.append(f"dtype={self._data.dtype}")
         if self.name is not None:
@@ -225,7 +227,16 @@ class Tensor(Handle):
         return f"Tensor({', '.join(parts)})"
 
     def __format__(self, spec: str) -> str:
-        return format(self.item() if self._data.size == 1 and spec else str(self), spec)
+        value = self.item() if self._data.size == 1 and spec else str(self)
+        try:
+            return format(value, spec)
+        except ValueError as error:
+            if not isinstance(value, str):
+                raise
+            raise ShapeError(
+                f"format: {spec!r} is for one number, the tensor has shape {self.shape}; take one "
+                "entry or .mean()"
+            ) from error
 
     def graph(self, **options: Any) -> Any:
         """Picture what this tensor was computed from, see :func:`tinygrad_hw.draw`."""
@@ -310,9 +321,12 @@ class Tensor(Handle):
         autodiff.backward(self, cotangent, retain_graph=retain_graph)
 
     def zero_grad(self) -> None:
-        """Forget the accumulated gradient."""
-        if self.requires_grad:
-            self.grad = None
+        """Forget the accumulated gradient, or the retained one."""
+        node = self._node
+        if isinstance(node, Leaf):
+            node.grad = None
+        elif node is not None and "retained" in (node.extras or ()):
+            node.extra()["retained"] = None
 
     def retain_grad(self) -> None:
         """Have ``backward`` leave the gradient of this computed tensor in ``.grad`` too."""
