@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tinygrad_hw as tg
 import tinygrad_hw.data.download as download_module
 from tinygrad_hw.data import DataError, augment, load_digits, load_mnist, mini_batches
 from tinygrad_hw.data.digits import cache_folder
@@ -423,6 +424,24 @@ def test_mini_batches_cover_the_data_once_in_a_seeded_order():
     assert sorted(np.concatenate([b[1] for b in batches])) == list(range(10))
     again = list(mini_batches(x, y, batch_size=4, rng=0))
     assert all((a[0] == b[0]).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_mini_batches_of_lists_and_tensors_are_those_of_arrays():
+    x, y = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [0, 1, 2]
+    kinds = [list, np.array, tg.Tensor]
+    batches = [next(mini_batches(kind(x), kind(y), 2, rng=0)) for kind in kinds]
+    assert len({str(np.asarray(images).tolist()) for images, _ in batches}) == 1
+    for size in (0, 2.0, "2"):
+        with pytest.raises(ValueError, match=r"batch_size is .*; want at least 1, a whole"):
+            mini_batches(x, y, size)
+
+
+def test_augmentation_takes_what_makes_an_array_and_refuses_negative_bounds():
+    images = np.random.default_rng(0).random((2, 4, 4))
+    for other in (images.tolist(), tg.Tensor(images)):
+        np.testing.assert_array_equal(augment(other, 0), augment(images, 0))
+    with pytest.raises(ValueError, match=r"augment: got max_shift=-1, .*; want none negative"):
+        augment(images, max_shift=-1)
 
 
 def test_augmentation_moves_little_and_keeps_the_values_range():

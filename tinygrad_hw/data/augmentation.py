@@ -22,7 +22,7 @@ def mini_batches(
 
     Parameters
     ----------
-    images, labels : array, as long as each other
+    images, labels : array or list, as long as each other
     batch_size : int
         The last batch holds what is left over.
     rng : None, int or Generator
@@ -34,13 +34,14 @@ def mini_batches(
     Raises
     ------
     ValueError
-        If the lengths differ or are zero, or ``batch_size`` is below 1.
+        If the lengths differ or are zero, or ``batch_size`` is no whole number above 0.
 
     Examples
     --------
     >>> [len(x) for x, y in mini_batches(np.zeros((5, 14, 14)), np.zeros(5), 2, rng=0)]
     [2, 2, 1]
     """
+    images, labels = (np.asarray(x) if isinstance(x, list) else x for x in (images, labels))
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(
             f"mini_batches: got {len(images)} images and {len(labels)} labels; want as many of both"
@@ -65,7 +66,7 @@ def augment(
 
     Parameters
     ----------
-    images : array of floats, shape (N, H, W)
+    images : array or Tensor of floats, shape (N, H, W)
     rng : None, int or Generator
     max_shift : float
         Pixels, each way.
@@ -81,7 +82,7 @@ def augment(
     Raises
     ------
     ValueError
-        If the images are no floats (N, H, W).
+        If the images are no floats (N, H, W), or a bound is negative.
 
     Examples
     --------
@@ -90,8 +91,14 @@ def augment(
     >>> turned.shape, turned.dtype
     ((5, 14, 14), dtype('float32'))
     """
+    images = np.asarray(images)
     if images.ndim != 3 or images.dtype.kind != "f":
         raise ValueError(f"augment: got {images.dtype} {images.shape}; want floats (N, H, W)")
+    if not min(max_shift, max_rotation, max_zoom) >= 0:
+        raise ValueError(
+            f"augment: got max_shift={max_shift}, max_rotation={max_rotation} and "
+            f"max_zoom={max_zoom}; want none negative"
+        )
     rng = np.random.default_rng(rng)
     n, height, width = images.shape
     angle = np.deg2rad(rng.uniform(-max_rotation, max_rotation, (n, 1, 1)))
