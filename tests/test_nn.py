@@ -257,3 +257,23 @@ def test_an_activation_that_is_kept_is_no_parameter():
     Watching().load_state_dict(model.state_dict())
     assert "8 parameters" in repr(model)
     assert "= seen" in model.graph(np.ones((4, 3), np.float32)).text()
+
+
+def test_a_module_may_know_the_one_above_it():
+    model = nn.Sequential(nn.Linear(2, 1, rng=0))
+    model[0].above = model
+    assert [name for name, _ in model.named_parameters()] == ["layers.0.weight", "layers.0.bias"]
+    assert repr(model).splitlines()[1:] == [
+        "  layers.0: Linear(2, 1): 3 parameters",
+        "    above: ...",
+    ]
+
+
+def test_no_layer_is_lost_whose_key_is_the_same_text():
+    class Keyed(nn.Module):
+        def __init__(self):
+            self.layers = {1: nn.Linear(2, 1, rng=0), "1": nn.Linear(2, 1, rng=1)}
+
+    assert len(Keyed().parameters()) == 4
+    with pytest.raises(ValueError, match=r"two tensors have the path 'layers\.1\.weight'; rename"):
+        Keyed().state_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from reprlib import recursive_repr
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -137,7 +138,12 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
         """Give copies of all parameters and buffers, by path."""
-        return {path: t.numpy() for path, t in self._named_leaves()}
+        state: dict[str, np.ndarray[Any, Any]] = {}
+        for path, t in self._named_leaves():
+            if path in state:
+                raise ValueError(f"state_dict: two tensors have the path {path!r}; rename one")
+            state[path] = t.numpy()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave, all of it or nothing.
@@ -202,6 +208,7 @@ class Module:
         """Settings to show behind the class's name."""
         return ""
 
+    @recursive_repr()
     def __repr__(self) -> str:
         settings = self.extra_repr()
         count = sum(p.size for p in self.parameters())
@@ -275,9 +282,11 @@ def _items(attributes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Give attributes, and the entries of containers among them, in order, with their names."""
     for name, value in attributes.items():
         if isinstance(value, (list, tuple)):
-            yield from _items({f"{name}.{i}": item for i, item in enumerate(value)})
-        elif isinstance(value, dict):
-            yield from _items({f"{name}.{key}": item for key, item in value.items()})
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            # One by one: 1 and "1" are the same text.
+            for key, item in value.items():
+                yield from _items({f"{name}.{key}": item})
         else:
             yield name, value
 
