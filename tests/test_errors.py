@@ -582,6 +582,16 @@ MISTAKES = {
         TypeError,
         "both: the forward returned a tuple of 2; want one array",
     ),
+    "no output": (
+        lambda: tg.primitive(lambda x: None, name="lost")(leaf(3)),
+        TypeError,
+        "lost: the forward returned None; want an array: return one",
+    ),
+    "no output of arrays": (
+        lambda: tg.primitive(lambda a, b: None, name="lost")(np.ones(3), 2.0),
+        TypeError,
+        "lost: the forward returned None; want an array: return one",
+    ),
     "NumPy without a rule": (
         lambda: np.interp(leaf(4), [0, 1], [0, 1]),
         tg.MissingRuleError,

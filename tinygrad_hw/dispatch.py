@@ -114,8 +114,8 @@ class Primitive:
             raise explained(error, self, args, params) from error
         if type(y) is _ndarray:
             return y
-        if type(y) is tuple:
-            raise _several(self, y)
+        if type(y) is tuple or y is None:
+            raise _no_array(self, y)
         # NumPy makes scalars of 0-d results. Arrays give arrays, as scalars give scalars.
         return np.asarray(y) if _any_array(args) else y
 
@@ -150,8 +150,8 @@ class Primitive:
                 y = self.forward(*values, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
-        if type(y) is tuple:
-            raise _several(self, y)
+        if type(y) is tuple or y is None:
+            raise _no_array(self, y)
         if recording:
             out = self.record(parents, values, params, y)
             if residual is not None:
@@ -246,8 +246,8 @@ class Unary(Primitive):
         node.params = _NO_PARAMS
         node.output = y if self.keeps_output else None
         if type(y) is not _ndarray:
-            if type(y) is tuple:
-                raise _several(self, y)
+            if type(y) is tuple or y is None:
+                raise _no_array(self, y)
             y = _asarray(y)
             if type(value) is _ndarray:
                 value = value[()]
@@ -313,8 +313,8 @@ class Binary(Primitive):
         node.params = _NO_PARAMS
         node.output = y if self.keeps_output else None
         if type(y) is not _ndarray:
-            if type(y) is tuple:
-                raise _several(self, y)
+            if type(y) is tuple or y is None:
+                raise _no_array(self, y)
             y = _asarray(y)
             if type(left) is _ndarray:
                 left = left[()]
@@ -520,7 +520,9 @@ def _shown_parent(arg: Any) -> Any:
     return Constant(np.asarray(value)) if np.iscomplexobj(value) else parent_of(arg)
 
 
-def _several(op: Primitive, y: Any) -> Exception:
+def _no_array(op: Primitive, y: Any) -> Exception:
+    if y is None:
+        return TypeError(f"{op.name}: the forward returned None; want an array: return one")
     return TypeError(
         f"{op.name}: the forward returned a tuple of {len(y)}; want one array: make one primitive "
         "of each, or stack them"
