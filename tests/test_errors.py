@@ -466,7 +466,7 @@ MISTAKES = {
         backward_twice,
         tg.GraphError,
         "was freed by an earlier backward; pass retain_graph=True to that one, or compute the "
-        "forward again",
+        "forward again; .detach() a state that is carried from step to step",
     ),
     "constant": (
         lambda: tg.Tensor(3.0).backward(),

@@ -263,7 +263,8 @@ def reachable(roots: Iterable[Node]) -> tuple[list[Node], list[Node]]:
         if node.inputs is FREED:
             raise GraphError(
                 f"backward: the graph of '{op_name(node)}' {node.shape} was freed by an earlier "
-                "backward; pass retain_graph=True to that one, or compute the forward again"
+                "backward; pass retain_graph=True to that one, or compute the forward again; "
+                ".detach() a state that is carried from step to step"
             )
         if node.extras is not None:
             marked.append(node)
