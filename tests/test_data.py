@@ -432,7 +432,7 @@ def test_mini_batches_of_lists_and_tensors_are_those_of_arrays():
     batches = [next(mini_batches(kind(x), kind(y), 2, rng=0)) for kind in kinds]
     assert len({str(np.asarray(images).tolist()) for images, _ in batches}) == 1
     for size in (0, 2.0, "2"):
-        with pytest.raises(ValueError, match=r"batch_size is .*; want at least 1, a whole"):
+        with pytest.raises(ValueError, match=r"batch_size is .*; want a whole number, at least 1"):
             mini_batches(x, y, size)
 
 
