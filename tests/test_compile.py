@@ -1,6 +1,7 @@
 """A compiled function computes what the function computes, and runs only where it fits."""
 
 import collections
+import contextlib
 import copy
 import functools
 import itertools
@@ -9,7 +10,10 @@ import pickle
 import random
 import sys
 import threading
+import types
+import typing
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -2096,3 +2100,238 @@ def test_sign_and_logarithm_of_a_determinant():
             assert [type(y) for y in found] == [type(y) for y in expected]
             np.testing.assert_array_equal(np.asarray(found.sign), sign)
             np.testing.assert_allclose(np.asarray(found.logabsdet), np.log(2))
+
+
+# --- What the function leaves behind --------------------------------------------------------------
+
+
+class Keeper:
+    """It keeps what it computes, and is set back from outside."""
+
+    def __init__(self):
+        self.h, self.other, self.seen, self.array = None, X, [], np.zeros(2)
+
+    def hold(self, x):
+        h = X if self.h is None else self.h
+        self.h = tg.tanh(h + tg.Tensor(x))
+        return self.h
+
+    def swap(self, x):
+        self.array, self.other = self.other, self.array
+        return x + self.array
+
+    def append(self, x):
+        self.seen.append((x * x).sum())
+        return x
+
+    def count(self, x):
+        self.array += 1
+        return x * self.array
+
+    def reset(self):
+        self.h = None
+        self.seen.clear()
+        self.array[...] = 0
+
+    def state(self):
+        return [self.h, self.other, *self.seen, self.array]
+
+
+@pytest.mark.parametrize("name", ["hold", "swap", "append", "count"])
+def test_what_the_function_leaves_behind_is_there_after_each_call(name, backend):
+    """A program that a state from outside makes fit again would leave nothing."""
+    one, other = Keeper(), Keeper()
+    plain = getattr(one, name)
+    compiled = tg.compile(getattr(other, name), backend=backend)
+    for k in range(6):
+        if name != "swap":
+            one.reset()
+            other.reset()
+        np.testing.assert_array_equal(np.asarray(compiled(X * k)), np.asarray(plain(X * k)))
+        for mine, wanted in zip(other.state(), one.state(), strict=True):
+            np.testing.assert_array_equal(np.asarray(mine), np.asarray(wanted))
+    assert "the function itself changes what it reaches" in compiled.explain()
+
+
+def test_what_is_kept_of_one_recording_is_an_array_to_the_next(backend):
+    kept = {"mean": np.zeros(2)}
+
+    def averaged(x):
+        kept["mean"] = x * 0.1 + kept["mean"]
+        kept["mean"] += x
+        return kept["mean"] * 2
+
+    expected = [averaged(X * k) for k in range(5)]
+    kept["mean"] = np.zeros(2)
+    compiled = tg.compile(averaged, backend=backend)
+    np.testing.assert_allclose([compiled(X * k) for k in range(5)], expected, rtol=1e-15)
+    kept["mean"] += 1
+    kept["mean"][0] = 7
+    np.testing.assert_allclose(kept["mean"].copy(), [7, expected[-1][1] / 2 + 1], rtol=1e-15)
+
+
+def test_scalars_of_numpy_do_not_change_under_another_name(backend):
+    def sums(x):
+        first = total = x[0]
+        total += x[1]
+        whole = x.sum()
+        more = whole
+        more *= 2
+        place = np.zeros_like(whole) + whole
+        return first, total, whole, more, isinstance(whole, float), isinstance(x, float), place
+
+    same_as_eagerly(sums, (X,), (2 * X,), backend=backend)
+
+
+def test_an_operation_that_fails_is_no_branch_to_record():
+    def inverse(a):
+        try:
+            return tg.inv(a)
+        except np.linalg.LinAlgError:
+            return a * 0
+
+    run = tg.compile(inverse)
+    with pytest.raises(CompileError, match="inv failed, the function went on"):
+        run(np.zeros((2, 2)))
+    # Recorded where it does not fail, the function decides itself where it does.
+    same_as_eagerly(inverse, (np.eye(2),), (np.zeros((2, 2)),), (2 * np.eye(2),))
+
+    def either(x, w):
+        try:
+            return x @ w
+        except ValueError:
+            return x @ w.T
+
+    same_as_eagerly(either, (tg.Tensor(np.ones((2, 3))), tg.Tensor(np.ones((2, 3)))))
+
+
+def test_numbers_of_python_in_an_optimisers_memory_are_refused():
+    class Own(tg.optim.Optimizer):
+        def update(self, p, g, memory):
+            memory["count"] = memory.get("count", 0) + 1
+            p -= self.lr * g / memory["count"]
+
+    w = tg.Tensor(X, requires_grad=True)
+    optimizer = Own([w], 0.1)
+
+    @tg.compile
+    def step():
+        optimizer.zero_grad()
+        (w * w).sum().backward()
+        optimizer.step()
+
+    step()
+    with pytest.raises(CompileError, match="Own keeps 'count' in its memory as int; keep an array"):
+        step()
+
+
+# --- More places --------------------------------------------------------------------------------
+
+
+def scaled_by_an_import(x):
+    import settings_of_a_test
+
+    return x * settings_of_a_test.factor
+
+
+def scaled_by_an_imported(x):
+    from settings_of_a_test import factor
+
+    return x * factor
+
+
+def scaled_by_a_global(x):
+    return x * globals()["SETTINGS"]["factor"]
+
+
+@contextlib.contextmanager
+def the_factor():
+    yield SETTINGS["factor"]
+
+
+def scaled_in_a_context(x):
+    with the_factor() as factor:
+        return x * factor
+
+
+def scaled_by_an_attribute(x):
+    return x * scaled_by_an_attribute.factor
+
+
+@functools.singledispatch
+def scaled_by_kind(x):
+    return x
+
+
+@scaled_by_kind.register
+def _(x: np.ndarray):
+    return x * SETTINGS["factor"]
+
+
+class Times(typing.NamedTuple):
+    count: int
+
+    def of(self, x):
+        return x * self.count * SETTINGS["factor"]
+
+
+class Titled(dict):
+    factor = 1.0
+
+
+PARENT, TIMES, TITLED = Maker(), Times(2), Titled()
+WEAK, PROXY, VIEW = weakref.ref(PARENT), weakref.proxy(PARENT), types.MappingProxyType(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        scaled_by_an_import,
+        scaled_by_an_imported,
+        scaled_by_a_global,
+        scaled_in_a_context,
+        scaled_by_an_attribute,
+        lambda x: scaled_by_kind(x),
+        lambda x: TIMES.of(x),
+        lambda x: x * TITLED.factor,
+        lambda x: x * WEAK().factor,
+        lambda x: x * PROXY.factor,
+        lambda x: x * VIEW["factor"],
+    ],
+)
+def test_what_is_reached_by_a_way_around_is_guarded(function, monkeypatch):
+    module = types.ModuleType("settings_of_a_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    run = tg.compile(function)
+    for k in range(1, 4):
+        for owner in (module, scaled_by_an_attribute, PARENT, TITLED):
+            monkeypatch.setattr(owner, "factor", float(k), raising=False)
+        monkeypatch.setitem(SETTINGS, "factor", k)
+        np.testing.assert_array_equal(run(X), function(X))
+
+
+def test_what_a_set_holds_is_guarded():
+    layers = {tg.nn.Dropout(0.5, rng=0)}
+
+    def function(x):
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    run, ones = tg.compile(function), np.ones(50)
+    assert (run(ones) == 0).any()
+    next(iter(layers)).eval()
+    np.testing.assert_array_equal(run(ones), ones)
+
+
+def test_a_descriptor_that_needs_an_object_is_not_asked_of_the_class():
+    class Stored:
+        def __get__(self, instance, owner):
+            return vars(instance)["stored"]
+
+    class Owner:
+        factor = Stored()
+
+    one = Owner()
+    one.stored = 3.0
+    np.testing.assert_array_equal(tg.compile(lambda x: x * one.factor)(X), 3 * X)

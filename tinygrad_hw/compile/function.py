@@ -202,6 +202,7 @@ def record(
             recorder.enter_optimizer(optimizer)
         new_args, new_kwargs = arguments.rebuild(iter(leaves))
         result = function(*new_args, **new_kwargs)
+        recorder.check_failures()
         _check_containers((new_args, new_kwargs), leaves)
         outputs, rebuild = tree.flatten(result)
         _check_outputs(outputs, guards)
@@ -212,8 +213,7 @@ def record(
         pullbacks = record_pullbacks(recorder, outputs, arguments.leaves, call)
     _check_random(recorder, guards, before)
     _check_iterators(guards)
-    kinds = [isinstance(y, Handle) for y in outputs]
-    variant = Variant(recorder, guards, arguments, rebuild, kinds, pullbacks, backend)
+    variant = Variant(recorder, guards, arguments, rebuild, outputs, pullbacks, backend)
     if variant.writes_arguments and share_memory(arguments.leaves):
         raise CompileError(
             "compile: arguments share memory, and one is written to; pass a copy of the other"

@@ -8,7 +8,10 @@ sure that the same are there.
 from __future__ import annotations
 
 import copy
+import dis
 import functools
+import gc
+import inspect
 import operator
 import os
 import pickle
@@ -17,14 +20,16 @@ import sys
 import sysconfig
 import types
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..graph import Handle
+from ..graph import Handle, Recorded
 from ..nn.module import Module
 from ..optim import Optimizer
 
@@ -38,13 +43,15 @@ _LIBRARIES = tuple(
 )
 # A function that names one of these may ask for an attribute by a text.
 _BY_TEXT = frozenset(
-    {"getattr", "hasattr", "setattr", "vars", "__dict__", "attrgetter", "methodcaller"}
+    "getattr hasattr setattr vars globals __dict__ attrgetter methodcaller".split()
 )
 # One that names one of these may make another object of a class.
 _BY_CLASS = frozenset({"type", "__class__"})
 # Of an optimiser these change at every step, and the program reads them.
 _CHANGING = frozenset({"lr", "steps", "memory"})
 PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
+# Classes that have parts of their own, which a class of the user's may be derived from.
+_DERIVED_FROM = (Handle, np.ndarray, dict, list, tuple, deque, set, frozenset)
 _MOST, _LONG = 20_000, 100
 
 
@@ -63,6 +70,10 @@ class Place(NamedTuple):
             return _READ[self.kind](self.owner, self.key)
         except (LookupError, ValueError, AttributeError):
             return LookupError
+
+    def can_put(self) -> bool:
+        """Tell whether what is there now can be put there again: numbers, texts and flags can."""
+        return self.kind in ("entry", "attribute", "class") and isinstance(self.now(), PLAIN)
 
     def put(self) -> None:
         """Put there what was there."""
@@ -116,7 +127,8 @@ def _brief(value: Any) -> str:
         return "nothing"
     if isinstance(value, PLAIN):
         return repr(value)
-    return getattr(value, "__name__", None) or f"a {type(value).__name__}"
+    kind = np.ndarray if isinstance(value, Recorded) else type(value)
+    return getattr(value, "__name__", None) or f"a {kind.__name__}"
 
 
 class Guards:
@@ -165,8 +177,25 @@ class Guards:
         self.places += [self._absent(*there) for there in self._open]
 
     def _visit(self, value: Any, name: str) -> list[tuple[Any, str]]:
+        found = self._parts(value, name)
+        if isinstance(value, _DERIVED_FROM) and _by_user(type(value)):
+            # What a class of the user's adds, such as methods.
+            found += self._object(value, name)
+        return found
+
+    def _parts(self, value: Any, name: str) -> list[tuple[Any, str]]:
         from . import function
 
+        if isinstance(value, Recorded):
+            # Somebody has kept it of an earlier recording: an array, or a number.
+            return [(value.value, name)]
+        if isinstance(value, weakref.ref):
+            return [(value(), name)]
+        if type(value) in weakref.ProxyTypes:
+            # A method is bound to what is behind the proxy.
+            return [(value.__init__.__self__, name)]
+        if isinstance(value, types.MappingProxyType):
+            return [(dictionary, name) for dictionary in gc.get_referents(value)]
         if isinstance(value, (types.BuiltinMethodType, types.MethodWrapperType)):
             # Of a list or a dict, that is, such as its `get`; a function's is its module.
             return [(value.__self__, name)]
@@ -199,12 +228,12 @@ class Guards:
         if isinstance(value, types.MethodType):
             return [(value.__self__, name), (value.__func__, name)]
         if isinstance(value, function.Compiled):
-            return [(value.function, name)]
+            return [(value.function, name), *self._named(vars(value), name)]
         if isinstance(value, functools.partial):
             return [(value.func, name), (value.args, name), (value.keywords, name)]
         if isinstance(value, (set, frozenset)) or _long_and_plain(value):
             self.places.append(Place("whole", value, None, copy.copy(value), name))
-            return []
+            return [(entry, name) for entry in value if not isinstance(entry, PLAIN)]
         if isinstance(value, dict):
             return self._entries(value, value, name, "{0}[{1!r}]")
         if isinstance(value, (list, tuple, deque)):
@@ -248,8 +277,9 @@ class Guards:
     def _absent(self, attributes: dict[str, Any], kind: type, name: str) -> Place:
         """Note the attributes that functions name and an object lacks: some may come later."""
         # A property, or another such descriptor, goes before what the object itself has.
-        hidden = (hasattr(getattr(kind, key, None), "__set__") for key in self._names)
-        keys = {key for key, there in zip(self._names, hidden, strict=True) if not there}
+        there = (inspect.getattr_static(kind, key, None) for key in self._names)
+        hidden = (hasattr(attribute, "__set__") for attribute in there)
+        keys = {key for key, hides in zip(self._names, hidden, strict=True) if not hides}
         keys -= attributes.keys()
         return Place("absent", attributes, frozenset(keys), "", name)
 
@@ -299,7 +329,9 @@ class Guards:
     def _function(self, function: types.FunctionType) -> list[tuple[Any, str]]:
         code = function.__code__
         if code.co_filename.startswith(_LIBRARIES) and function is not self._root:
-            return []
+            # It may be made of the user's, as by `contextmanager` and by `singledispatch`.
+            parts = map(vars(function).get, ("__wrapped__", "registry"))
+            return [(part, function.__name__) for part in parts]
         found = [
             self._place("cell", cell, None, name)
             for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
@@ -307,8 +339,11 @@ class Guards:
         names = _names(code)
         asked = names | _texts(code) if names & _BY_TEXT else names
         found += self._name(asked | {"__init__"} if names & _BY_CLASS else asked)
-        for name in sorted(name for name in names if name in function.__globals__):
+        for name in sorted(name for name in asked if name in function.__globals__):
             found.append(self._place("entry", function.__globals__, name, name))
+        for name in sorted(_imports(function)):
+            found.append(self._place("entry", sys.modules, name, name))
+        found += self._named(vars(function), function.__name__)
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             found.append(self._place("attribute", function, name, f"{function.__name__}.{name}"))
         return found
@@ -325,26 +360,30 @@ class Guards:
 
     def written(self) -> list[Place]:
         """Give the places where the function itself put another number, text or flag."""
-        return [
-            place._replace(value=place.now())
-            for place in self.places
-            if place.kind in ("entry", "attribute", "class")
-            and not place.same()
-            and isinstance(place.now(), PLAIN)
-        ]
+        return [p._replace(value=p.now()) for p in self.places if not p.same() and p.can_put()]
 
-    def changed(self) -> str | None:
+    def left(self) -> str:
+        """Say what else the function itself changed, if anything: a run would not."""
+        for place in self.places:
+            if not place.same() and not place.can_put():
+                return place.change()
+        return self._written_array()
+
+    def changed(self) -> str:
         """Say what is no longer as it was, if anything."""
         for place in self.places:
             if not place.same():
                 return place.change()
+        return self._written_array()
+
+    def _written_array(self) -> str:
         for array, before in self.arrays:
             if not same_array(array, before):
                 return (
                     f"an array {array.shape} that the function reaches was written to; pass it as "
                     "an argument"
                 )
-        return None
+        return ""
 
     def test(self, test: Test) -> None:
         """Test that everything is the same; a value that is equal but another fails."""
@@ -496,6 +535,22 @@ def same_array(array: Any, other: Any) -> bool:
 def _names(code: types.CodeType) -> set[str]:
     """Names that a function looks up, and the functions defined in it."""
     return {name for part in _codes(code) for name in part.co_names}
+
+
+def _imports(function: types.FunctionType) -> set[str]:
+    """Full names of the modules that a function imports when it runs."""
+    package = function.__globals__.get("__package__")
+    found = set()
+    for part in _codes(function.__code__):
+        given: tuple[Any, ...] = ()
+        for step in dis.get_instructions(part):
+            if step.opname == "IMPORT_NAME" and (package or not given[0]):
+                module = resolve_name("." * given[0] + step.argval, package)
+                # What is taken from a package may be a module too.
+                below = {f"{module}.{name}" for name in given[1] or ()}
+                found |= {module, *(below & sys.modules.keys())}
+            given = (*given[-1:], step.argval)
+    return found
 
 
 def _texts(code: types.CodeType) -> set[str]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import dispatch, graph
+from ..errors import ShapeError
 from ..graph import Handle, Leaf
 from .errors import CompileError
 from .guards import same_array
@@ -62,8 +63,8 @@ class Recorder:
         self.nodes: list[tuple[Handle, Any, Any]] = []
         # Tensors and optimisers that the function makes: they begin anew at each call.
         self.made_here: dict[int, Any] = {}
-        # Values that NumPy gave as scalars; here they are arrays of one number.
-        self.scalars: set[int] = set()
+        # Operations that failed, and with what.
+        self.failed: list[tuple[str, Exception]] = []
         self.numbers: dict[int, Ref] = {}
         self.kept: list[Any] = []
 
@@ -88,6 +89,10 @@ class Recorder:
         there.append(traced)
         self.program.inputs[traced.index] = source
         return traced
+
+    def _own(self, traced: Traced) -> Any:
+        """Give what somebody kept of another recording as the array that it is to this one."""
+        return traced if traced.recorder is self else traced.value
 
     def ref(self, traced: Traced) -> Ref:
         """Give the number of a value, if it is still that of the array that it is a view of."""
@@ -125,9 +130,13 @@ class Recorder:
 
     def emit(self, op: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Compute, and note it unless all is known: then the result is an ordinary array."""
-        y = op.forward(*real(args), **real(params))
+        if not self.recording:
+            now = graph.state.recorder
+            return now.emit(op, args, params) if now else op.forward(*real(args), **real(params))
+        args, params = map_refs(self._own, (args, params), Traced)
+        y = self._computed(op, args, params)
         involved = refs_in((args, params), Traced)
-        if (not involved and args) or not self.recording:
+        if not involved and args:
             return y
         if y is None:
             self.refuse(f"{op.name}, which gives nothing,", involved[0], "call it outside")
@@ -138,8 +147,7 @@ class Recorder:
         self._check_size(op, args, params, involved)
         roots = [x.root for x in involved if np.may_share_memory(x.value, y)]
         out = Traced(self, self._new(y), y, roots[0] if roots else None)
-        if scalar:
-            self.scalars.add(out.index)
+        out.scalar = scalar
         if roots or _may_be_view(op):
             self.program.views.add(out.index)
         # Indices stay as they are: only what may differ becomes a value of its own.
@@ -150,11 +158,30 @@ class Recorder:
         )
         return out
 
+    def _computed(self, op: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        try:
+            return op.forward(*real(args), **real(params))
+        except Exception as error:
+            self.failed.append((op.name, error))
+            raise
+
+    def check_failures(self) -> None:
+        """Raise if the function went on where an operation failed for its values."""
+        for name, error in self.failed:
+            # Shapes and dtypes are the same whenever the program fits.
+            if not isinstance(error, (ShapeError, TypeError)):
+                raise CompileError(
+                    f"compile: {name} failed, the function went on, and with other values it may "
+                    "not fail; look for what it fails for outside, or call the function without "
+                    f"compile ({type(error).__name__}: {error})"
+                ) from error
+
     def emit_number(self, op: Any, args: tuple[Any, ...]) -> Any:
         """The same for Python numbers."""
-        y = op.forward(*real(args))
         if not self.recording:
-            return y
+            return op.forward(*real(args))
+        args = map_refs(self._own, args, Traced)
+        y = self._computed(op, args, {})
         out = Number(self, self._new(y), y, None)
         self.program.instructions.append(
             Instruction(op, self._refs(args, arrays=True), {}, out.index)
@@ -187,7 +214,9 @@ class Recorder:
         except CompileError:
             raise
         except Exception as error:
-            raise dispatch.explained(error, primitive, real(values), real(params)) from error
+            explained = dispatch.explained(error, primitive, real(values), real(params))
+            self.failed[-1:] = [(primitive.name, explained)]
+            raise explained from error
         if not handles:
             return np.asarray(y) if isinstance(y, np.generic) else y
         if graph.is_recording() and any(handle._node is not None for handle in handles):
@@ -266,13 +295,24 @@ class Recorder:
             self._replace(number, number, Number)
         for entries in optimizer.memory:
             for name, array in entries.items():
+                if not isinstance(array, (np.ndarray, np.generic)):
+                    raise CompileError(
+                        f"compile: {type(optimizer).__name__} keeps {name!r} in its memory as "
+                        f"{type(array).__name__}; keep an array, such as np.zeros(()), and change "
+                        "it in place"
+                    )
                 whole = array.ndim == 0 and array.dtype.kind == "i"
                 entry = Source("entry", entries, name)
                 self._replace(entry, entry, Counter if whole else Traced)
 
     def written_to(self, target: Any, result: Any, name: str) -> Any:
         """Give an array that is written to in place its new value."""
-        if not isinstance(target, Traced):
+        if not self.recording:
+            if (now := graph.state.recorder) is not None:
+                return now.written_to(target, result, name)
+            np.copyto(real(target), real(result), casting="same_kind")
+            return target
+        if not isinstance(target, Traced) or target.recorder is not self:
             raise CompileError(
                 f"compile: {name} writes a recorded value into an array that is not recorded; "
                 "begin with one that is, as np.zeros_like(x), or pass it as an argument"
@@ -388,6 +428,8 @@ class Recorder:
 
     def _result(self, value: Any) -> Any:
         """Give what stands for a value in the results: a Ref, or a Python object."""
+        if isinstance(value, Traced):
+            value = self._own(value)
         if isinstance(value, Traced):
             return self.ref(value)
         return self.constant(value) if isinstance(value, np.ndarray) else value

@@ -29,20 +29,24 @@ class Traced(Recorded):
     those that are views of the same array, so that one is not read after another was written to.
     """
 
-    __slots__ = ("_note", "index", "recorder", "root", "seen", "value", "written")
+    __slots__ = ("_note", "index", "recorder", "root", "scalar", "seen", "value", "written")
 
     def __init__(self, recorder: Recorder, index: int, value: Any, root: Traced | None) -> None:
         self.recorder, self.index, self.value = recorder, index, value
         self.root = self if root is None else root
         self.written = 0
         self.seen = self.root.written
+        # Whether NumPy gave a scalar; here it is an array of one number.
+        self.scalar = False
 
     # --- What it is ---------------------------------------------------------------------------
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         # A user's function asks isinstance(x, np.ndarray) of what it was given as an array.
-        return type(self) if self.recorder.from_engine() else np.ndarray
+        if self.recorder.from_engine():
+            return type(self)
+        return self.dtype.type if self.scalar else np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,6 +135,8 @@ class Traced(Recorded):
         return self.recorder.emit(Operation("astype", as_type), (self,), {"dtype": dtype})
 
     def copy(self, order: str = "C") -> Any:
+        if not self.recorder.recording:
+            return np.array(self.value)
         # A value never changes, so its copy is the same value, in an array of its own.
         return Traced(self.recorder, self.recorder.ref(self).index, self.value, None)
 
@@ -239,7 +245,8 @@ def _binary(function: Any, ufunc: Any) -> tuple[Any, Any, Any]:
         return ufunc(other, self)
 
     def in_place(self: Traced, other: Any) -> Any:
-        if isinstance(self, Number):
+        # Numbers do not change: the name gets another one.
+        if isinstance(self, Number) or self.scalar:
             return forward(self, other)
         return ufunc(self, other, out=self)
 

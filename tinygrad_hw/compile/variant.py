@@ -16,6 +16,7 @@ from .guards import PLAIN, Guards, Test, same_plain
 from .program import Program, Ref
 from .pullback import MadeLeaf, Pullback
 from .recording import Recorder
+from .traced import Traced
 
 
 class Variant:
@@ -27,7 +28,7 @@ class Variant:
         guards: Guards,
         arguments: Arguments,
         rebuild: Any,
-        kinds: list[bool],
+        outputs: list[Any],
         pullbacks: list[Pullback | MadeLeaf],
         backend: Backend,
     ) -> None:
@@ -38,10 +39,9 @@ class Variant:
         self.program = recorder.program.optimized()
         # What begins an optimiser's memory fits but once: native code would not pay.
         self._backend = backend_of("numpy") if _begins_memory(self.program) else backend
-        self._rebuild, self._kinds = rebuild, kinds
-        numbers = [y.index if isinstance(y, Ref) else None for y in recorder.program.outputs]
-        arrays = [k for k, tensor in enumerate(kinds) if not tensor]
-        self._scalars = {k for k in arrays if numbers[k] in recorder.scalars}
+        self._rebuild = rebuild
+        self._kinds = [isinstance(y, Handle) for y in outputs]
+        self._scalars = {k for k, y in enumerate(outputs) if isinstance(y, Traced) and y.scalar}
         self._steps = recorder.steps
         self._memories = [(o, o.memory, [len(m) for m in o.memory]) for o, _ in self._steps]
         # When a hook was registered or removed last, as far as it is known to change nothing here.
@@ -54,11 +54,15 @@ class Variant:
         self.writes_arguments = any(w.target.kind == "argument" for w in self.program.writes)
         # What the function sets, such as whether a model trains, is set at each call.
         self._written = guards.written()
+        # What else it leaves behind, such as a tensor that it keeps, a run would not leave.
+        self._left = guards.left()
         drawing = [i for i in self.program.instructions if not i.pure]
         # Of a seed, and of none, a generator is made at each draw.
         rngs = {id(i.params["rng"]): i.params["rng"] for i in drawing}.values()
         self._generators = [np.random.default_rng(rng) for rng in rngs]
         test = Test()
+        if self._left:
+            test.term("False")
         self._test_tensors(test)
         guards.test(test)
         self._fits = test.function(0)
@@ -95,7 +99,9 @@ class Variant:
                 return leaves
         except (LookupError, ValueError, AttributeError):
             leaves = self.arguments.match(args, kwargs)
-        same = [_facts(t) for t in self._tensors] == self._facts and self.guards.changed() is None
+        if self._left:
+            return None
+        same = [_facts(t) for t in self._tensors] == self._facts and not self.guards.changed()
         same = same and all(
             o.memory is memory and [len(entries) for entries in memory] == lengths
             for o, memory, lengths in self._memories
@@ -107,8 +113,11 @@ class Variant:
 
     def difference(self, args: Any, kwargs: Any) -> str:
         """Say why a call does not fit."""
-        reason = self.arguments.difference(args, kwargs) or self.guards.changed()
-        if reason:
+        if reason := self.arguments.difference(args, kwargs):
+            return reason
+        if self._left:
+            return f"the function itself changes what it reaches: {self._left}"
+        if reason := self.guards.changed():
             return reason
         for tensor, facts in zip(self._tensors, self._facts, strict=True):
             name = getattr(tensor, "name", None) or f"a tensor {facts[0]}"
