@@ -199,6 +199,31 @@ def test_a_diverged_step_is_left_to_the_function():
     np.testing.assert_array_equal(run(True), run(False))
 
 
+def test_a_first_step_that_diverges_says_so():
+    w = tg.Tensor(np.full(2, np.nan), requires_grad=True)
+
+    def step():
+        w.grad = None
+        (w * w).sum().backward()
+        return isinstance(tg.optim.clip_grad_norm([w], 1.0), float)
+
+    with pytest.raises(FloatingPointError, match="the norm is nan"):
+        tg.compile(step)()
+
+    @tg.compile
+    def careful():
+        try:
+            return step()
+        except FloatingPointError:
+            return "diverged"
+
+    found = []
+    for value in (np.nan, 1.0, np.nan, 2.0):
+        w.data[...] = value
+        found.append(careful())
+    assert found == ["diverged", True, "diverged", True]
+
+
 def test_labels_out_of_range_raise_as_always():
     _, _, step = training(OPTIMIZERS["sgd"])
     compiled = tg.compile(step)
@@ -1421,6 +1446,27 @@ def test_arguments_that_share_memory_are_written_to_eagerly():
     np.testing.assert_array_equal(a, [100, 2])
 
 
+def test_an_argument_that_comes_twice_is_one_array(backend):
+    def function(x, y):
+        x += 1
+        return x * y
+
+    run = tg.compile(function, backend=backend)
+    for _ in range(3):
+        x, y = X.copy(), X.copy()
+        np.testing.assert_array_equal(run(x, x), (X + 1) ** 2)
+        np.testing.assert_array_equal(x, X + 1)
+        np.testing.assert_array_equal(run(y, X), (X + 1) * X)
+
+
+def test_arrays_of_objects_are_refused(backend):
+    run = tg.compile(lambda x: x * 2 + x[0], backend=backend)
+    with pytest.raises(CompileError, match="holds objects of Python; want numbers"):
+        run(X.astype(object))
+    with pytest.raises(CompileError, match="holds objects of Python"):
+        tg.compile(lambda x: x.astype(object) * 2, backend=backend)(X)
+
+
 def test_masked_arrays_are_refused():
     with pytest.raises(CompileError, match="argument 0 is a MaskedArray"):
         tg.compile(lambda x: x * 2)(np.ma.array(X, mask=[True, False]))
@@ -1851,7 +1897,11 @@ def test_what_shares_memory_with_what_was_written_to_is_not_read_as_it_was():
         return b * 2
 
     whole = X.copy()
-    for function, args in ((step, [True]), (twice, [whole, whole]), (twice, [whole, whole[::-1]])):
+    for function, args in (
+        (step, [True]),
+        (twice, [whole, whole[:]]),
+        (twice, [whole, whole[::-1]]),
+    ):
         with pytest.raises(CompileError, match="shares its memory was written to"):
             tg.compile(function)(*args)
     np.testing.assert_array_equal(tg.compile(twice)(*[tg.Tensor(X)] * 2), [200, 4])
@@ -2077,6 +2127,29 @@ def test_a_method_that_is_set_on_an_object_takes_the_place_of_a_compiled_one():
     one.step = tg.compile(lambda x: x * 5)
     np.testing.assert_array_equal(one.step(X), 5 * X)
     np.testing.assert_array_equal(other.step(X), 2 * X)
+
+
+class Classes:
+    factor = 2.0
+
+    @classmethod
+    @tg.compile
+    def scaled(cls, x):
+        return x * cls.factor
+
+
+class OtherClasses(Classes):
+    factor = 3.0
+
+
+def test_a_method_of_a_class_is_compiled(monkeypatch):
+    for kind in (Classes, OtherClasses, OtherClasses()):
+        for _ in range(2):
+            np.testing.assert_array_equal(kind.scaled(X), X * kind.factor)
+    monkeypatch.setattr(OtherClasses, "factor", 5.0)
+    np.testing.assert_array_equal(OtherClasses.scaled(X), X * 5)
+    with pytest.raises(TypeError, match=r"got a classmethod; .* put @tg.compile below it"):
+        tg.compile(vars(Classes)["scaled"])
 
 
 def test_an_object_without_room_for_its_programs_says_so():

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import update_wrapper
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], backend: str, limit: int) -> None:
         if not callable(function) or inspect.isgeneratorfunction(function):
             kind = "generator" if callable(function) else type(function).__name__
-            raise TypeError(f"compile: got a {kind}; want a function")
+            advice = "; put @tg.compile below it" if kind in ("classmethod", "property") else ""
+            raise TypeError(f"compile: got a {kind}; want a function{advice}")
         if limit < 1:
             raise ValueError(f"compile: limit is {limit}; want at least 1 recording")
         self.function, self.limit = function, limit
@@ -95,6 +97,9 @@ class Compiled:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
+        if isinstance(instance, type):
+            # A method of a class, by `classmethod`: the class is an argument.
+            return MethodType(self, instance)
         kept: dict[str, Any] | None = getattr(instance, "__dict__", None)
         if kept is None:
             raise TypeError(

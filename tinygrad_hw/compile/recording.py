@@ -76,6 +76,11 @@ class Recorder:
     # --- Values -------------------------------------------------------------------------------
 
     def _new(self, value: Any) -> int:
+        if isinstance(value, np.ndarray) and value.dtype.hasobject:
+            raise CompileError(
+                f"compile: an array {value.shape} holds objects of Python; want numbers: "
+                "use x.astype(float) outside"
+            )
         self.values += 1
         self.program.specs[self.values] = Spec.of(value)
         self.concrete[self.values] = value
@@ -270,8 +275,11 @@ class Recorder:
         self.places[key] = (source, place, before, traced)
         place.write(traced)
 
-    def argument(self, array: Any, number: int) -> Traced:
-        """Make what stands for an array among the arguments."""
+    def argument(self, array: Any, number: int) -> Any:
+        """Make what stands for an array among the arguments, once if it comes more than once."""
+        for _, place, known, traced in self.places.values():
+            if place is None and known is array:
+                return traced
         source = Source("argument", None, number)
         traced = self.input(source, array)
         self.places["argument", number] = (source, None, array, traced)

@@ -196,13 +196,16 @@ class Traced(Recorded):
         return self.recorder.assumed("pickle", self).__reduce_ex__(protocol)
 
     def __repr__(self) -> str:
-        # One that somebody keeps is its value when the recording is over.
-        if not self.recorder.recording:
-            return repr(self.value)
-        return str(self.recorder.refuse("print", self))
+        return repr(self._shown())
 
     def __format__(self, spec: str) -> str:
-        return repr(self) if self.recorder.recording else format(self.value, spec)
+        return format(self._shown(), spec)
+
+    def _shown(self) -> Any:
+        """Give the value to show: when the recording is over, or where the engine raises."""
+        if self.recorder.recording and not self.recorder.from_engine():
+            self.recorder.refuse("print", self)
+        return self.value
 
     def __getattr__(self, name: str) -> Any:
         if not self.recorder.recording:
@@ -217,6 +220,10 @@ class Number(Traced):
     """A Python number that may differ at the next call, such as a learning rate."""
 
     __slots__ = ()
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self) if self.recorder.from_engine() else type(self.value)
 
     def item(self, *args: Any) -> Any:
         return self
