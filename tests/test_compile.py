@@ -534,6 +534,30 @@ def test_gradients_add_up_without_zero_grad():
         assert w.grad.tolist() == [4.0 * i]
 
 
+def test_gradients_of_single_numbers_are_arrays_that_change_in_place(backend):
+    def train(wrap):
+        s = tg.Tensor(2.0, requires_grad=True)
+        optimizer = tg.optim.SGD([s], lr=0.1)
+
+        def step(x, zero):
+            if zero:
+                optimizer.zero_grad()
+            (s * s * x + tg.exp(s)).backward()
+            norm = tg.optim.clip_grad_norm([s], 0.5)
+            g = s.grad
+            g += 0.25
+            optimizer.step()
+            return norm, s.grad
+
+        step = wrap(step)
+        found = [step(np.array(1.0 + k), k % 3 == 0) for k in range(7)]
+        assert all(isinstance(g, np.ndarray) for _, g in found)
+        return [*found, (s.item(), s.grad)]
+
+    eager = train(lambda f: f)
+    np.testing.assert_allclose(train(lambda f: tg.compile(f, backend=backend)), eager, rtol=1e-12)
+
+
 def test_plain_updates_without_an_optimizer(backend):
     w, b = tg.Tensor([1.0, 2.0], requires_grad=True), tg.Tensor(0.5, requires_grad=True)
 

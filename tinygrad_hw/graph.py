@@ -229,9 +229,9 @@ class Recorded:
 
 
 def as_array(x: Any) -> Any:
-    """Give ``np.asarray(x)``, or what stands for an array as it is."""
+    """Give ``np.asarray(x)``, or what stands for an array."""
     if isinstance(x, Recorded):
-        return x
+        return x.copy() if x.scalar else x
     if type(x) in SEQUENCES:
         check_untracked("array", x)
     return np.asarray(x)
