@@ -1108,6 +1108,57 @@ def test_functions_of_numpy_that_write_in_place(backend, write):
         np.testing.assert_allclose(given, expected)
 
 
+def halve_rows(x):
+    for row in x:
+        row *= 0.5
+
+
+def write_below_below(x):
+    x[1:][0] *= 2
+    x[0][1] = 5
+    x[..., None][0] -= 1
+
+
+def write_by_a_name(x):
+    row = x[1]
+    row *= 2
+    row += x[0]
+    row[0] = 4
+    x[0] = row * 3
+
+
+def write_by_functions(x):
+    np.clip(x[0], -1, 1, out=x[0])
+    np.copyto(x[1], x[0])
+    x[1:] -= x[:-1]
+
+
+@pytest.mark.parametrize(
+    "write", [halve_rows, write_below_below, write_by_a_name, write_by_functions]
+)
+def test_a_part_of_an_array_is_written_to_in_place(backend, write):
+    def train(wrap):
+        w = tg.Tensor(np.arange(6.0).reshape(2, 3) / 5, requires_grad=True)
+
+        def step(x):
+            w.grad = None
+            ((w * x) ** 2).sum().backward()
+            write(w.grad)
+            write(x)
+            w.data[0] -= 0.1 * w.grad[0]
+            return w.grad * 1, w.data.sum()
+
+        step, found = wrap(step), []
+        for k in range(4):
+            x = np.arange(6.0).reshape(2, 3) - k
+            found += [*step(x), x, w.numpy()]
+        return found
+
+    found = train(lambda f: tg.compile(f, backend=backend))
+    for one, wanted in zip(found, train(lambda f: f), strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-12)
+
+
 def test_a_function_of_numpy_that_gives_nothing_is_refused(tmp_path):
     with pytest.raises(CompileError, match=r"save, which gives nothing, .* call it outside"):
         tg.compile(lambda x: np.save(tmp_path / "x", x))(X)

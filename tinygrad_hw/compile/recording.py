@@ -326,7 +326,8 @@ class Recorder:
                 "begin with one that is, as np.zeros_like(x), or pass it as an argument"
             )
         self.ref(target)
-        if target.root is not target and not self._from_outside(target):
+        inside = target.root is not target and not self._from_outside(target)
+        if inside and target.part is None:
             raise CompileError(
                 f"compile: {name} writes in place to a view of an array; write to the array "
                 "itself, as x[i] = x[i] + v"
@@ -345,7 +346,11 @@ class Recorder:
         else:
             target.index = result.index
         target.value = real(result)
-        target.root.written += 1
+        if inside:
+            whole, index = target.part
+            whole[index] = result
+        else:
+            target.root.written += 1
         target.seen = target.root.written
         return target
 

@@ -29,7 +29,17 @@ class Traced(Recorded):
     those that are views of the same array, so that one is not read after another was written to.
     """
 
-    __slots__ = ("_note", "index", "recorder", "root", "scalar", "seen", "value", "written")
+    __slots__ = (
+        "_note",
+        "index",
+        "part",
+        "recorder",
+        "root",
+        "scalar",
+        "seen",
+        "value",
+        "written",
+    )
 
     def __init__(self, recorder: Recorder, index: int, value: Any, root: Traced | None) -> None:
         self.recorder, self.index, self.value = recorder, index, value
@@ -38,6 +48,8 @@ class Traced(Recorded):
         self.seen = self.root.written
         # Whether NumPy gave a scalar; here it is an array of one number.
         self.scalar = False
+        # Of what it is which part, if an index made it.
+        self.part: Any = None
 
     # --- What it is ---------------------------------------------------------------------------
 
@@ -123,7 +135,10 @@ class Traced(Recorded):
         self.recorder.written_to(args[0], result, name)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.recorder.emit(Operation("getitem", operator.getitem), (self, index), {})
+        part = self.recorder.emit(Operation("getitem", operator.getitem), (self, index), {})
+        if isinstance(part, Traced):
+            part.part = self, index
+        return part
 
     def __setitem__(self, index: Any, value: Any) -> None:
         result = self.recorder.emit(Operation("setitem", set_item), (self, index, value), {})
