@@ -10,6 +10,7 @@ import pickle
 import random
 import sys
 import threading
+import time
 import types
 import typing
 import warnings
@@ -581,6 +582,13 @@ def test_an_unknown_backend_and_a_missing_function():
         tg.compile(lambda x: x, backend="cuda")
     with pytest.raises(TypeError, match="want a function"):
         tg.compile(3)
+
+
+def test_a_picture_of_a_program_that_is_not_there():
+    run = tg.compile(lambda x: x * 2)
+    run(X)
+    with pytest.raises(IndexError, match=r"graph\(3\) of 1 recorded; want 0, the latest, to 0"):
+        run.graph(3)
 
 
 def test_explain_shows_the_program():
@@ -2160,6 +2168,56 @@ def test_threads_record_functions_of_one_model():
         thread.join()
     sys.setswitchinterval(interval)
     assert not wrong
+
+
+def test_a_recording_waits_for_what_runs_on_tensors_that_it_reaches():
+    """Two models in one list: each function reaches both."""
+    weights = [tg.Tensor(np.ones(2), requires_grad=True) for _ in range(3)]
+    optimizers = [tg.optim.Adam([w], lr=0.01) for w in weights]
+
+    def step_of(k, seconds):
+        def step(x):
+            time.sleep(seconds)
+            optimizers[k].zero_grad()
+            ((weights[k] * x) ** 2).sum().backward()
+            optimizers[k].step()
+
+        return step
+
+    quick, slow = tg.compile(step_of(0, 0.0)), tg.compile(step_of(1, 0.05))
+    quick(X)
+    quick(X)
+    thread = threading.Thread(target=lambda: [slow(X) for _ in range(3)])
+    thread.start()
+    count = 2
+    while thread.is_alive():
+        quick(X)
+        count += 1
+    thread.join()
+    eager = step_of(2, 0.0)
+    for k in range(count):
+        eager(X)
+        if k == 2:
+            np.testing.assert_allclose(weights[1].numpy(), weights[2].numpy(), rtol=1e-12)
+    np.testing.assert_allclose(weights[0].numpy(), weights[2].numpy(), rtol=1e-9)
+    assert optimizers[0].steps == count
+
+
+def test_threads_that_call_a_new_function_record_it_once():
+    run, found = tg.compile(lambda x: x * 2), []
+    together = threading.Barrier(8)
+
+    def call():
+        together.wait()
+        found.append(run(X))
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(run.programs) == 1
+    np.testing.assert_array_equal(found, [2 * X] * 8)
 
 
 def test_zeros_of_both_signs_are_not_merged():

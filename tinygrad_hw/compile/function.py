@@ -7,10 +7,12 @@ import pickle
 import random
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
 from types import MethodType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -26,8 +28,20 @@ from .recording import Recorder
 from .traced import Traced
 from .variant import Arguments, Variant, share_memory
 
-# A recording replaces arrays of the tensors that it meets: another of the same ones has to wait.
+# A recording replaces arrays of all tensors that the function reaches: whatever else is recorded or
+# run has to wait. One that waits for a recording holds no lock; one that runs waits for none.
 _one_recording = threading.RLock()
+_all: WeakSet[Compiled] = WeakSet()
+UNKNOWN = object()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Record while no other thread records or runs anything."""
+    with _one_recording, ExitStack() as locks:
+        for compiled in tuple(_all):
+            locks.enter_context(compiled._lock)
+        yield
 
 
 class Compiled:
@@ -53,6 +67,8 @@ class Compiled:
         self._given_up = False
         self._missed = 0
         self._lock = threading.RLock()
+        with _one_recording:
+            _all.add(self)
         # The thread that is inside, by its number.
         self._owner = 0
         self.__name__ = type(function).__name__
@@ -73,22 +89,25 @@ class Compiled:
         self._lock.acquire()
         self._owner = me
         try:
-            for variant in self._variants:
-                if variant.recording is not mode.recording:
-                    continue
-                leaves = variant.match(args, kwargs)
-                if leaves is not None:
-                    result = variant.run(leaves)
-                    if result is not MISS:
-                        return result
-                    self._missed += 1
-                    break
-            else:
-                return self._recorded(args, kwargs)
+            result = self._run(args, kwargs, mode.recording)
         finally:
             self._owner = 0
             self._lock.release()
-        return self.function(*args, **kwargs)
+        if result is UNKNOWN:
+            return self._recorded(args, kwargs)
+        if result is MISS:
+            self._missed += 1
+            return self.function(*args, **kwargs)
+        return result
+
+    def _run(self, args: Any, kwargs: Any, recording: bool) -> Any:
+        """Run the program that fits; give ``UNKNOWN`` if none does."""
+        for variant in self._variants:
+            if variant.recording is recording:
+                leaves = variant.match(args, kwargs)
+                if leaves is not None:
+                    return variant.run(leaves)
+        return UNKNOWN
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._attribute = name
@@ -133,22 +152,31 @@ class Compiled:
         return Compiled, (self.function, self.backend_name, self.limit)
 
     def _recorded(self, args: Any, kwargs: Any) -> Any:
+        with _alone():
+            self._owner = threading.get_ident()
+            try:
+                # Another thread may have recorded the same meanwhile.
+                result = self._run(args, kwargs, graph.state.mode.recording)
+                if result is UNKNOWN and not self._gives_up(args, kwargs):
+                    variant, result = record(self.function, args, kwargs, self._backend)
+                    self._variants.insert(0, variant)
+            finally:
+                self._owner = 0
+        given_up = result is UNKNOWN or result is MISS
+        return self.function(*args, **kwargs) if given_up else result
+
+    def _gives_up(self, args: Any, kwargs: Any) -> bool:
         if self._variants:
             self._reasons.append(self._reason(args, kwargs))
-        if len(self._variants) >= self.limit:
-            self._given_up = True
+        self._given_up = len(self._variants) >= self.limit
+        if self._given_up:
             warnings.warn(
                 f"compile: {self.__name__} was recorded {self.limit} times and does not fit again "
                 f"({self._reasons[-1]}); from now on it is called as it is",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-            self._owner = 0
-            return self.function(*args, **kwargs)
-        with _one_recording:
-            variant, result = record(self.function, args, kwargs, self._backend)
-        self._variants.insert(0, variant)
-        return result
+        return self._given_up
 
     def _reason(self, args: Any, kwargs: Any) -> str:
         recording = graph.state.mode.recording
@@ -182,6 +210,11 @@ class Compiled:
 
         if not self._variants:
             raise ValueError(f"compile: {self.__name__} is not recorded yet; call it first")
+        there = len(self._variants)
+        if not -there <= number < there:
+            raise IndexError(
+                f"compile: graph({number}) of {there} recorded; want 0, the latest, to {there - 1}"
+            )
         return picture_of(self.programs[number])
 
     def __repr__(self) -> str:

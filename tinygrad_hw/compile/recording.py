@@ -323,7 +323,8 @@ class Recorder:
         if not isinstance(target, Traced) or target.recorder is not self:
             raise CompileError(
                 f"compile: {name} writes a recorded value into an array that is not recorded; "
-                "begin with one that is, as np.zeros_like(x), or pass it as an argument"
+                "begin with one that is, as np.zeros_like(x); keep what lasts in a tensor and "
+                "write to its .data, or pass it as an argument"
             )
         self.ref(target)
         inside = target.root is not target and not self._from_outside(target)
