@@ -375,6 +375,9 @@ def test_an_object_method():
         ("print", lambda y: f"{y}"),
         ("tolist", lambda y: y.tolist()),
         ("asarray", lambda y: np.asarray(y)),
+        ("as a key", lambda y: {1.0: 2}.get(y.data.sum(), 3)),
+        ("in a set", lambda y: y.data.sum() in {1.0}),
+        ("int", lambda y: round(y.data.sum())),
     ],
 )
 def test_values_that_are_asked_for_raise_with_the_reason_and_the_line(what, use):
@@ -939,6 +942,7 @@ def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
             np.matmul(x, x, axes=[(1, 0), (0, 1), (0, 1)]),
             np.matmul(x, x, dtype=np.float32),
         ),
+        lambda x: (*divmod(x, 2), *divmod(7, x + 9), round(x.sum(), 1)),
         lambda x: (np.block([[x, x + 1], [x * 2, x]]), x.clip(0), x.clip(max=2), x.clip(x.T, 3)),
     ],
 )
@@ -1558,8 +1562,9 @@ def test_masked_arrays_are_refused():
 def test_what_cannot_be_compiled_is_said():
     with pytest.raises(TypeError, match="got a generator"):
         tg.compile(lambda x: (yield x))
-    with pytest.raises(ValueError, match="limit is 0"):
-        tg.compile(lambda x: x, limit=0)
+    for limit in (0, "3", None):
+        with pytest.raises(ValueError, match=f"limit is {limit!r}; want a whole number"):
+            tg.compile(lambda x: x, limit=limit)
     with pytest.raises(ValueError, match="not recorded yet"):
         tg.compile(lambda x: x).graph()
     with pytest.raises(CompileError, match="returns a Slotted that it made"):

@@ -57,8 +57,8 @@ class Compiled:
             kind = "generator" if callable(function) else type(function).__name__
             advice = "; put @tg.compile below it" if kind in ("classmethod", "property") else ""
             raise TypeError(f"compile: got a {kind}; want a function{advice}")
-        if limit < 1:
-            raise ValueError(f"compile: limit is {limit}; want at least 1 recording")
+        if not isinstance(limit, (int, np.integer)) or limit < 1:
+            raise ValueError(f"compile: limit is {limit!r}; want a whole number, at least 1")
         self.function, self.limit = function, limit
         self.backend_name = backend
         self._backend = backend_of(backend)

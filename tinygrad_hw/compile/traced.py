@@ -90,7 +90,11 @@ class Traced(Recorded):
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        # A scalar of NumPy has one by its value, by which a dict or a set would find it.
+        if self.recorder.recording and not self.recorder.from_engine():
+            self.recorder.refuse("a value as a key, or in a set,", self)
+        return object.__hash__(self)
 
     # --- What it computes ---------------------------------------------------------------------
 
@@ -183,6 +187,15 @@ class Traced(Recorded):
 
     def fill(self, value: Any) -> None:
         self[...] = value
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return int(self) if digits is None else np.round(self, digits)
 
     # --- What it refuses ----------------------------------------------------------------------
 
