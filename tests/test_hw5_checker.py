@@ -44,6 +44,13 @@ def example_of(report, name):
     return function.failure
 
 
+def own_version(name, body):
+    """hw5.py with another version of a function, which may call the right one as ``RIGHT``."""
+    parameters = ", ".join(HANDOUT[name].parameters)
+    source = HW5.read_text().replace('if __name__ == "__main__":', "if False:")
+    return f"{source}\nRIGHT = {name}\ndef {name}({parameters}):\n    {body}\n"
+
+
 # --- Right and wrong --------------------------------------------------------------------------
 
 
@@ -284,6 +291,108 @@ def test_the_example_runs_and_shows_the_mistake(check, tmp_path):
     ]
 
 
+P = "p = np.exp(x - x.max()); p = p / p.sum(); "
+MISTAKEN = [
+    ("fc", "return w @ x + b.ravel()", "a flat (n,)"),
+    ("relu", "return np.vectorize(lambda v: v if v > 0 else 0)(x)", "np.vectorize"),
+    ("relu", "return x if x > 0 else 0 * x", "whole array"),
+    ("loss_cross_entropy_softmax", P + "return -np.log(p[0, 0]), p - y", "np.argmax(y)"),
+    (
+        "loss_cross_entropy_softmax",
+        "p = np.exp(x - x.max(1)[:, None]); p = p / p.sum(); return -(y * np.log(p)).sum(), p - y",
+        "taken from itself",
+    ),
+    (
+        "loss_cross_entropy_softmax",
+        P + "return -(y * np.log(p + 1e-9)).sum(), (np.diagflat(p) - p @ p.T) @ (-y / p)",
+        "without a division",
+    ),
+    (
+        "loss_cross_entropy_softmax",
+        P + "return -(y * np.log(p + 1e-9)).sum(), (np.diagflat(p) - p @ p.T) @ (-y / (p + 1e-9))",
+        "gradient is lost",
+    ),
+    (
+        "conv",
+        "y = RIGHT(x, w_conv, b_conv); y[-1] = 0; y[:, -1] = 0; return y",
+        "end one too early",
+    ),
+    ("conv", "return RIGHT(x, w_conv, b_conv).transpose(2, 0, 1)", "in another order"),
+    (
+        "conv_backward",
+        "g = dl_dy.copy(); g[-1] = 0; g[:, -1] = 0; "
+        "return RIGHT(g, x, w_conv, b_conv)[0], dl_dy.sum((0, 1))[:, None]",
+        "end one too early",
+    ),
+    (
+        "conv_backward",
+        "dw = np.zeros(w_conv.shape); h, w = w_conv.shape[:2]\n"
+        "    for i, j in np.ndindex(len(x) - h + 1, x.shape[1] - w + 1):\n"
+        "        dw += x[i : i + h, j : j + w, :, None] * dl_dy[i, j]\n"
+        "    return dw, dl_dy.sum((0, 1))[:, None]",
+        "padding is missing",
+    ),
+    (
+        "conv_backward",
+        "return RIGHT(dl_dy, x, w_conv, b_conv)[0], dl_dy.sum((0, 2))[:, None]",
+        "wrong axes",
+    ),
+    (
+        "conv_backward",
+        "return RIGHT(dl_dy, x, w_conv, b_conv)[0], dl_dy[-1].sum(0)[:, None]",
+        "only the last row",
+    ),
+    (
+        "pool2x2",
+        "H, W, C = x.shape; return x.reshape(H // 2, W // 2, 2, 2, C).max((2, 3))",
+        "memory",
+    ),
+    ("pool2x2", "return np.zeros((len(x) / 2, 2, 2))", "// divides integers"),
+    ("pool2x2_backward", "return RIGHT(dl_dy, np.maximum(x, 0))", "starts from 0"),
+    (
+        "pool2x2_backward",
+        "return RIGHT(dl_dy, 0 * x + x.max(2)[..., None])",
+        "all channels at once",
+    ),
+    (
+        "pool2x2_backward",
+        "y = 0 * x\n"
+        "    for i, j, c in np.ndindex(dl_dy.shape):\n"
+        "        k = x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, c].argmax()\n"
+        "        y[2 * i + k % 2, 2 * j + k // 2, c] = dl_dy[i, j, c]\n"
+        "    return y",
+        "are swapped",
+    ),
+    ("flattening_backward", "return dl_dy.reshape(x.T.shape).T", "down its columns"),
+    (
+        "get_mini_batch",
+        "xs, ys = RIGHT(im_train, label_train, batch_size); "
+        "return [a.squeeze() for a in xs], [a.squeeze() for a in ys]",
+        "loses an axis",
+    ),
+    (
+        "get_mini_batch",
+        "xs, ys = RIGHT(im_train, label_train, batch_size); "
+        "return xs, [np.vstack([a, 0 * a[:1]]) for a in ys]",
+        "10 rows",
+    ),
+    (
+        "get_mini_batch",
+        "xs, ys = RIGHT(im_train, label_train, batch_size); end = im_train.shape[1] % batch_size; "
+        "return (xs, ys) if end else ([*xs, xs[0][:, :0]], [*ys, ys[0][:, :0]])",
+        "no images",
+    ),
+    ("get_mini_batch", "return map(str, 'ab'), {}", "no lists"),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "likely"), MISTAKEN)
+def test_believable_mistakes_are_explained(check, name, body, likely):
+    report = check(own_version(name, body), [name])
+    assert report.failing == [name]
+    assert likely in example_of(report, name).likely
+
+
 NO_FACTOR = [
     (
         "loss_cross_entropy_softmax",
@@ -297,9 +406,7 @@ NO_FACTOR = [
 
 @pytest.mark.parametrize(("name", "body"), NO_FACTOR)
 def test_no_mistake_is_named_that_other_calls_belie(check, name, body):
-    parameters = ", ".join(HANDOUT[name].parameters)
-    source = HW5.read_text().replace('if __name__ == "__main__":', "if False:")
-    report = check(f"{source}\nRIGHT = {name}\ndef {name}({parameters}):\n    {body}\n", [name])
+    report = check(own_version(name, body), [name])
     assert report.failing == [name]
     likely = example_of(report, name).likely
     assert "factor" not in likely
@@ -592,6 +699,19 @@ def test_what_a_function_keeps_from_call_to_call_is_told(check, tmp_path, source
     shown = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True).stdout
     _, numbers = failure.got.split(":")
     assert "".join(numbers.split()).replace(",", "") in "".join(shown.split())
+
+
+@pytest.mark.parametrize("name", [n for n in HANDOUT if "train" not in n])
+def test_what_is_kept_for_a_shape_is_told(check, tmp_path, name):
+    body = "key = tuple(map(np.shape, {0})); return KEPT.setdefault(key, RIGHT({1}))"
+    names = ", ".join(HANDOUT[name].parameters)
+    report = check(own_version(name, body.format(f"[{names}]", names)) + "KEPT = {}\n", [name])
+    assert report.failing == [name]
+    failure = example_of(report, name)
+    assert "from call to call" in failure.likely
+    assert failure.example.count(f"= {name}(") == 2
+    run = [sys.executable, "-c", failure.example]
+    assert subprocess.run(run, cwd=tmp_path, capture_output=True).returncode == 0
 
 
 LEANING = [

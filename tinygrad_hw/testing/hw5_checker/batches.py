@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .compare import TOLERANCE
+from .compare import TOLERANCE, summary
 from .reference import Array
 
 CLASSES = 10
@@ -27,8 +27,8 @@ def problem(arguments: dict[str, Any], xs: Any, ys: Any) -> Problem | None:
     size, n = arguments["batch_size"], images.shape[1]
     x_batches, y_batches = _batches(xs), _batches(ys)
     if x_batches is None or y_batches is None:
-        wanted = "two lists of arrays"
-        return wanted, "something else", "it returns no lists of arrays"
+        got = f"{summary(xs)} and {summary(ys)}"
+        return "two lists of arrays", got, "it returns no lists of arrays"
     return (
         _sizes(x_batches, y_batches, len(images), size, n)
         or _contents(x_batches, images)
@@ -61,6 +61,8 @@ def _sizes(
         got = f"mini_batch_{name} with the shapes {_listed(shapes)}"
         if shapes == wanted[: n // size]:
             likely = "the last batch, which is smaller, is dropped: all images count"
+        elif shapes == [*wanted, (rows, 0)]:
+            likely = "a last batch holds no images"
         elif shapes == [shape[::-1] for shape in wanted]:
             likely = f"the batches of {name} are transposed: an image, or a label, is a column"
         elif shapes == [(rows, size)] * len(counts):
@@ -71,6 +73,10 @@ def _sizes(
             likely = "all batches are in one array: a list of arrays is due"
         elif shapes == [(rows,)] * n or shapes == [(rows, 1)] * n:
             likely = "each image is a batch of its own: join batch_size of them"
+        elif shapes == [shape if shape[1] > 1 else (rows,) for shape in wanted]:
+            likely = "a batch of one image loses an axis: it is a column, (m, 1)"
+        elif name == "y" and [shape[1:] for shape in shapes] == [(count,) for count in counts]:
+            likely = f"a label has {CLASSES} rows, one for each class, whichever of them occur"
         elif all(len(shape) == 2 and shape[0] == rows for shape in shapes):
             likely = "the batches do not have batch_size images each (but for the last)"
         else:

@@ -156,6 +156,7 @@ def _infer(seed: int, bias: int = 0) -> list[Case]:
     return [Case("infer_mlp", mlp), Case("infer_cnn", cnn)]
 
 
+# The smallest shapes come twice with other numbers, which shows what is kept for a shape.
 _CASES = [
     Case(
         "get_mini_batch",
@@ -165,6 +166,7 @@ _CASES = [
             "batch_size = 2",
         ),
     ),
+    _batches(5, 2),
     _batches(64, 32),
     _batches(120, 16),
     _batches(90, 1, "right for batches of several images but not of one"),
@@ -183,6 +185,7 @@ _CASES = [
         "b = np.array([[10.0], [-20.0]])",
         dl_dy="dl_dy = np.array([[3.0], [-4.0]])",
     ),
+    *_fc(2, 2),
     *_fc(196, 30),
     *_fc(30, 10),
     *_fc(147, 10),
@@ -191,6 +194,7 @@ _CASES = [
         "x = np.array([[-1.0], [-20.0], [30.0], [0.5]])",
         dl_dy="dl_dy = np.array([[5.0], [-6.0], [7.0], [-8.0]])",
     ),
+    *_relu(4, 1),
     *_relu(30, 1),
     *_relu(14, 14, 3),
     _loss("np.array([[1.0], [2.0], [0.0]])", "np.array([[0.0], [0.0], [1.0]])"),
@@ -215,6 +219,7 @@ _CASES = [
         "b_conv = np.array([[100.0]])",
         dl_dy="dl_dy = np.array([1.0, 0, 0, 0, 3, 0, 0, -1, 2]).reshape(3, 3, 1)",
     ),
+    *_conv(3, 3, (3, 3, 1, 1)),
     *_conv(5, 4, (3, 3, 1, 2)),
     *_conv(4, 6, (3, 3, 2, 3)),
     *_conv(6, 6, (3, 3, 3, 3)),
@@ -227,6 +232,7 @@ _CASES = [
         "x = np.array([[-3.0, -1.0, 4.0, 1.0], [-2.0, -5.0, 2.0, 3.0]]).reshape(2, 4, 1)",
         dl_dy="dl_dy = np.array([7.0, -9.0]).reshape(1, 2, 1)",
     ),
+    *_pool(2, 4, 1),
     *_pool(4, 4, 1),
     *_pool(4, 6, 2),
     *_pool(14, 14, 3),
@@ -237,6 +243,7 @@ _CASES = [
         "x = np.arange(12.0).reshape(2, 2, 3)",
         dl_dy="dl_dy = np.arange(12.0).reshape(12, 1)",
     ),
+    *_both("flattening", _rng(2), _distinct("x", 2, 2, 3), dl_dy=_distinct("dl_dy", 12, 1)),
     *_both("flattening", _rng(7), _distinct("x", 7, 7, 3), dl_dy=_distinct("dl_dy", 147, 1)),
     *(case for seed in range(6) for case in _infer(seed)),
     # All scores are negative.

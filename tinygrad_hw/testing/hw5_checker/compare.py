@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .driver import Foreign
 from .reference import Array
 
 TOLERANCE = 1e-5  # Some files compute in single precision.
@@ -45,3 +46,19 @@ def show(name: str, value: Any, beside: Any = None) -> str:
         gap = np.nan_to_num(np.abs(array - beside), nan=np.inf)
     at = tuple(int(n) for n in np.unravel_index(np.argmax(gap), array.shape))
     return f"{name}[{', '.join(map(str, at))}] = {array[at]:.6g}, of shape {array.shape}"
+
+
+def summary(value: Any) -> str:
+    """A result by its kind and size."""
+    if isinstance(value, Foreign):
+        return value.text
+    if isinstance(value, list):
+        return f"{counted(len(value))}: {', '.join(map(summary, value[:6]))}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return repr(value)
+
+
+def counted(count: int) -> str:
+    """So many values, in words."""
+    return "one value" if count == 1 else f"{count} values"

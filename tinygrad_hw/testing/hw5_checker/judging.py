@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ import numpy as np
 
 from . import batches, reference
 from .cases import Case
-from .compare import LOSS_TOLERANCE, TOLERANCE, close, show
-from .driver import Foreign, Outcome, Session
+from .compare import LOSS_TOLERANCE, TOLERANCE, close, counted, show, summary
+from .driver import Outcome, Session
 from .handout import HANDOUT
 from .likely import OTHER_SHAPE, Evidence, explain
 from .reference import Array, Order
@@ -82,12 +83,14 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
     if not likely and first.evidence is not None:
         likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
-    if unknown:
+    # Images that were kept for a shape look like changed ones.
+    if unknown or (name == "get_mini_batch" and case is not calls[0][0]):
         # Other numbers in the right shape have another reason than sizes.
         sizes = first.verdict == "raised" or likely == OTHER_SHAPE
         one_size = ONE_SIZE if sizes and _only_later(calls, failed) else ""
         likely = _depends_on(case, session, order) or one_size or likely
-    text = example(case, session.path, output_too=OLDER in notes)
+    before = _before(case, calls) if likely == KEEPS else None
+    text = example(case, session.path, output_too=OLDER in notes, before=before)
     failure = Failure(text, first.expected, first.got, likely)
     remarks = {case.remark for case, _ in calls}
     kept = tuple(dict.fromkeys(note for note in notes if note not in remarks))
@@ -136,8 +139,19 @@ def _shapes(case: Case) -> tuple[tuple[int, ...], ...]:
     return tuple(np.shape(value) for value in case.named().values())
 
 
-def example(case: Case, path: Path, output_too: bool = False) -> str:
-    """A case as Python that can be pasted; with the forward result where the function wants it."""
+def _before(case: Case, calls: Calls) -> Case | None:
+    """The call that a result depends on most likely: one of its shapes, else the first of all."""
+    earlier = list(itertools.takewhile(lambda other: other is not case, (c for c, _ in calls)))
+    alike = (other for other in earlier if _shapes(other) == _shapes(case))
+    return next(alike, earlier[0] if earlier else None)
+
+
+def example(case: Case, path: Path, output_too: bool = False, before: Case | None = None) -> str:
+    """A case as Python that can be pasted.
+
+    It has the forward result where the function wants it, and the call ``before`` where that shows
+    in this one.
+    """
     name, entry = case.function, HANDOUT[case.function]
     arguments, needed, lines = list(entry.parameters), [name], list(case.lines)
     if output_too:
@@ -147,7 +161,10 @@ def example(case: Case, path: Path, output_too: bool = False) -> str:
         arguments.append("y")
     arguments += [f"{key}={value!r}" for key, value in case.keywords.items()]
     call = f"{', '.join(entry.results)} = {name}({', '.join(arguments)})"
-    lines += [call, call] if case.again else [call]
+    lines.append(call)
+    if before is not None:
+        same = before.lines == case.lines
+        lines = [*before.lines, call, *([call] if same else lines)]
     if name == "get_mini_batch":
         lines.append("print([x.shape for x in mini_batch_x], [y.shape for y in mini_batch_y])")
     else:
@@ -173,7 +190,7 @@ def unpack(name: str, value: Any) -> list[Any] | str:
         value = list(value)
     count = len(value) if isinstance(value, list) else 1
     if count != len(results):
-        return f"returns {_values(count)} where {len(results)} are due"
+        return f"returns {counted(count)} where {len(results)} are due"
     return list(value)
 
 
@@ -286,21 +303,6 @@ def _breaks_ties(dl_dx: Array, dl_dy: Array, x: Array) -> bool:
     return bool(outside == 0 and not against and close(share.sum(axis=-1), dl_dy))
 
 
-def summary(value: Any) -> str:
-    """A result by its kind and size."""
-    if isinstance(value, Foreign):
-        return value.text
-    if isinstance(value, list):
-        return f"{_values(len(value))}: {', '.join(map(summary, value[:6]))}"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
-    return repr(value)
-
-
-def _values(count: int) -> str:
-    return "one value" if count == 1 else f"{count} values"
-
-
 def _other_parameters(name: str, session: Session) -> str:
     taken, due = (", ".join(p) for p in (session.parameters[name], HANDOUT[name].parameters))
     return f"its parameters are ({taken}), and the handout calls it with ({due})"
@@ -319,6 +321,13 @@ def _why(case: Case, outcome: Outcome, session: Session) -> str:
         return _other_parameters(case.function, session)
     if outcome.kind == "TypeError" and "NoneType" in text:
         return "a function that it calls returns nothing: is a return missing?"
+    if outcome.kind == "TypeError" and "as an integer" in text:
+        return "a size or an index is a float: // divides integers, / gives floats"
+    if "truth value" in text:
+        return (
+            "an if, max, and, or asks a whole array whether it is true: np.where and np.maximum "
+            "compare entry by entry, and arguments may have any number of axes"
+        )
     if outcome.kind == "ValueError" and any(
         word in text for word in ("shape", "broadcast", "matmul", "dimension", "mismatch")
     ):
@@ -335,12 +344,19 @@ def _why(case: Case, outcome: Outcome, session: Session) -> str:
             "it needs a module that is not here: put it beside the file, or install it, and check "
             "again; or do without, NumPy is enough"
         )
+    if outcome.kind == "IndexError":
+        return _PAST_THE_END.format(_END.get(case.function.removesuffix("_backward"), ""))
     return _BY_KIND.get(outcome.kind, "")
 
 
+_PAST_THE_END = (
+    "an index runs past the end: {}a size fixed where the argument's shape should be asked"
+)
+_END = {
+    "conv": "off by the padding, or ",
+    "get_mini_batch": "of the last batch, which may be smaller, or by ",
+}
 _BY_KIND = {
-    "IndexError": "an index runs past the end: off by the padding, or a size fixed where the "
-    "argument's shape should be asked",
     "NameError": "it uses a name that is not defined where it stands",
     "UnboundLocalError": "a variable is used before it has a value",
     "NotImplementedError": "it is not written yet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ def explain(function: str, evidence: Sequence[Evidence], passed: Iterable[Eviden
     found = [one for one in evidence if one.result == result]
     right = list(passed)
     if not np.isfinite(found[0].got).all():
-        return _OVERFLOW if function == "loss_cross_entropy_softmax" else _NOT_FINITE
+        return _of_loss(right) if function == "loss_cross_entropy_softmax" else _NOT_FINITE
     known = [
         (sentence, _gives(formula))
         for sentence, formula in MISTAKES.get((function, result), ())
@@ -46,8 +47,15 @@ def explain(function: str, evidence: Sequence[Evidence], passed: Iterable[Eviden
             best, most = sentence, sum(agree)
     if not best and general and not any(np.any(one.wanted) for one in right) and _factor(found):
         return _FACTOR
+    if not best and all(map(_is_whole, found)):
+        return _WHOLE
     other_shape = found[0].got.shape != found[0].wanted.shape
     return best or (OTHER_SHAPE if other_shape else "")
+
+
+def _of_loss(right: Sequence[Evidence]) -> str:
+    """What makes a loss or its gradient NaN, where other large logits are right or not."""
+    return _NO_P if any(np.max(one.arguments["x"]) > 900 for one in right) else _OVERFLOW
 
 
 def _value(formula: Formula, one: Evidence) -> Array | None:
@@ -86,6 +94,13 @@ def _flat(one: Evidence) -> bool:
     return one.got.ndim == 1 and one.wanted.ndim == 2 and _same_numbers(one)
 
 
+def _permuted(one: Evidence) -> bool:
+    return any(
+        close(one.got, one.wanted.transpose(axes))
+        for axes in itertools.permutations(range(one.wanted.ndim))
+    )
+
+
 def _transposed(one: Evidence) -> bool:
     return one.wanted.ndim >= 2 and close(one.got, one.wanted.swapaxes(0, 1))
 
@@ -122,6 +137,12 @@ def _cut(one: Evidence) -> bool:
         return bool(np.array_equal(one.got, one.wanted.astype(np.int64).astype(kind)))
 
 
+def _is_whole(one: Evidence) -> bool:
+    """Whether integers stand where fractions are due."""
+    fractions = not np.array_equal(one.wanted, np.trunc(one.wanted))
+    return one.got.dtype.kind in "iu" and one.got.shape == one.wanted.shape and fractions
+
+
 def _zeros(one: Evidence) -> bool:
     return one.got.shape == one.wanted.shape and not np.any(one.got)
 
@@ -129,6 +150,7 @@ def _zeros(one: Evidence) -> bool:
 GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
     ("the numbers are right, but the shape is (n,) where (n, 1) is due", _flat),
     ("it is transposed", _transposed),
+    ("its axes are in another order than the handout's", _permuted),
     ("the numbers are right, but the shape is not", _same_numbers),
     (
         "its array is one of integers, which cuts off fractions and, if unsigned, the sign: make "
@@ -139,8 +161,16 @@ GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
     ("it is still the zeros that it starts with: nothing is written there", _zeros),
 ]
 _FACTOR = "it is off by a constant factor: an average where a sum is due, or a sum for an average"
+_WHOLE = (
+    "it gives integers where fractions are due: np.zeros(shape) holds floats, and np.vectorize "
+    "takes the type of its first result for all, so return 0.0 and not 0"
+)
 OTHER_SHAPE = "its shape is not the handout's"
 _NOT_FINITE = "it holds NaN or infinity: something is divided by 0, or an exp overflows"
+_NO_P = (
+    "an exp overflows (it wants x - x.max()), or it divides by a probability that has become 0: "
+    "the gradient is p - y, without a division"
+)
 _OVERFLOW = (
     "the log of an overflowing exp (or a division of two): subtract the largest logit from all of "
     "them first, x - x.max()"

@@ -34,6 +34,12 @@ def _zero_border(y: Array, w_conv: Array, border: Array | float) -> Array:
     return out
 
 
+def _ends_early(y: Array) -> Array:
+    out = np.zeros(y.shape)
+    out[:-1, :-1] = y[:-1, :-1]
+    return out
+
+
 def _channels_first(w_conv: Array) -> Array:
     """The filter that meets patches which are flattened channel by channel."""
     h, w, c1, c2 = w_conv.shape
@@ -80,6 +86,13 @@ def _log_p(x: Array) -> Array:
     return np.log(right.softmax(x))
 
 
+def _through_p(x: Array, y: Array) -> Array:
+    """The gradient of the loss by the chain rule, as it is where a probability has become 0."""
+    p = right.softmax(x)
+    slopes: Array = np.diagflat(p) - p @ p.T
+    return slopes @ (-y / np.maximum(p, np.finfo(float).tiny))
+
+
 def _sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
@@ -87,6 +100,15 @@ def _sigmoid(x: Array) -> Array:
 _SPREAD = "the gradient of a window goes to all of its entries; only its maximum gets it"
 _RELU_LAST = "the scores go through a ReLU: the class may be that of a negative one"
 _OFF_BY_ONE = "the class is off by one: the first is 0"
+_FLAT_SUM = "a flat (n,) and a column (n, 1) were added, which gives a matrix (n, n)"
+_SATURATED = (
+    "the gradient is lost where a probability has become 0: the softmax's own times -y / p is p - y"
+)
+_ENDS_EARLY = "the last row and column are left out: the loops end one too early"
+_WRONG_AXES = "it is summed along the wrong axes: of dl_dy (H, W, C2) those are (0, 1)"
+_TWO_ORDERS = (
+    "of flattening and its backward one goes along the image's rows, the other down its columns"
+)
 _LEAK = "this is a leaky ReLU: the handout's gives 0 below 0"
 
 MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
@@ -97,10 +119,8 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
         ("the bias b is added twice", lambda x, w, b: w @ x + 2 * b),
         ("w is transposed: it is y = w x + b", lambda x, w, b: w.T @ x + b),
         ("w * x multiplies entry by entry: the matrix product is w @ x", lambda x, w, b: w * x + b),
-        (
-            "a flat (n,) and a column (n, 1) were added, which gives a matrix (n, n)",
-            lambda x, w, b: (w @ x).ravel() + b,
-        ),
+        (_FLAT_SUM, lambda x, w, b: (w @ x).ravel() + b),
+        (_FLAT_SUM, lambda x, w, b: w @ x + b.ravel()),
         ("the bias is added once for each input", lambda x, w, b: w @ x + len(x) * b),
         ("the result of w x is overwritten by what is added", lambda x, w, b: b),
     ],
@@ -186,6 +206,14 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "the softmax runs along the wrong axis, over single entries: it sums over axis 0",
             lambda x, y: 0.0,
         ),
+        (
+            "the largest logit is sought along the wrong axis, so that each is taken from itself",
+            lambda x, y: np.log(len(x)),
+        ),
+        (
+            "the first class is taken for the labelled one: np.argmax(y) without an axis finds it",
+            lambda x, y: -_log_p(x)[0, 0],
+        ),
         ("the exp is missing from the softmax", lambda x, y: -(y * np.log(x / x.sum())).sum()),
         ("this is the Euclidean loss", lambda x, y: ((right.softmax(x) - y) ** 2).sum()),
         (
@@ -205,6 +233,7 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "it is the gradient with respect to p: the softmax's own is missing, dl_dx = p - y",
             lambda x, y: -y / right.softmax(x),
         ),
+        (_SATURATED, _through_p),
         ("the softmax is missing: dl_dx = p - y", lambda x, y: x - y),
         (
             "the softmax runs along the wrong axis, over single entries: it sums over axis 0",
@@ -270,6 +299,7 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
                 right.conv(x, w_conv, b_conv), w_conv, b_conv[:, 0]
             ),
         ),
+        (_ENDS_EARLY, lambda x, w_conv, b_conv: _ends_early(right.conv(x, w_conv, b_conv))),
         (
             "rows and columns of the filter are swapped",
             lambda x, w_conv, b_conv: right.conv(x, w_conv.swapaxes(0, 1), b_conv),
@@ -332,6 +362,18 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "the border of the output is left out: pad x with zeros as in conv",
             lambda dl_dy, x, w_conv, b_conv: right.gather(
                 right.padded(x, w_conv), _zero_border(dl_dy, w_conv, 0.0)
+            ),
+        ),
+        (
+            "the padding is missing: x is padded with zeros as in conv",
+            lambda dl_dy, x, w_conv, b_conv: right.gather(
+                x, dl_dy[: len(x) - len(w_conv) + 1, : x.shape[1] - w_conv.shape[1] + 1]
+            ),
+        ),
+        (
+            _ENDS_EARLY,
+            lambda dl_dy, x, w_conv, b_conv: right.gather(
+                right.padded(x, w_conv), _ends_early(dl_dy)
             ),
         ),
         (
@@ -398,6 +440,12 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             lambda dl_dy, x, w_conv, b_conv: dl_dy[-1, -1][:, None],
         ),
         (
+            "only the last row counts: add up over all of them (+= where = stands)",
+            lambda dl_dy, x, w_conv, b_conv: dl_dy[-1].sum(axis=0)[:, None],
+        ),
+        (_WRONG_AXES, lambda dl_dy, x, w_conv, b_conv: dl_dy.sum(axis=(0, 2))[:, None]),
+        (_WRONG_AXES, lambda dl_dy, x, w_conv, b_conv: dl_dy.sum(axis=(1, 2))[:, None]),
+        (
             "it is summed over the filters, too: each has its own bias",
             lambda dl_dy, x, w_conv, b_conv: dl_dy.sum() + 0 * b_conv,
         ),
@@ -444,6 +492,11 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             lambda x: np.abs(right.windows(x)).max(-1),
         ),
         (
+            "the reshape takes windows of neighbours in memory: reshape to (H/2, 2, W/2, 2, C) and "
+            "take the maximum along the axes 1 and 3",
+            lambda x: x.reshape(len(x) // 2, x.shape[1] // 2, 2, 2, -1).max((2, 3)),
+        ),
+        (
             "the windows overlap: the stride is 2",
             lambda x: np.lib.stride_tricks.sliding_window_view(x, (2, 2), (0, 1)).max((-1, -2)),
         ),
@@ -455,6 +508,19 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
         ),
     ],
     ("pool2x2_backward", "dl_dx"): [
+        (
+            "row and column of a window's maximum are swapped: its place k is row k // 2, column "
+            "k % 2",
+            lambda dl_dy, x: _to(np.eye(4)[:, [0, 2, 1, 3]][right.windows(x).argmax(-1)], dl_dy),
+        ),
+        (
+            "the maximum starts from 0, so that the first of all negative entries is taken for it",
+            lambda dl_dy, x: right.pool2x2_backward(dl_dy, np.maximum(x, 0)),
+        ),
+        (
+            "the maximum is sought over all channels at once: each has its own",
+            lambda dl_dy, x: right.pool2x2_backward(dl_dy, 0 * x + x.max(axis=-1, keepdims=True)),
+        ),
         (
             "the gradient is copied to all ties: where a window has its maximum twice, only one "
             "entry gets it",
@@ -498,6 +564,10 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             "the first channel's dl_dy is used for all of them",
             lambda dl_dy, x: right.pool2x2_backward(0 * dl_dy + dl_dy[..., :1], x),
         ),
+    ],
+    ("flattening_backward", "dl_dx"): [
+        (_TWO_ORDERS, lambda dl_dy, x: dl_dy.reshape(x.shape, order="F")),
+        (_TWO_ORDERS, lambda dl_dy, x: dl_dy.reshape(x.shape)),
     ],
     ("infer_mlp", "y"): [
         ("the ReLU is missing", lambda x, w1, b1, w2, b2: _top(w2 @ (w1 @ x + b1) + b2)),

@@ -12,10 +12,10 @@ import numpy as np
 
 from . import reference
 from .cases import Case, easy_training, exact_training
-from .compare import LOSS_TOLERANCE, close, show
+from .compare import LOSS_TOLERANCE, close, show, summary
 from .driver import Outcome, Session
 from .handout import HANDOUT
-from .judging import as_array, example, stopped_by, summary
+from .judging import as_array, example, stopped_by
 from .reference import Array, Gradients, Order
 from .report import Failure, FunctionReport
 from .steps import ROUNDING, UPWARDS, Batch, all_alike, explain, factor_of
