@@ -234,6 +234,8 @@ TRAINING = [
     Mutant(
         "_sgd", "if i > 0 and i % 1000 == 0:", "if i > 0 and i % 100 == 0:", "before the 1000th"
     ),
+    Mutant("_sgd", "if i > 0 and i % 1000 == 0:", "if i // 1000:", "other steps"),
+    Mutant("_sgd", "if i > 0 and i % 1000 == 0:", "if True:", "other steps"),
     Mutant("_sgd", "w -= g", "w -= g if w.shape[1] > 1 else 0", "no step changes"),
     Mutant("_sgd", "losses = np.empty((num_iters, 1))", "return 1 / 0", ""),
 ]

@@ -353,6 +353,8 @@ _PAST_THE_END = (
     "an index runs past the end: {}a size fixed where the argument's shape should be asked"
 )
 _END = {
+    "train_mlp": "of the mini-batches, which start again after the last, or by ",
+    "train_cnn": "of the mini-batches, which start again after the last, or by ",
     "conv": "off by the padding, or ",
     "get_mini_batch": "of the last batch, which may be smaller, or by ",
 }

@@ -53,11 +53,14 @@ MISTAKEN: dict[str, dict[str, Gradients]] = {
 STILL, RATE = 1e-30, 0.125
 # The second decay by this factor is felt, and distinct from the first one.
 FAINT = 1e-6
+# Steps after one decay by this factor are felt in single precision, after several hardly.
+SOME = 2.0**-5
 BATCHES, STEPS = 4, 5
 EASY_STEPS = 300
 FEW_CALLS = 2000
 # What a training may be that is not seen step by step.
 NOT_DOWN = "the weights do not move down the gradient: it is w - gamma / R * dl/dw"
+OTHER_DECAY = "a decay at every 1000th step", "another one"
 BY_LOSS = "not compared step by step, as {}: judged by its loss alone"
 
 
@@ -191,29 +194,48 @@ def _judge_decay(
     """Whether the learning rate decays at every 1000th step, where there is time to see it."""
     if "decay_rate" not in session.parameters[name]:
         return ok
-    if 3000 * step_seconds > session.limits.train_seconds:
+    if 4000 * step_seconds > session.limits.train_seconds:
         return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay"))
     # With this factor nothing moves after the first decay.
-    runs = [_exact(name, session, RATE, steps, STILL) for steps in (1, 900, 1002, 1010)]
-    first, before, after, later = _ends(name, session, runs)
-    if not (first and before and after and later) or _moved(first, before) < ROUNDING:
-        # A decay at step 0 as well is no more than another learning rate.
+    runs = [_exact(name, session, RATE, steps, STILL) for steps in (1, 992, 1000, 1002, 1010)]
+    first, before, last, after, later = _ends(name, session, runs)
+    if not (first and before and last and after and later):
         return ok
-    expected, got = "a decay at every 1000th step", "another one"
+    if _moved(first, before) < ROUNDING:
+        # A decay at step 0 as well is no more than another learning rate.
+        plain = [_exact(name, session, RATE, steps) for steps in (2, 10)]
+        start, end = _ends(name, session, plain)
+        return (start and end and _decays_on(name, session, 2, _moved(start, end))) or ok
     if not _identical(after, later):
         sentence = "the learning rate is not multiplied by decay_rate at every 1000th step"
-        return _wrong(runs[3], session, expected, got, sentence)
+        return _wrong(runs[-1], session, *OTHER_DECAY, sentence)
     if _identical(before, after):
         sentence = "the learning rate decays before the 1000th step"
-        return _wrong(runs[3], session, expected, got, sentence)
-    if 7000 * step_seconds > session.limits.train_seconds:
+        return _wrong(runs[-1], session, *OTHER_DECAY, sentence)
+    if 10000 * step_seconds > session.limits.train_seconds:
         return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay twice"))
-    twice = [_exact(name, session, RATE, steps, FAINT) for steps in (2002, 2010)]
-    after, later = _ends(name, session, twice)
-    if after and later and _moved(after, later) > FAINT**2 * _moved(first, before):
-        sentence = "the learning rate decays once only: it is due at every 1000th step"
-        return _wrong(twice[1], session, expected, "no second one", sentence)
-    return ok
+    on = _decays_on(name, session, 1002, _moved(before, last))
+    return on or _decays_once(name, session, _moved(first, before)) or ok
+
+
+def _decays_on(name: str, session: Session, step: int, before: float) -> FunctionReport | None:
+    """The report on eight steps that are too short, by those before, for one decay by ``SOME``."""
+    runs = [_exact(name, session, RATE, steps, SOME) for steps in (step, step + 8)]
+    start, end = _ends(name, session, runs)
+    if not (start and end) or _moved(start, end) >= SOME**1.5 * before:
+        return None
+    sentence = "the learning rate decays at other steps than every 1000th"
+    return _wrong(runs[1], session, *OTHER_DECAY, sentence)
+
+
+def _decays_once(name: str, session: Session, before: float) -> FunctionReport | None:
+    """The report on a learning rate that does not decay a second time."""
+    runs = [_exact(name, session, RATE, steps, FAINT) for steps in (2002, 2010)]
+    start, end = _ends(name, session, runs)
+    if not (start and end) or _moved(start, end) <= FAINT**2 * before:
+        return None
+    sentence = "the learning rate decays once only: it is due at every 1000th step"
+    return _wrong(runs[1], session, OTHER_DECAY[0], "no second one", sentence)
 
 
 def _ends(name: str, session: Session, cases: Sequence[Case]) -> list[list[Array] | None]:
@@ -223,7 +245,8 @@ def _ends(name: str, session: Session, cases: Sequence[Case]) -> list[list[Array
 
 
 def _moved(a: Sequence[Array], b: Sequence[Array]) -> float:
-    return float(np.linalg.norm(_difference(a, b)))
+    with np.errstate(over="ignore"):
+        return float(np.linalg.norm(_difference(a, b)))
 
 
 def _exact(name: str, session: Session, rate: float, steps: int, decay: float = 1.0) -> Case:
