@@ -799,6 +799,15 @@ def test_a_users_primitive_and_its_missing_rule():
         double.rule(lambda g, y, x: (g,), keeps="z")
 
 
+@pytest.mark.parametrize("rule", [lambda g, y, x: (g, g), lambda g, y, a, b, c: (g, g, g)])
+def test_a_rule_whose_parameters_are_not_what_it_is_called_with(rule):
+    plus = tg.primitive(lambda a, b: a + b, name="plus")
+    with pytest.raises(TypeError, match=r"2 inputs, .*want 4 parameters, as in \(g, y, a, b\)"):
+        plus.rule(rule)
+    for fits in (lambda g, y, *inputs: (g, g), lambda g, y, a, b=None, e=None: (g, g)):
+        assert plus.rule(fits) is fits
+
+
 def test_a_rule_that_returns_too_few_or_misshapen_cotangents():
     @tg.primitive
     def plus(a, b):

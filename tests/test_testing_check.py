@@ -79,6 +79,11 @@ cube_grad = op(
 )
 cube = op(lambda x: x**3, lambda g, y, x: (cube_grad(g, x),), "x", "cube")
 
+
+def in_order_of_memory(g, y, x):
+    return (g * 2 if isinstance(g, tg.Tensor) else g.ravel("K").reshape(g.shape) * 2,)
+
+
 WRONG = {
     "off by 1e-2": (square_with(1 + 1e-2), [M]),
     "off by 1e-4": (square_with(1 + 1e-4), [M]),
@@ -111,6 +116,15 @@ WRONG = {
     "stale rule": (op(np.exp, stale_rule, "y"), [V]),
     "one buffer for all results": (op(into_one_buffer, lambda g, y, x: (g * y,), "y"), [V]),
     "NaN": (op(lambda x: x * x, lambda g, y, x: (g * np.nan,)), [V]),
+    "in the order of memory": (
+        op(lambda x: x.ravel("K").reshape(x.shape) * 2.0, lambda g, y, x: (g * 2,)),
+        [M],
+    ),
+    "only of arrays without gaps": (
+        op(lambda x: np.frombuffer(x).reshape(x.shape) * 2.0, lambda g, y, x: (g * 2,)),
+        [V],
+    ),
+    "rule in the order of memory": (op(lambda x: x * 2.0, in_order_of_memory), [M]),
     "too few cotangents": (op(lambda a, b: a * b, lambda g, y, a, b: (g * b,), "b"), [V, V]),
     "cotangent of another shape": (op(lambda x: x * x, lambda g, y, x: (tg.sum(g),)), [V]),
     "rule that raises": (op(lambda x: x * 2.0, lambda g, y, x: (g @ g @ g,)), [M]),

@@ -49,8 +49,10 @@ class Primitive:
         conventions: str,
         view: bool,
         residual: Callable[..., Any] | None = None,
+        arity: int | None = None,
     ) -> None:
         self.forward = forward
+        self.arity = arity
         self.name = self.__name__ = name
         self.domain = domain
         self.piece = piece
@@ -92,6 +94,13 @@ class Primitive:
             raise TypeError(
                 f"{self.name}.rule: keeps={keeps!r} names {unknown}; "
                 f"the rule is {inspect.signature(function)}, want names out of {names[1:]}"
+            )
+        arity, least, most = self.arity, len(names) - 2, len(names) + len(others) - 2
+        if arity is not None and not variadic and not least <= arity <= most:
+            raise TypeError(
+                f"{self.name}.rule: the rule is {inspect.signature(function)}; it is called with "
+                f"the cotangent, the output and {arity} input{'s' * (arity != 1)}, kept or not: "
+                f"want {2 + arity} parameters, as in (g, y, {', '.join('abcdefgh'[:arity])})"
             )
         kept = [names.index(name) - 1 for name in wanted if name != "*"]
         self.keeps_output = 0 in kept
@@ -412,8 +421,10 @@ def primitive(
             residual=residual,
         )
     kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
-    kind = kinds.get(_plain_arity(forward), Primitive) if residual is None else Primitive
-    return kind(forward, name or forward.__name__, domain, piece, conventions, view, residual)
+    arity = _plain_arity(forward)
+    kind = kinds.get(arity, Primitive) if residual is None else Primitive
+    name = name or forward.__name__
+    return kind(forward, name, domain, piece, conventions, view, residual, arity)
 
 
 def constant(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import tree
 from ..autodiff import backward, jvp
 from ..graph import no_grad
-from .functions import Flat, float_leaves, precision_of, weigh
+from .functions import Flat, float_leaves, precision_of, variable, weigh
 from .levels import array_of, pulled
 from .oracle import scale_of
 
@@ -77,10 +77,42 @@ def broken_laws(
     if not close([array_of(y) for y in plain], values):
         yield "under no_grad the values are others"
     yield from _accumulation(outputs, weights, variables, gradient, close)
+    yield from _layout(fn, flat, weights, values, gradient, close)
     recorded = pulled(outputs, weights, variables, create_graph=True)
     if not close([array_of(g) for g in recorded], gradient):
         yield "a rule computes other values on tensors, under create_graph, than on arrays"
     yield from _precision(fn, flat, weights, gradient)
+
+
+def _layout(
+    fn: Callable[..., Any],
+    flat: Flat,
+    weights: Sequence[Array],
+    values: Sequence[Array],
+    gradient: Sequence[Array],
+    close: _Close,
+) -> Iterator[str]:
+    """Compare with a run on the same numbers that lie in memory in another order, with gaps."""
+    variables = [variable(_laid_otherwise(x._data)) for x in flat.variables()]
+    try:
+        outputs = float_leaves(flat.call(fn, variables))
+    except Exception as error:
+        yield f"on arrays of another memory layout, such as x.T, it raised {error!r}"
+        return
+    if not close([array_of(y) for y in outputs], values):
+        yield "on arrays of another memory layout, such as x.T, the values are others"
+        return
+    strided = pulled(outputs, [_laid_otherwise(u) for u in weights], variables)
+    if not close(strided, gradient):
+        yield "with arrays of another memory layout, such as x.T, the gradient is another"
+
+
+def _laid_otherwise(x: Array) -> Array:
+    order = x.shape[::-1] if x.flags.c_contiguous else x.shape
+    room = np.empty((*order, 2), x.dtype)[..., 0]
+    laid = room.T if x.flags.c_contiguous else room
+    laid[...] = x
+    return laid
 
 
 def _run_elsewhere(
