@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import zip_longest
 from pathlib import Path
 
@@ -863,6 +866,32 @@ def test_the_command_gives_json_and_exit_statuses(tmp_path):
     status, found = run("def fc(x, w, b):\n    print 'Python 2'\n")
     assert status == 2
     assert "line 2" in found["error"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_leaves_nothing_behind_when_it_is_stopped(tmp_path, number):
+    scratch, path, mark = (tmp_path / name for name in ("scratch", "hw5.py", "running"))
+    scratch.mkdir()
+    path.write_text(
+        f"import os, pathlib\ndef relu(x):\n"
+        f"    pathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\n    while True: pass\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinygrad_hw", "check", str(path), "--function", "relu"],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (number, signal.SIGTERM)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (mark.exists() and mark.read_text()):
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == "tinygrad-hw check: interrupted\n"
+    assert process.returncode == 128 + number
+    assert list(scratch.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
 
 
 def test_the_command_cannot_run_what_is_no_file(capsys, tmp_path):

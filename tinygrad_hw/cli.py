@@ -6,8 +6,10 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # Of each, only the summary is known here: its module is imported when it is called.
@@ -39,24 +41,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     chosen = parser.parse_args(arguments)
-    command = importlib.import_module(f"tinygrad_hw.commands.{chosen.command}")
-    return _run(chosen.command, command, chosen.arguments)
+    with _stoppable():
+        return _run(chosen.command, chosen.arguments)
 
 
-def _run(name: str, command: Any, arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"tinygrad-hw {name}", description=COMMANDS[name])
-    command.configure(parser)
-    options = parser.parse_args(arguments)
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as SIGINT does, so that it leaves nothing behind."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        number = getattr(signal, name)
+        # What `nohup` has set stays, and outside the main thread there are no handlers.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            with suppress(ValueError):
+                before[number] = signal.signal(number, stop)
     try:
-        status: int = command.run(options)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"tinygrad-hw {name}", description=COMMANDS[name])
+    try:
+        command = importlib.import_module(f"tinygrad_hw.commands.{name}")
+        command.configure(parser)
+        status: int = command.run(parser.parse_args(arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads, `head` say, has enough: what is left to be written goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # What a shell gives for a program that SIGPIPE ended.
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print(f"tinygrad-hw {name}: interrupted", file=sys.stderr)
-        return 130
+        return 128 + int(stopped.args[0] if stopped.args else signal.SIGINT)
     except (OSError, ValueError, ImportError) as error:
         print(f"tinygrad-hw {name}: {error}", file=sys.stderr)
         return 2
