@@ -868,6 +868,15 @@ def test_the_command_gives_json_and_exit_statuses(tmp_path):
     assert "line 2" in found["error"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize(("source", "status"), [("return x * (x > 0)", 0), ("return x", 1)])
+def test_the_command_has_its_status_where_the_shell_has_closed_its_output(tmp_path, source, status):
+    path = tmp_path / "hw5.py"
+    path.write_text(f"def relu(x):\n    {source}\n")
+    command = f"{sys.executable} -m tinygrad_hw check {path} --function relu <&- >&- 2>&-"
+    assert subprocess.run(command, shell=True).returncode == status
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGTERM")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_leaves_nothing_behind_when_it_is_stopped(tmp_path, number):

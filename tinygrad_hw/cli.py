@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     # Until Python 3.12 it counts as missing where there is no command either.
     rest.required = False
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        # One that the shell has closed is None.
+        stream = getattr(sys, name) or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        setattr(sys, name, stream)
         # Pictures and files' names hold what not every terminal can show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
