@@ -73,6 +73,12 @@ def test_another_ending_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@drawn
+def test_a_pdf_is_the_same_whenever_it_is_drawn(tmp_path):
+    pdf = named().save(tmp_path / "x.pdf").read_bytes()
+    assert set(re.findall(rb"Date \(D:(\d{4})", pdf)) <= {b"1970"}
+
+
 def test_a_file_is_written_whole_or_not_at_all(no_renderer, tmp_path):
     path = tmp_path / "graph.svg"
     path.write_text("before")
