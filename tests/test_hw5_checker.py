@@ -637,6 +637,29 @@ def test_an_import_that_begins_with_a_dot_is_named(check, tmp_path, line):
     assert "relative import" in failure.got
 
 
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def ReLU(x):\n    return x\n", "ReLU"),
+        ("class Net:\n    @staticmethod\n    def relu(x):\n        return x\n", "Net.relu"),
+        ("class Net:\n    class Layer:\n        def relu(self, x):\n            return x\n", ""),
+        ("def conv_forward(x):\n    return x\n", ""),
+    ],
+)
+def test_a_missing_function_is_sought_under_other_names(check, source, found):
+    (report,) = check(source, ["relu"]).functions
+    assert report.verdict == "missing"
+    wanted = [f"there is {found}: is it this one, by another name?"] if found else []
+    assert list(report.notes) == wanted
+
+
+def test_a_file_in_utf_16_is_told(tmp_path):
+    path = tmp_path / "hw5.py"
+    path.write_text(FC, encoding="utf-16")
+    with pytest.raises(CouldNotRun, match=r"UTF-16.*save the file as UTF-8"):
+        check_file(path)
+
+
 def test_another_hw5_does_not_stand_in(tmp_path):
     path = tmp_path / "answers.py"
     path.write_text("try:\n    from hw5 import *\nexcept ImportError:\n    pass\n")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,13 +84,25 @@ def check_file(
     found = _judge_all(session, _with_uses(asked))
     due = ASSIGNED if functions is None else {*ASSIGNED, *asked}
     reports = [
-        found.get(name, FunctionReport(name, "missing"))
+        found.get(name) or FunctionReport(name, "missing", notes=_other_name(name, session))
         for name in _with_uses(asked)
         if name in found or name in due
     ]
     # Of those not asked for, what keeps others from being judged.
     kept = tuple(report for report in reports if report.name in asked or report.failing)
     return FileReport(path, kept, tuple(session.notes), time.perf_counter() - start)
+
+
+def _other_name(name: str, session: Session) -> tuple[str, ...]:
+    """A note on a function of the file that may be the missing one, under another name."""
+    plain = {_plain(other): other for other in session.names if other not in HANDOUT}
+    alike = difflib.get_close_matches(_plain(name), plain, 1, cutoff=0.7)
+    return tuple(f"there is {plain[one]}: is it this one, by another name?" for one in alike)
+
+
+def _plain(name: str) -> str:
+    """A name without its class and without what is misspelt most easily."""
+    return name.rpartition(".")[2].replace("_", "").lower()
 
 
 def _judge_all(session: Session, names: list[str]) -> dict[str, FunctionReport]:

@@ -118,6 +118,8 @@ class Session:
         What was left out of the file to get at its functions.
     parameters : dict
         The parameters' names of each function found.
+    names : list of str
+        Of all functions of the file, and of those in its classes.
     """
 
     path: Path
@@ -125,6 +127,7 @@ class Session:
     definitions_only: bool = False
     notes: list[str] = field(default_factory=list)
     parameters: dict[str, list[str]] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
 
     def call(self, wanted: Mapping[str, Sequence[Case]]) -> dict[str, list[Outcome]]:
         """Make the calls; the functions that the file lacks are not in the result.
@@ -148,7 +151,7 @@ class Session:
                     f"{self.path}{f', line {line}' if line else ''}: cannot be read as Python 3 "
                     f"({text})"
                 )
-            notes, parameters = details
+            notes, parameters, self.names = details
             self.notes = list(dict.fromkeys([*self.notes, *notes]))
             self.parameters |= parameters
             left = {name: left[name] for name in left if name in parameters}

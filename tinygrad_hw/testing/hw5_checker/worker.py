@@ -8,6 +8,7 @@ what the student's code prints goes nowhere.
 from __future__ import annotations
 
 import ast
+import codecs
 import contextlib
 import copy
 import functools
@@ -132,6 +133,8 @@ class Absent(types.ModuleType):
 def source_of(path: Path) -> str:
     """The text of a file, where Python would run it: ``ast.parse`` lets bytes in comments pass."""
     data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SyntaxError("it is UTF-16, as some editors and shells write; save the file as UTF-8")
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     try:
         return data.decode(encoding)
@@ -345,6 +348,16 @@ def differ(a: Any, b: Any) -> bool:
     return np.shape(a) != np.shape(b) or not np.array_equal(a, b)
 
 
+def functions_in(there: dict[str, Any]) -> Iterator[str]:
+    """The names of a file's functions, and of those in its classes."""
+    for name, value in there.items():
+        if inspect.isfunction(value):
+            yield name
+        elif inspect.isclass(value) and value.__module__ == there["__name__"]:
+            methods = inspect.getmembers(value, inspect.isfunction)
+            yield from (f"{name}.{method}" for method, _ in methods)
+
+
 def required(function: Any) -> int | None:
     """How many arguments a function must be given."""
     found = signature(function)
@@ -431,7 +444,8 @@ def main(job_path: str) -> None:
     Absent.loading = False
     there = vars(module)
     found = {name: there[name] for name in job["functions"] if callable(there.get(name))}
-    say("loaded", notes, {name: list(signature(found[name]) or ()) for name in found})
+    parameters = {name: list(signature(found[name]) or ()) for name in found}
+    say("loaded", notes, parameters, sorted(functions_in(there)))
     for name, function in found.items():
         limit_time(job["seconds"])
         limit_memory(job["bytes"])
