@@ -154,6 +154,12 @@ def test_wrong_gradients_are_found(name):
         assert "left the graph" in report.cause
 
 
+@pytest.mark.parametrize("wrt", ["x", 1.0, ["x"]])
+def test_wrt_takes_positions(wrt):
+    with pytest.raises(TypeError, match="want the position of an argument, from 0, or several"):
+        check_gradients(tg.sin, V, wrt=wrt)
+
+
 def test_a_wrong_second_derivative_needs_order_2():
     assert check_gradients(cube, V).verdict == "ok"
     report = check_gradients(lambda x: tg.exp(cube(x)), V, order=2, raises=False)

@@ -29,6 +29,17 @@ def test_entries_are_small_multiples_of_a_power_of_two(x, y):
         assert (values * 512 == np.round(values * 512)).all()
 
 
+@given(x=ts.tensors(low=-40, high=40), y=ts.tensors((80,), low=1, high=1e6))
+def test_entries_of_wide_intervals_are_few_and_lie_all_over_them(x, y):
+    assert (np.abs(x.numpy()) < 40).all()
+    assert ((y.numpy() > 1) & (y.numpy() < 1e6)).all()
+
+
+def test_entries_of_wide_intervals_go_far():
+    assert find(ts.tensors(low=-1e6, high=1e6), lambda x: (x.numpy() < -9e5).any())
+    assert find(ts.tensors(low=-40, high=40), lambda x: (x.numpy() > 39).any())
+
+
 @settings(max_examples=30)
 @given(program=ts.programs())
 def test_a_program_is_its_repr(program):

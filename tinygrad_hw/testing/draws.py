@@ -14,7 +14,7 @@ from ..domains import finite
 T = TypeVar("T")
 Array = np.ndarray[Any, Any]
 
-EIGHTH = 8
+EIGHTH = 8.0
 
 
 class HypothesisDraw:
@@ -48,32 +48,37 @@ class HypothesisDraw:
 
     def _unused(self, code: int, low: float, high: float) -> float:
         """Give a number off the kinks and ties: not 0, and of another size than those before."""
-        grain = EIGHTH
+        finer = 1
         while True:
-            values = simplest_values(low, high, grain)
+            values = simplest_values(low, high, finer)
             start = code % len(values)
             # The same code gives the same number as elsewhere, unless that is taken.
             for value in (*values[start:].tolist(), *values[:start].tolist()):
                 if value and abs(value) not in self._used:
                     self._used.add(abs(value))
                     return float(value)
-            grain *= 2
+            finer *= 2
 
 
 @functools.lru_cache
-def simplest_values(low: float, high: float, grain: int = EIGHTH) -> Array:
+def simplest_values(low: float, high: float, finer: int = 1) -> Array:
     """Give numbers in an open interval, the ones that are easiest to compute with by hand first.
 
-    They are multiples of 1/grain, or of a smaller power of two in a short interval. Zero comes
-    last: it is where kinks and ties are, and a product with it hides what it is multiplied by.
+    They are multiples of 1/8, of a smaller power of two in a short interval, and of a larger one in
+    a wide one, of which a byte could not name all; ``finer`` divides it. Zero comes last: it is
+    where kinks and ties are, and a product with it hides what it is multiplied by.
 
     Examples
     --------
     >>> simplest_values(0.0, 1.0)
     array([0.5  , 0.25 , 0.75 , 0.125, 0.375, 0.625, 0.875])
     """
+    grain = EIGHTH
     while (high - low) * grain < 6:
         grain *= 2
+    while (high - low) * grain > 255:
+        grain /= 2
+    grain *= finer
     first, last = math.floor(low * grain) + 1, math.ceil(high * grain) - 1
     values = [k / grain for k in range(first, last + 1)]
     values.sort(key=lambda v: (v == 0, v.as_integer_ratio()[1], abs(v), v < 0))

@@ -184,7 +184,9 @@ def _paths(tree_: Any) -> list[str]:
 def _chosen(wrt: int | Sequence[int] | None, count: int) -> set[int]:
     if wrt is None:
         return set(range(count))
-    numbers = [wrt] if isinstance(wrt, int) else list(wrt)
+    numbers: list[Any] = np.atleast_1d(wrt).tolist()
+    if not all(isinstance(n, int) for n in numbers):
+        raise TypeError(f"wrt is {wrt!r}; want the position of an argument, from 0, or several")
     if not all(-count <= n < count for n in numbers):
         raise ValueError(f"wrt is {wrt}, but there are {count} arguments, counted from 0")
     return {n % count for n in numbers}
