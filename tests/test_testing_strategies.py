@@ -40,6 +40,19 @@ def test_entries_of_wide_intervals_go_far():
     assert find(ts.tensors(low=-40, high=40), lambda x: (x.numpy() > 39).any())
 
 
+@pytest.mark.parametrize(("low", "high"), [(3, 1), (1, 1), (np.nan, 2), (-1e308, 1e308)])
+def test_an_interval_without_numbers_is_an_error(low, high):
+    with pytest.raises(ValueError, match="want low below high"):
+        find(ts.tensors(low=low, high=high), lambda x: True)
+
+
+@settings(max_examples=3)
+@given(x=ts.tensors((20, 20), low=1e17), y=ts.tensors((3,), high=-1e17))
+def test_intervals_may_begin_at_large_numbers(x, y):
+    assert (x.numpy() > 1e17).all()
+    assert (y.numpy() < -1e17).all()
+
+
 @settings(max_examples=30)
 @given(program=ts.programs())
 def test_a_program_is_its_repr(program):

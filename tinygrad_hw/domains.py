@@ -61,9 +61,17 @@ class RandomDraw:
 
 def finite(low: float, high: float) -> tuple[float, float]:
     """Cut an interval down to numbers of ordinary size."""
-    if math.isinf(low):
-        low = -3.0 if math.isinf(high) else high - 4.0
-    return low, (low + 4.0 + 2.0 * (low == -3.0) if math.isinf(high) else high)
+    given = low, high
+    if low == -math.inf:
+        low = -3.0 if high == math.inf else high - max(4.0, abs(high))
+    if high == math.inf:
+        high = low + max(4.0, abs(low)) + 2.0 * (low == -3.0)
+    if not 0 < high - low < math.inf:
+        raise ValueError(
+            f"numbers are drawn from between low and high; got {given[0]} and {given[1]}, want low "
+            "below high"
+        )
+    return low, high
 
 
 class Domain(NamedTuple):

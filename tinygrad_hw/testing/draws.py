@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ class HypothesisDraw:
     def __init__(self, draw: Callable[[Any], Any]) -> None:
         self.draw = draw
         self._used: set[float] = set()
+        self._finer: dict[tuple[float, float], int] = {}
 
     def integer(self, low: int, high: int) -> int:
         from hypothesis import strategies as st
@@ -48,16 +50,17 @@ class HypothesisDraw:
 
     def _unused(self, code: int, low: float, high: float) -> float:
         """Give a number off the kinks and ties: not 0, and of another size than those before."""
-        finer = 1
+        # Of large arrays: what is all taken stays so, and is not gone through for each entry.
         while True:
+            finer = self._finer.setdefault((low, high), 1)
             values = simplest_values(low, high, finer)
             start = code % len(values)
             # The same code gives the same number as elsewhere, unless that is taken.
-            for value in (*values[start:].tolist(), *values[:start].tolist()):
+            for value in itertools.chain(values[start:], values[:start]):
                 if value and abs(value) not in self._used:
                     self._used.add(abs(value))
                     return float(value)
-            finer *= 2
+            self._finer[low, high] = 2 * finer
 
 
 @functools.lru_cache
