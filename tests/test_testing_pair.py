@@ -116,3 +116,36 @@ def test_a_wrong_backward_beside_a_kink_is_wrong(seed):
         wrong = lambda g, x, slope=slope: g * slope(x)  # noqa: E731
         assert check_pair(hw5.relu, wrong, x, rng=seed, raises=False).verdict == "wrong"
     assert check_pair(hw5.relu, lambda g, x: g * (x > 0), x, rng=seed).verdict == "kink"
+
+
+class Remembers:
+    def forward(self, x):
+        self.mask = x > 0
+        return np.where(self.mask, x, 0)
+
+    def backward(self, g, x):
+        return g * self.mask
+
+
+def test_a_backward_that_leans_on_its_forward():
+    pair, x = Remembers(), rng.normal(size=(3, 4))
+    report = check_pair(pair.forward, pair.backward, x, raises=False)
+    assert report.verdict == "wrong"
+    assert report.broken == (
+        "the backward uses what the forward left behind, and not its arguments alone",
+    )
+
+
+@pytest.mark.parametrize(
+    ("backward", "broken"),
+    [
+        (lambda g, x: g * 2 * x, ()),
+        (
+            lambda g, x: (g.ravel("K") * 2 * x.ravel("K")).reshape(x.shape),
+            ("on arrays of another memory layout, such as x.T, the gradient is another",),
+        ),
+    ],
+)
+def test_arrays_of_another_memory_layout(backward, broken):
+    x = rng.normal(size=(3, 4))
+    assert check_pair(np.square, backward, x, raises=False).broken == broken

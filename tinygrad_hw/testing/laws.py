@@ -93,7 +93,7 @@ def _layout(
     close: _Close,
 ) -> Iterator[str]:
     """Compare with a run on the same numbers that lie in memory in another order, with gaps."""
-    variables = [variable(_laid_otherwise(x._data)) for x in flat.variables()]
+    variables = [variable(laid_otherwise(x._data)) for x in flat.variables()]
     try:
         outputs = float_leaves(flat.call(fn, variables))
     except Exception as error:
@@ -102,12 +102,13 @@ def _layout(
     if not close([array_of(y) for y in outputs], values):
         yield "on arrays of another memory layout, such as x.T, the values are others"
         return
-    strided = pulled(outputs, [_laid_otherwise(u) for u in weights], variables)
+    strided = pulled(outputs, [laid_otherwise(u) for u in weights], variables)
     if not close(strided, gradient):
         yield "with arrays of another memory layout, such as x.T, the gradient is another"
 
 
-def _laid_otherwise(x: Array) -> Array:
+def laid_otherwise(x: Array) -> Array:
+    """Copy an array to memory in another order of its axes, with gaps."""
     order = x.shape[::-1] if x.flags.c_contiguous else x.shape
     room = np.empty((*order, 2), x.dtype)[..., 0]
     laid = room.T if x.flags.c_contiguous else room

@@ -14,7 +14,7 @@ from .check import GRAVEST_FIRST, Settings, advice, name_of, some_entries
 from .compare import compare, worst_entries
 from .culprits import likely_cause
 from .functions import Flat, float_arrays, float_leaves, precision_of, weigh
-from .laws import Nondeterministic
+from .laws import Nondeterministic, laid_otherwise
 from .levels import dot, random_direction, random_weights
 from .oracle import Sample, entrywise, off_kinks, slope
 from .report import Check, GradientError, GradientReport
@@ -158,7 +158,8 @@ class _Pair:
     def _run_elsewhere(self, weights: Sequence[Array]) -> None:
         """Run at another point, so that what the pair remembers from there shows here."""
         direction = random_direction(self.rng, self.flat.values)
-        moved = [x + v / 64 for x, v in zip(self.flat.values, direction, strict=True)]
+        # In reverse, so that other entries are positive, or the largest.
+        moved = [np.flip(x + v / 64) for x, v in zip(self.flat.values, direction, strict=True)]
         with contextlib.suppress(Exception):
             self.outputs(moved)
             self.gradients(weights, moved)
@@ -198,16 +199,37 @@ class _Pair:
             raise Nondeterministic("a second run on the same arguments gives other values")
         if not _equal(copies, values):
             yield "the forward writes to its arguments"
-        if not _equal(self.gradients(self.fresh(weights), self.fresh()), gradient):
+        # The first came after a forward elsewhere, these two come after one here.
+        second, third = (self.gradients(self.fresh(weights), self.fresh()) for _ in range(2))
+        if not _equal(second, third):
             raise Nondeterministic("a second run on the same arguments gives another gradient")
+        if not _equal(second, gradient):
+            yield "the backward uses what the forward left behind, and not its arguments alone"
+            return
+        yield from self._layout(outputs, weights, gradient)
         others = random_weights(self.rng, outputs)
         both = [u + w for u, w in zip(weights, others, strict=True)]
         other, total = (self.gradients(self.fresh(u), self.fresh()) for u in (others, both))
         for label, a, b, c in zip(self.flat.labels, gradient, other, total, strict=True):
-            size = float(np.max(np.abs(a) + np.abs(b), initial=0.0))
-            close = 1e4 * precision_of([a]) * size
-            if np.isfinite(size) and not np.allclose(a + b, c, rtol=0, atol=close):
+            if not _close(a + b, c, np.abs(a) + np.abs(b)):
                 yield f"the gradient of {label} is not linear in the upstream one"
+
+    def _layout(
+        self, outputs: Sequence[Array], weights: Sequence[Array], gradient: Sequence[Array]
+    ) -> Iterator[str]:
+        """Compare with a run on the same numbers that lie in memory in another order."""
+        where = "on arrays of another memory layout, such as x.T,"
+        laid = [laid_otherwise(x) for x in self.flat.values]
+        try:
+            values = float_arrays(self.flat.call(self.forward, laid))
+            found = self.gradients([laid_otherwise(u) for u in weights], laid)
+        except Exception as error:
+            yield f"{where} it raised {type(error).__name__}: {error}"
+            return
+        if not all(map(_close, values, outputs, map(np.abs, outputs))):
+            yield f"{where} the values are others"
+        elif self._misfit(found) or not all(map(_close, found, gradient, map(np.abs, gradient))):
+            yield f"{where} the gradient is another"
 
     def _checks(self, weights: Sequence[Array], gradient: Sequence[Array]) -> tuple[Check, ...]:
         checks = []
@@ -241,6 +263,13 @@ class _Pair:
             return phi
 
         return along
+
+
+def _close(a: Array, b: Array, size: Array) -> bool:
+    """Tell whether arrays are the same but for rounding in numbers of a size."""
+    largest = float(np.max(size, initial=0.0))
+    close = 1e4 * precision_of([b]) * largest
+    return not np.isfinite(largest) or np.allclose(a, b, rtol=0, atol=close)
 
 
 def _equal(a: Sequence[Array], b: Sequence[Array]) -> bool:
