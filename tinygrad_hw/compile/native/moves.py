@@ -153,7 +153,7 @@ def _numbers(w: Writer, part: Any, side: int) -> Place | int | None:
     place = w.layout.places.get(part.index) if isinstance(part, Ref) else None
     if place is None or w.dtype(part.index).kind not in "iu":
         return None
-    return place if _is_inside(w.layout.program.constants.get(part.index), side) else None
+    return place if _is_inside(w.layout.program.constants.get(place.root), side) else None
 
 
 def _is_inside(numbers: Any, side: int) -> bool:
