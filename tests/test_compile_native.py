@@ -373,6 +373,35 @@ def test_rows_are_read_and_their_gradients_added(kind, shape, rest, maybe_crew):
             run(index)
 
 
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "shape"),
+    [
+        (2, "same", 1, (9, 12)),
+        ((1, 3), "valid", 1, (8, 11)),
+        ((3, 2), 1, (1, 2), (10, 9)),
+        (2, ((0, 1), (2, 0)), 2, (7, 10)),
+        (4, "same", 1, (7, 8)),
+    ],
+)
+def test_convolution_with_strides(stride, padding, dilation, shape, maybe_crew):
+    x = tg.Tensor(RNG.normal(size=(5, *shape, 2)), requires_grad=True)
+    w = tg.Tensor(RNG.normal(size=(3, 3, 2, 4)), requires_grad=True)
+
+    def gradients(scale):
+        x.grad = w.grad = None
+        y = tg.conv2d(x * scale, w, stride=stride, padding=padding, dilation=dilation)
+        (y * y).sum().backward()
+        return y
+
+    run = native(gradients)
+    for _ in range(2):
+        found, *mine = run(np.array(0.5)).numpy(), x.grad, w.grad
+    np.testing.assert_allclose(found, gradients(np.array(0.5)).numpy())
+    for mine_, other in zip(mine, (x.grad, w.grad), strict=True):
+        np.testing.assert_allclose(mine_, other, atol=1e-12)
+    assert phases(run) == [True]
+
+
 def written(x, *places):
     y = x * 2
     for index, value in places:

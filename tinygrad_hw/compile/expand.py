@@ -48,6 +48,23 @@ def border(x: Array, *, before: Any, after: Any) -> Array:
     return np.pad(x.transpose(3, 1, 2, 0), ((0, 0), (top, bottom), (left, right), (0, 0)))
 
 
+def spaced(x: Array, *, before: Any, after: Any, step: Any) -> Array:
+    """Images (N, H, W, C) as (C, H', W', N) with zeros around and between their pixels."""
+    n, height, width, c = x.shape
+    (down, across), (top, left), (bottom, right) = step, before, after
+    y = np.zeros((c, *_spaced_sides((height, width), before, after, step), n), x.dtype)
+    y[:, top : y.shape[1] - bottom : down, left : y.shape[2] - right : across] = x.transpose(
+        3, 1, 2, 0
+    )
+    return y
+
+
+def _spaced_sides(sides: Any, before: Any, after: Any, step: Any) -> tuple[int, ...]:
+    return tuple(
+        b + s * (n - 1) + 1 + a for n, b, a, s in zip(sides, before, after, step, strict=True)
+    )
+
+
 def correlation(x: Array, w: Array, *, out: Any, stride: Any, dilation: Any) -> Array:
     """Correlate bordered images (C1, H', W', N) with filters: (N, H, W, C2)."""
     images = x.transpose(3, 1, 2, 0)
@@ -538,32 +555,34 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
 
 
 def _conv_dx(r: Rewriter, i: Instruction) -> bool:
-    """At stride 1, the adjoint is a correlation with the turned filters."""
+    """The adjoint is a correlation with the turned filters, of pixels as far apart as windows."""
     (g, w), out, p = i.args, r.specs[i.out], i.params
     gs, ws = r.spec(g), r.spec(w)
     if not images(gs) or gs is None or ws is None or gs.dtype != ws.dtype:
         return False
-    if tuple(p["stride"]) != (1, 1) or math.prod((*ws.shape[:2], ws.shape[3])) > DIRECT:
+    if math.prod((*ws.shape[:2], ws.shape[3], *p["stride"])) > DIRECT:
         return False
+    n, *sides, c = gs.shape
     window = hw5.windows_on(
-        (*p["shape"], 1), (ws.shape[0], ws.shape[1]), 1, p["padding"], p["dilation"]
+        (*p["shape"], 1), (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
     )
     reach = [d * (k - 1) for d, k in zip(p["dilation"], ws.shape[:2], strict=True)]
-    sides = [
-        tuple(n - b for n, b in zip(reach, ends, strict=True))
-        for ends in (window.before, window.after)
-    ]
-    if any(side < 0 for ends in sides for side in ends):
+    before = tuple(map(operator.sub, reach, window.before))
+    bare = _spaced_sides(sides, before, (0, 0), p["stride"])
+    after = tuple(m + d - k for m, d, k in zip(p["shape"], reach, bare, strict=True))
+    if min(*before, *after) < 0:
         return False
-
-    class _Sides:
-        before, after = sides
-
+    around = {"before": before, "after": after}
+    spec = _plain((c, *map(operator.add, bare, after), n), gs.dtype)
+    if tuple(p["stride"]) == (1, 1):
+        bordered_g = r.emit("border", border, (g,), around, spec)
+    else:
+        bordered_g = r.emit("border", spaced, (g,), around | {"step": tuple(p["stride"])}, spec)
     a, b, c1, c2 = ws.shape
     filters = r.emit("turned", turned, (w,), {}, _plain((a, b, c2, c1), ws.dtype))
     params = {"out": tuple(p["shape"]), "stride": (1, 1), "dilation": p["dilation"]}
     r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
-    return r.end("conv_dx", correlation, (bordered(r, g, _Sides, border), filters), params, i.out)
+    return r.end("conv_dx", correlation, (bordered_g, filters), params, i.out)
 
 
 def _numpys(rewrite: Callable[[Rewriter, Instruction], bool]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...kernels import hw5
 from ...ops import conv, index, linalg, scan, shape
-from ..expand import border, correlation, correlation_dw, turned
+from ..expand import border, correlation, correlation_dw, spaced, turned
 from ..program import Instruction, Spec
 from . import matrices, moves, windows
 from .loops import Writer
@@ -25,6 +25,7 @@ KERNELS: dict[Any, Rule] = {
     linalg.matmul.forward: matrices.matmul,
     np.matmul: matrices.matmul,
     border: windows.border,
+    spaced: windows.spaced,
     turned: windows.turned,
     correlation: windows.correlation,
     correlation_dw: windows.correlation_dw,

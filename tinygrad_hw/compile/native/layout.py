@@ -69,8 +69,10 @@ class Layout:
         shape = self.program.specs[instruction.out].shape
         for i in instruction.refs():
             stand = self.stand.get(i)
-            # A view of few entries, repeated, has no order to follow.
-            if stand is not None and stand.shape == shape and 0 not in stand.strides:
+            if stand is None or stand.shape != shape:
+                continue
+            # A view of few entries, repeated, has no order to follow; a constant of one has any.
+            if 0 not in stand.strides and i not in self.uniform:
                 return self.order(i)
         return tuple(range(len(shape)))
 

@@ -57,6 +57,23 @@ def border(w: Writer, i: Instruction) -> bool:
     return True
 
 
+def spaced(w: Writer, i: Instruction) -> bool:
+    """Zeros everywhere, and then the pixels."""
+    (x,), y = places(w.layout, i), w.layout.places[i.out]
+    (top, left), (down, across) = i.params["before"], i.params["step"]
+    n, height, width, c = x.shape
+    w.line(0, f"for k in range({w.share(math.prod(y.shape))}):")
+    w.line(1, w.store(i.out, "k", literal(0, w.dtype(i.out))))
+    w.meet()
+    w.line(0, f"for c in range({c}):")
+    w.line(1, f"for i in range({w.share(height)}):")
+    w.line(2, f"for j in range({width}):")
+    w.line(3, f"for k in range({n}):")
+    target = _at(y, "c", f"i * {down} + {top}", f"j * {across} + {left}", "k")
+    w.line(4, w.store(i.out, target, w.load(x.root, _at(x, "k", "i", "j", "c"))))
+    return True
+
+
 def turned(w: Writer, i: Instruction) -> bool:
     (x,), y = places(w.layout, i), w.layout.places[i.out]
     a, b, c1, c2 = x.shape
