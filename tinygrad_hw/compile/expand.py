@@ -73,16 +73,16 @@ def correlation(x: Array, w: Array, *, out: Any, stride: Any, dilation: Any) -> 
     return y[:, : out[0], : out[1]]
 
 
-def correlation_dw(g: Array, x: Array, *, size: Any, stride: Any, dilation: Any) -> Array:
-    """Adjoint of :func:`correlation` in its filters."""
-    h, w = g.shape[1:3]
+def correlation_dw(g: Array, x: Array, *, size: Any, out: Any, stride: Any, dilation: Any) -> Array:
+    """Adjoint of :func:`correlation` in its filters; of ``g`` the entries (C2, H', W', N)."""
     reach = [
         s * (n - 1) + d * (k - 1) + 1
-        for n, k, s, d in zip((h, w), size, stride, dilation, strict=True)
+        for n, k, s, d in zip(out, size, stride, dilation, strict=True)
     ]
     images = x.transpose(3, 1, 2, 0)[:, : reach[0], : reach[1]]
     window = {"stride": stride, "padding": "valid", "dilation": dilation}
-    return hw5.correlate_dw(g, images, size=size, **window)
+    slopes = g.reshape(-1, *out, x.shape[3]).transpose(3, 1, 2, 0)
+    return hw5.correlate_dw(slopes, images, size=size, **window)
 
 
 def turned(w: Array) -> Array:
@@ -551,7 +551,10 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     p = i.params
     window = hw5.windows_on(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
     params = {"size": tuple(p["size"]), "stride": p["stride"], "dilation": p["dilation"]}
-    return r.end("conv_dw", correlation_dw, (g, bordered(r, x, window, border)), params, i.out)
+    # A view, where the images lie as convolution makes them, else a copy.
+    slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (gs.size,))
+    args = slopes, bordered(r, x, window, border)
+    return r.end("conv_dw", correlation_dw, args, params | {"out": window.out}, i.out)
 
 
 def _conv_dx(r: Rewriter, i: Instruction) -> bool:

@@ -160,14 +160,12 @@ def _row(
 def correlation_dw(w: Writer, i: Instruction) -> bool:
     g, x = places(w.layout, i)
     y = w.layout.places[i.out]
-    n, rows, columns, c2 = g.shape
-    c1, height, width, _ = x.shape
-    (a, b), stride, dilation = (i.params[k] for k in ("size", "stride", "dilation"))
-    taps = a * b
-    wanted = (1, columns * n, n, rows * columns * n)
-    if any(s != t and m > 1 for s, t, m in zip(g.strides, wanted, g.shape, strict=True)):
-        return False
-    if g.offset or taps > _UNROLLED or w.layout.stand[g.root].size != math.prod(g.shape):
+    c1, height, width, n = x.shape
+    (a, b), (rows, columns), stride, dilation = (
+        i.params[k] for k in ("size", "out", "stride", "dilation")
+    )
+    taps, c2 = a * b, y.shape[3]
+    if g.strides != (1,) or taps > _UNROLLED:
         return False
     zero = literal(0, w.dtype(i.out))
     run = columns * n if stride[1] == 1 else n
@@ -187,7 +185,7 @@ def correlation_dw(w: Writer, i: Instruction) -> bool:
     # As many sums at a time as there are registers for.
     for start in range(0, taps, 16):
         w.line(depth, f"for k in range({run}):")
-        w.line(depth + 1, f"g = {w.load(g.root, 'q + k')}")
+        w.line(depth + 1, f"g = {w.load(g.root, 'q + k', g.offset)}")
         for t in range(start, min(start + 16, taps)):
             at = f"r{t // b} + k + {t % b * dilation[1] * n}"
             w.line(depth + 1, f"s{t} = plus(s{t}, times(g, {w.load(x.root, at)}))")
