@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import operator
+import os
 import pickle
 import random
 import sys
@@ -2206,6 +2207,72 @@ def test_a_recording_waits_for_what_runs_on_tensors_that_it_reaches():
             np.testing.assert_allclose(weights[1].numpy(), weights[2].numpy(), rtol=1e-12)
     np.testing.assert_allclose(weights[0].numpy(), weights[2].numpy(), rtol=1e-9)
     assert optimizers[0].steps == count
+
+
+class Tripled:
+    @tg.compile
+    def triple(self, x):
+        return x * 3
+
+
+TRIPLED = Tripled()
+
+
+@pytest.mark.parametrize(
+    ("triple", "known"),
+    [
+        (tg.compile(lambda x: x * 3), True),
+        (tg.compile(lambda x: x * 3), False),
+        (lambda x: TRIPLED.triple(x), False),
+    ],
+)
+def test_a_function_that_an_op_calls_waits_for_no_recording(triple, known, monkeypatch):
+    """The recording waits for the function that the op is in."""
+    inside, go = threading.Event(), threading.Event()
+
+    @tg.primitive
+    def tripled(x):
+        # No guard looks there: what is recorded runs again.
+        if "OP_CALLS" in os.environ:
+            inside.set()
+            go.wait()
+            return triple(x)
+        return x * 3
+
+    run, found = tg.compile(tripled), []
+    run(X)
+    if known:
+        triple(X)
+    others = [tg.compile(lambda x: x + 1) for _ in range(8)]
+    monkeypatch.setenv("OP_CALLS", "1")
+    running = threading.Thread(target=lambda: found.append(run(X)), daemon=True)
+    running.start()
+    inside.wait()
+    recording = threading.Thread(target=lambda: others[0](X), daemon=True)
+    recording.start()
+    recording.join(0.2)
+    assert recording.is_alive()
+    go.set()
+    for thread in (running, recording):
+        thread.join(20)
+        assert not thread.is_alive()
+    np.testing.assert_array_equal(found, [3 * X])
+    assert len(run.programs) == len(others[0].programs) == 1
+
+
+def test_a_recording_that_is_interrupted_lets_others_go_on():
+    error = KeyboardInterrupt
+
+    def stopped(x):
+        raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        tg.compile(stopped)(X)
+    run, found = tg.compile(lambda x: x + 1), []
+    thread = threading.Thread(target=lambda: found.append(run(X)), daemon=True)
+    thread.start()
+    thread.join(20)
+    np.testing.assert_array_equal(found, [X + 1])
 
 
 def test_threads_that_call_a_new_function_record_it_once():

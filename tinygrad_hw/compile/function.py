@@ -12,12 +12,13 @@ from contextlib import ExitStack, contextmanager
 from functools import update_wrapper
 from types import MethodType
 from typing import Any
-from weakref import WeakSet
+from weakref import ref
 
 import numpy as np
 
 from .. import graph, tree
 from ..graph import Handle
+from ..settings import check_whole
 from .backends import Backend, backend_of
 from .call import MISS
 from .errors import CompileError
@@ -29,19 +30,37 @@ from .traced import Traced
 from .variant import Arguments, Variant, share_memory
 
 # A recording replaces arrays of all tensors that the function reaches: whatever else is recorded or
-# run has to wait. One that waits for a recording holds no lock; one that runs waits for none.
+# run has to wait. One that waits holds no lock, or a recording could wait for it too.
 _one_recording = threading.RLock()
-_all: WeakSet[Compiled] = WeakSet()
+_all: set[ref[Compiled]] = set()
 UNKNOWN = object()
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Record while no other thread records or runs anything."""
-    with _one_recording, ExitStack() as locks:
-        for compiled in tuple(_all):
-            locks.enter_context(compiled._lock)
-        yield
+def _alone() -> Iterator[bool]:
+    """Keep other threads from recording and running; give whether that can be had."""
+    wait = not _is_inside(threading.get_ident())
+    with ExitStack() as taken:
+        yield _take(_one_recording, taken, wait) and all(
+            _take(compiled._lock, taken, wait) for compiled in _everyone()
+        )
+
+
+def _take(lock: Any, taken: ExitStack, wait: bool) -> bool:
+    got: bool = lock.acquire(wait)
+    if got:
+        taken.callback(lock.release)
+    return got
+
+
+def _is_inside(thread: int) -> bool:
+    """Tell whether a thread is inside a function, as one is where an op of the user's calls."""
+    return any(compiled._owner == thread for compiled in _everyone())
+
+
+def _everyone() -> list[Compiled]:
+    # Copied at once, since another thread may make one meanwhile.
+    return [compiled for there in tuple(_all) if (compiled := there()) is not None]
 
 
 class Compiled:
@@ -57,8 +76,7 @@ class Compiled:
             kind = "generator" if callable(function) else type(function).__name__
             advice = "; put @tg.compile below it" if kind in ("classmethod", "property") else ""
             raise TypeError(f"compile: got a {kind}; want a function{advice}")
-        if not isinstance(limit, (int, np.integer)) or limit < 1:
-            raise ValueError(f"compile: limit is {limit!r}; want a whole number, at least 1")
+        check_whole("compile", "limit", limit, 1)
         self.function, self.limit = function, limit
         self.backend_name = backend
         self._backend = backend_of(backend)
@@ -67,10 +85,9 @@ class Compiled:
         self._given_up = False
         self._missed = 0
         self._lock = threading.RLock()
-        with _one_recording:
-            _all.add(self)
         # The thread that is inside, by its number.
         self._owner = 0
+        _all.add(ref(self, _all.discard))
         self.__name__ = type(function).__name__
         update_wrapper(self, function, updated=())
         # Under what name the objects of a class have it, and where they keep what is theirs: where
@@ -86,7 +103,8 @@ class Compiled:
         if mode.observers:
             return self.function(*args, **kwargs)
         # The statement `with` takes twice as long.
-        self._lock.acquire()
+        if not self._lock.acquire(False) and not self._wait(me):
+            return self.function(*args, **kwargs)
         self._owner = me
         try:
             result = self._run(args, kwargs, mode.recording)
@@ -108,6 +126,10 @@ class Compiled:
                 if leaves is not None:
                     return variant.run(leaves)
         return UNKNOWN
+
+    def _wait(self, thread: int) -> bool:
+        """Take the lock when it is free, unless who has it may wait for this thread."""
+        return not _is_inside(thread) and self._lock.acquire()
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._attribute = name
@@ -152,18 +174,22 @@ class Compiled:
         return Compiled, (self.function, self.backend_name, self.limit)
 
     def _recorded(self, args: Any, kwargs: Any) -> Any:
-        with _alone():
-            self._owner = threading.get_ident()
-            try:
-                # Another thread may have recorded the same meanwhile.
-                result = self._run(args, kwargs, graph.state.mode.recording)
-                if result is UNKNOWN and not self._gives_up(args, kwargs):
-                    variant, result = record(self.function, args, kwargs, self._backend)
-                    self._variants.insert(0, variant)
-            finally:
-                self._owner = 0
+        with _alone() as alone:
+            result = self._recorded_alone(args, kwargs) if alone else UNKNOWN
         given_up = result is UNKNOWN or result is MISS
         return self.function(*args, **kwargs) if given_up else result
+
+    def _recorded_alone(self, args: Any, kwargs: Any) -> Any:
+        self._owner = threading.get_ident()
+        try:
+            # Another thread may have recorded the same meanwhile.
+            result = self._run(args, kwargs, graph.state.mode.recording)
+            if result is UNKNOWN and not self._gives_up(args, kwargs):
+                variant, result = record(self.function, args, kwargs, self._backend)
+                self._variants.insert(0, variant)
+        finally:
+            self._owner = 0
+        return result
 
     def _gives_up(self, args: Any, kwargs: Any) -> bool:
         if self._variants:
@@ -174,7 +200,7 @@ class Compiled:
                 f"compile: {self.__name__} was recorded {self.limit} times and does not fit again "
                 f"({self._reasons[-1]}); from now on it is called as it is",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return self._given_up
 
