@@ -201,7 +201,8 @@ def constant_of(handle: Handle) -> Constant:
 
 def view_of(base: Handle, value: Any) -> Constant | None:
     """Give what stands for a constant that looks into the memory of another tensor, if it does."""
-    if value.dtype.kind == "c" or not np.may_share_memory(value, base._data):
+    copied = value.base is None and value is not base._data
+    if copied or value.dtype.kind == "c" or not np.may_share_memory(value, base._data):
         return None
     constant = Constant(value)
     # Only the last base, and loosely: a constant must not keep the graph of a tensor.
