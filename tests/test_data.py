@@ -440,8 +440,10 @@ def test_augmentation_takes_what_makes_an_array_and_refuses_negative_bounds():
     images = np.random.default_rng(0).random((2, 4, 4))
     for other in (images.tolist(), tg.Tensor(images)):
         np.testing.assert_array_equal(augment(other, 0), augment(images, 0))
-    with pytest.raises(ValueError, match=r"augment: got max_shift=-1, .*; want none negative"):
-        augment(images, max_shift=-1)
+    for bound in (-1, np.nan, "far"):
+        message = rf"augment: max_shift is {bound!r}; want a number, at least 0"
+        with pytest.raises(ValueError, match=message):
+            augment(images, max_shift=bound)
 
 
 def test_augmentation_moves_little_and_keeps_the_values_range():

@@ -916,7 +916,7 @@ def test_the_command_leaves_nothing_behind_when_it_is_stopped(tmp_path, number):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (mark.exists() and mark.read_text()):
+    while process.poll() is None and not (mark.exists() and mark.read_text()):
         time.sleep(0.01)
     process.send_signal(number)
     assert process.communicate(timeout=60)[1] == "tinygrad-hw check: interrupted\n"

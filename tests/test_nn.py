@@ -234,6 +234,8 @@ def test_a_layer_checks_its_settings_when_it_is_made(make, message):
 def test_lengths_may_be_numbers_of_numpy():
     assert tg.nn.LayerNorm(np.prod([2, 2]))(np.ones((3, 4))).shape == (3, 4)
     assert tg.nn.Linear(np.int64(2), np.int64(3), rng=0).weight.shape == (2, 3)
+    halves = tg.nn.Conv2d(2, 4, 3, groups=np.int64(2), rng=0)
+    assert halves(np.ones((1, 5, 5, 2))).shape == (1, 3, 3, 4)
 
 
 def test_an_activation_that_is_kept_is_no_parameter():

@@ -505,8 +505,9 @@ def test_what_cannot_be_checked_is_refused():
         check_gradients(tg.sin, V, wrt=2)
     with pytest.raises(ValueError, match="order is 4; want 1, 2 or 3"):
         check_gradients(tg.sin, V, order=4)
-    for name, value in (("directions", 0), ("rtol", -1e-3), ("atol", float("nan")), ("step", 0)):
-        with pytest.raises(ValueError, match=f"{name} is {value}; want a"):
+    wrong = ("directions", 0), ("rtol", -1e-3), ("rtol", "a"), ("atol", np.nan), ("step", 0)
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=f"{name} is {value!r}; want a"):
             check_gradients(tg.sin, V, **{name: value})
     with pytest.raises(TypeError, match="the function: returned a str; want floats, in"):
         check_gradients(lambda x: "x", V)

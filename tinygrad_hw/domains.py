@@ -69,7 +69,7 @@ def finite(low: float, high: float) -> tuple[float, float]:
     if not 0 < high - low < math.inf:
         raise ValueError(
             f"numbers are drawn from between low and high; got {given[0]} and {given[1]}, want low "
-            "below high"
+            f"below high, by less than {np.finfo(float).max:.1g}"
         )
     return low, high
 

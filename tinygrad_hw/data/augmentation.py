@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..settings import check_whole
+from ..settings import check_least, check_whole
 
 Array = np.ndarray[Any, Any]
 Rng: TypeAlias = "int | np.random.Generator | None"
@@ -94,11 +94,9 @@ def augment(
     images = np.asarray(images)
     if images.ndim != 3 or images.dtype.kind != "f":
         raise ValueError(f"augment: got {images.dtype} {images.shape}; want floats (N, H, W)")
-    if not min(max_shift, max_rotation, max_zoom) >= 0:
-        raise ValueError(
-            f"augment: got max_shift={max_shift}, max_rotation={max_rotation} and "
-            f"max_zoom={max_zoom}; want none negative"
-        )
+    bounds = {"max_shift": max_shift, "max_rotation": max_rotation, "max_zoom": max_zoom}
+    for name, bound in bounds.items():
+        check_least("augment", name, bound, 0)
     rng = np.random.default_rng(rng)
     n, height, width = images.shape
     angle = np.deg2rad(rng.uniform(-max_rotation, max_rotation, (n, 1, 1)))

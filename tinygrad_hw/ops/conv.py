@@ -290,7 +290,7 @@ def _check_filters(op, x, w, groups):
             f"{op}: x is {x.shape} and w {w.shape}; want (..., H, W, C) and (h, w, C1, C2)"
             + ("; add a channel axis with x[..., np.newaxis]" if x.ndim in (2, 3) else "")
         )
-    if not isinstance(groups, int) or groups < 1 or w.shape[3] % groups:
+    if not isinstance(groups, _WHOLE) or groups < 1 or w.shape[3] % groups:
         raise ShapeError(f"{op}: {w.shape[3]} filters do not split into groups={groups!r}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..dispatch import Primitive
 from ..graph import Handle
+from ..settings import check_least, check_positive, check_whole
 from .calls import Call
 from .compare import compare, worst_entries
 from .culprits import (
@@ -155,14 +156,12 @@ class Settings:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.directions, (int, np.integer)) or self.directions < 1:
-            raise ValueError(f"directions is {self.directions!r}; want a whole number from 1 up")
+        check_whole("gradient check", "directions", self.directions, 1)
         for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} is {value!r}; want a number from 0 up, or None")
-        if self.step is not None and not self.step > 0:
-            raise ValueError(f"step is {self.step!r}; want a number above 0, or None")
+            if (value := getattr(self, name)) is not None:
+                check_least("gradient check", name, value, 0)
+        if self.step is not None:
+            check_positive("gradient check", "step", self.step)
 
 
 class _Examination:
