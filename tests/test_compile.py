@@ -2588,6 +2588,27 @@ def test_what_is_reached_by_a_way_around_is_guarded(function, monkeypatch):
         np.testing.assert_array_equal(run(X), function(X))
 
 
+def test_imports_that_fail_or_come_after_many_names(monkeypatch):
+    module = types.ModuleType("settings_of_a_test")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    # Beyond 255 names an instruction takes another one before it.
+    unused = "".join(f"        x.name{k}\n" for k in range(300))
+    source = f"""def scaled(x):
+    if x is None:
+{unused}
+    try:
+        from .... import far
+    except ImportError:
+        from settings_of_a_test import factor
+    return x * factor
+"""
+    there = {"__package__": "tests"}
+    exec(source, there)
+    run = tg.compile(there["scaled"])
+    for module.factor in (2.0, 3.0):
+        np.testing.assert_array_equal(run(X), X * module.factor)
+
+
 def test_what_a_set_holds_is_guarded():
     layers = {tg.nn.Dropout(0.5, rng=0)}
 

@@ -53,6 +53,7 @@ PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype
 # Classes that have parts of their own, which a class of the user's may be derived from.
 _DERIVED_FROM = (Handle, np.ndarray, dict, list, tuple, deque, set, frozenset)
 _MOST, _LONG = 20_000, 100
+_IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
 
 class Place(NamedTuple):
@@ -539,18 +540,30 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _imports(function: types.FunctionType) -> set[str]:
     """Full names of the modules that a function imports when it runs."""
-    package = function.__globals__.get("__package__")
-    found = set()
+    found: set[str] = set()
     for part in _codes(function.__code__):
-        given: tuple[Any, ...] = ()
+        if _IMPORT_NAME not in part.co_code[::2]:
+            continue
+        level: Any = 0
+        names: Any = None
         for step in dis.get_instructions(part):
-            if step.opname == "IMPORT_NAME" and (package or not given[0]):
-                module = resolve_name("." * given[0] + step.argval, package)
-                # What is taken from a package may be a module too.
-                below = {f"{module}.{name}" for name in given[1] or ()}
-                found |= {module, *(below & sys.modules.keys())}
-            given = (*given[-1:], step.argval)
+            if step.opcode == _IMPORT_NAME:
+                found |= _imported(function.__globals__, "." * level + step.argval, names or ())
+            elif step.opcode != dis.EXTENDED_ARG:
+                level, names = names, step.argval
     return found
+
+
+def _imported(there: dict[str, Any], name: str, names: tuple[str, ...]) -> set[str]:
+    """Full names of the modules that one import is of."""
+    try:
+        module = resolve_name(name, there.get("__package__"))
+    except ImportError:
+        # It fails when it runs, too.
+        return set()
+    # What is taken from a package may be a module too.
+    below = {f"{module}.{name}" for name in names}
+    return {module, *(below & sys.modules.keys())}
 
 
 def _texts(code: types.CodeType) -> set[str]:
