@@ -333,15 +333,7 @@ class Recorder:
                 f"compile: {name} writes in place to a view of an array; write to the array "
                 "itself, as x[i] = x[i] + v"
             )
-        value = real(result)
-        if not np.can_cast(value.dtype, target.dtype, "same_kind"):
-            raise TypeError(f"{name}: cannot write {value.dtype} into {target.dtype}")
-        if value.dtype != target.dtype:
-            result = self.emit(Operation("astype", as_type), (result,), {"dtype": target.dtype})
-        if real(result).shape != target.shape:
-            result = self.emit(
-                Operation("broadcast_to", np.broadcast_to), (result, target.shape), {}
-            )
+        result = self._fitting(result, target, name)
         if not isinstance(result, Traced):
             target.index = self.constant(np.asarray(result)).index
         else:
@@ -354,6 +346,18 @@ class Recorder:
             target.root.written += 1
         target.seen = target.root.written
         return target
+
+    def _fitting(self, result: Any, target: Traced, name: str) -> Any:
+        """Give a result the dtype and shape of what it is written to."""
+        value = real(result)
+        if not np.can_cast(value.dtype, target.dtype, "same_kind"):
+            raise TypeError(f"{name}: cannot write {value.dtype} into {target.dtype}")
+        if value.dtype != target.dtype:
+            result = self.emit(Operation("astype", as_type), (result,), {"dtype": target.dtype})
+        if value.shape != target.shape:
+            op = Operation("broadcast_to", np.broadcast_to)
+            result = self.emit(op, (result, target.shape), {})
+        return result
 
     def _from_outside(self, traced: Traced) -> bool:
         """Tell whether something outside has this array, and not the function alone."""
