@@ -367,7 +367,9 @@ def test_the_backward_pass_is_a_graph():
         (None, {"direction": "up"}, ValueError, "direction is 'up'"),
         (None, {"order": "sideways"}, ValueError, "order is 'sideways'"),
         (None, {"max_nodes": 1}, ValueError, "max_nodes is 1"),
+        (None, {"max_nodes": "all"}, ValueError, "max_nodes is 'all'; want a number, at least 2"),
         (None, {"depth": -1}, ValueError, "depth is -1"),
+        (None, {"depth": 1.5}, ValueError, "depth is 1.5; want a whole number, at least 0"),
     ],
 )
 def test_bad_options_are_named(arguments, options, kind, says):

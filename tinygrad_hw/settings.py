@@ -26,6 +26,11 @@ def check_share(op: str, name: str, value: Any) -> None:
     check(op, name, value, "a number in [0, 1)", lambda share: 0 <= share < 1)
 
 
+def check_fraction(op: str, name: str, value: Any) -> None:
+    """Raise unless it is in [0, 1]."""
+    check(op, name, value, "a number in [0, 1]", lambda part: 0 <= part <= 1)
+
+
 def check_positive(op: str, name: str, value: Any) -> None:
     """Raise unless it is a finite number above 0, and no tensor, which others could change."""
     wanted = "a number above 0"

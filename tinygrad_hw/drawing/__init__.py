@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..settings import check_least
 from .build import MOST_DESCRIBED, build
 from .fold import fold as _fold
 from .fold import limit
@@ -69,6 +70,7 @@ def draw(
        └─ x (2,)  above
     2 ops; 2 parameters in 1 tensor; 16 bytes kept for backward; 4 FLOPs
     """
+    check_least("draw", "max_nodes", max_nodes, 2)
     shown = (show,) if isinstance(show, str) else tuple(show)
     patterns = (fold,) if isinstance(fold, str) else tuple(fold)
     graph = build(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..settings import check_whole
 from .facts import count, size
 from .graph import Cost, Edge, Graph, Group, Vertex, used_groups
 
@@ -21,8 +22,8 @@ LONGEST_PERIOD = 256
 def fold(graph: Graph, *, depth: int | None, patterns: str | Iterable[str], repeats: bool) -> Graph:
     """Fold groups by depth and by title, then repeated parts."""
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    if depth is not None and depth < 0:
-        raise ValueError(f"fold: depth is {depth}; want at least 0")
+    if depth is not None:
+        check_whole("fold", "depth", depth, 0)
     if depth is not None or patterns:
         graph = _fold_groups(graph, depth, patterns)
     return _fold_repeats(graph) if repeats else graph
@@ -30,8 +31,6 @@ def fold(graph: Graph, *, depth: int | None, patterns: str | Iterable[str], repe
 
 def limit(graph: Graph, most: int) -> Graph:
     """Fold until there are at most ``most`` boxes, and say so in the caption."""
-    if most < 2:
-        raise ValueError(f"draw: max_nodes is {most}; want at least 2")
     n = len(graph.nodes)
     if n <= most:
         return graph

@@ -15,7 +15,7 @@ from .. import ops
 from ..errors import ShapeError
 from ..ops.conv import _pair, _pooling, _window
 from ..ops.shape import _sides
-from ..settings import check, check_least, check_share, check_whole
+from ..settings import check_fraction, check_least, check_share, check_whole
 from ..tensor import Tensor
 from . import init
 from .module import Module
@@ -210,8 +210,7 @@ class BatchNorm(Module):
         self, channels: int, *, momentum: float = 0.1, eps: float = 1e-5, dtype: Any = np.float32
     ) -> None:
         check_whole("BatchNorm", "channels", channels, 1)
-        wanted = "a number in [0, 1]"
-        check("BatchNorm", "momentum", momentum, wanted, lambda share: 0 <= share <= 1)
+        check_fraction("BatchNorm", "momentum", momentum)
         check_least("BatchNorm", "eps", eps, 0)
         self.weight = _parameter(init.ones((channels,), dtype=dtype))
         self.bias = _parameter(init.zeros((channels,), dtype=dtype))

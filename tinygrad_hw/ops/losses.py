@@ -12,7 +12,7 @@ from ..dispatch import primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
-from ..settings import check
+from ..settings import check, check_fraction
 from . import exponential, reduce
 from .activations import softplus
 from .constants import _array, _real, _value
@@ -140,8 +140,7 @@ def softmax_cross_entropy(
         if not _tracked(y) and _value(y).min(initial=0) < 0:
             raise with_graph(ValueError)(f"{op}: a target is negative; want probabilities")
     if label_smoothing:
-        wanted = "a number in [0, 1]"
-        check(op, "label_smoothing", label_smoothing, wanted, lambda share: 0 <= share <= 1)
+        check_fraction(op, "label_smoothing", label_smoothing)
         y = y.astype(x.dtype) if y.dtype == bool else y
         y = y * (1 - label_smoothing) + label_smoothing / x.shape[-1]
     _check_reduction(op, reduction, y.size)

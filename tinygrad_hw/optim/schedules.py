@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..settings import check, check_least
+from ..settings import check, check_fraction, check_least
 from .checks import numbers
 from .optimizers import Optimizer
 
@@ -97,7 +97,7 @@ class Cosine(Schedule):
 
     def __init__(self, optimizer: Optimizer, *, total: int, final: float = 0.0) -> None:
         check_least("Cosine", "total", total, 1)
-        check("Cosine", "final", final, "a number in [0, 1]", lambda share: 0 <= share <= 1)
+        check_fraction("Cosine", "final", final)
         self.total, self.final = total, final
         super().__init__(optimizer)
 
