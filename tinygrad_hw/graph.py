@@ -201,13 +201,20 @@ def constant_of(handle: Handle) -> Constant:
 
 def view_of(base: Handle, value: Any) -> Constant | None:
     """Give what stands for a constant that looks into the memory of another tensor, if it does."""
-    copied = value.base is None and value is not base._data
-    if copied or value.dtype.kind == "c" or not np.may_share_memory(value, base._data):
+    if value.dtype.kind == "c" or not _shares(value, base._data):
         return None
     constant = Constant(value)
     # Only the last base, and loosely: a constant must not keep the graph of a tensor.
     constant.extras = {"base": weakref.ref(with_bases(base._node or constant_of(base))[-1])}
     return constant
+
+
+def _shares(value: Any, array: Any) -> bool:
+    owner = value.base
+    if owner is None:
+        return value is array
+    # To ask NumPy takes longer than most views.
+    return owner is array or owner is array.base or np.may_share_memory(value, array)
 
 
 FREED: tuple[Any, ...] = ("freed",)
