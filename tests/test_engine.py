@@ -808,6 +808,25 @@ def test_a_rule_whose_parameters_are_not_what_it_is_called_with(rule):
         assert plus.rule(fits) is fits
 
 
+@pytest.mark.parametrize(
+    "rule", [lambda g, y, x, *, times: (g * times,), lambda g, y, x, *, times=7.0: (g * times,)]
+)
+def test_a_rule_gets_the_static_parameters_of_a_call_or_the_defaults_of_the_forward(rule):
+    x = leaf(1.0, 2.0)
+    for default in (3.0, 5.0):
+        scaled = tg.primitive(lambda x, *, times=default: x * times, name="scaled")
+        assert scaled.rule(rule) is rule
+        for y, slope in ((scaled(x), default), (scaled(x, times=2.0), 2.0)):
+            np.testing.assert_array_equal(tg.grad(y.sum(), x).numpy(), [slope, slope])
+
+
+def test_a_rule_that_takes_no_static_parameter():
+    scaled = tg.primitive(lambda x, *, times=3.0: x * times, name="scaled")
+    with pytest.raises(TypeError, match=r"rule is \(g, y, x\); .*want times behind a star"):
+        scaled.rule(lambda g, y, x: (g,))
+    scaled.rule(lambda g, y, x, **params: (g * params.get("times", 3.0),))
+
+
 def test_a_rule_that_returns_too_few_or_misshapen_cotangents():
     @tg.primitive
     def plus(a, b):

@@ -77,7 +77,8 @@ class Primitive:
         function : callable
             ``function(g, y, *inputs, **params)`` takes the cotangent of the output, the output and
             the inputs, and returns a tuple with the cotangent of each input, or None for zero. It
-            is written with primitives and operators. With a keyword ``needs`` it is told which
+            is written with primitives and operators. Static parameters that a call leaves out are
+            the forward's defaults. With a keyword ``needs`` it is told which
             inputs want a gradient, as a tuple of bool.
         keeps : str or sequence of str
             Names of the parameters of ``function``, out of the output and the inputs, whose values
@@ -102,6 +103,7 @@ class Primitive:
                 f"the cotangent, the output and {arity} input{'s' * (arity != 1)}, kept or not: "
                 f"want {2 + arity} parameters, as in (g, y, {', '.join('abcdefgh'[:arity])})"
             )
+        self._check_params(function)
         kept = [names.index(name) - 1 for name in wanted if name != "*"]
         self.keeps_output = 0 in kept
         self.keeps_inputs = tuple(i - 1 for i in kept if i > 0)
@@ -109,8 +111,22 @@ class Primitive:
             not variadic and len(self.keeps_inputs) == len(names) - 2 > 0
         )
         self.asks_needs = "needs" in required + others
-        self.gradient = function
+        self.gradient = _with_defaults(function, self.forward)
         return function
+
+    def _check_params(self, function: Rule) -> None:
+        """Refuse a rule that takes no notice of a static parameter of the forward."""
+        if not (type(self.forward) is type(function) is FunctionType):
+            return
+        code = function.__code__
+        taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        lacking = [name for name in _keywords_of(self.forward) if name not in taken]
+        if lacking and not code.co_flags & inspect.CO_VARKEYWORDS:
+            raise TypeError(
+                f"{self.name}.rule: the rule is {inspect.signature(function)}; it gets the static "
+                f"parameters of a call too: want {', '.join(lacking)} behind a star, as in the "
+                "forward, or **params"
+            )
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         return self.call(args, params)
@@ -489,6 +505,27 @@ def _parameters_of(function: Callable[..., Any]) -> tuple[list[str], list[str], 
     ]
     others = [p.name for p in parameters if p.name not in required]
     return required, others, any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def _keywords_of(function: FunctionType) -> Sequence[str]:
+    code = function.__code__
+    return code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+
+
+def _with_defaults(rule: Rule, forward: Callable[..., Any]) -> Rule:
+    """Give a rule for which static parameters that a call leaves out are what the forward takes."""
+    if not (type(rule) is type(forward) is FunctionType):
+        return rule
+    names, defaults = _keywords_of(rule), rule.__kwdefaults__ or {}
+    meant = {name: x for name, x in (forward.__kwdefaults__ or {}).items() if name in names}
+    if all(name in defaults and defaults[name] is x for name, x in meant.items()):
+        return rule
+    # A copy, since a function may be the rule of several primitives.
+    copy = FunctionType(
+        rule.__code__, rule.__globals__, rule.__name__, rule.__defaults__, rule.__closure__
+    )
+    copy.__kwdefaults__ = {**defaults, **meant}
+    return copy
 
 
 def parent_of(arg: Any) -> Any:
