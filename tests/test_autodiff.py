@@ -241,6 +241,8 @@ def test_grad_names_what_it_cannot_do():
         tg.grad(lambda x: x.sum())(np.array([True, False]))
     with pytest.raises(tg.ShapeError, match="direction"):
         tg.jvp(tg.sin, (np.ones(2),), (np.ones(3),))
+    with pytest.raises(tg.ShapeError, match="hvp: a direction"):
+        tg.hvp(lambda x: (x**3).sum(), np.ones(2), np.ones(3))
 
 
 @pytest.mark.parametrize(
@@ -248,6 +250,9 @@ def test_grad_names_what_it_cannot_do():
     [
         (lambda: tg.grad(tg.sin, "x")(1.0), TypeError, "grad: argnums is 'x'; want the position"),
         (lambda: tg.grad(tg.sin, 1.0)(1.0), TypeError, "grad: argnums is 1.0; want the position"),
+        (lambda: tg.grad(tg.sin, np.ones(2)), TypeError, "at a point it is grad(f)(x)"),
+        (lambda: tg.hessian(tg.sin, tg.Tensor(1.0)), TypeError, "at a point it is hessian(f)(x)"),
+        (lambda: tg.jacobian(tg.sin, np.ones(2)), TypeError, "at a point it is jacobian(f)(x)"),
         (lambda: tg.grad(tg.sin, ())(1.0), ValueError, "argnums is (), but got 1 positional"),
         (lambda: tg.grad(tg.sin, create_graph=True), TypeError, "grad(grad(f)) for the second"),
         (lambda: tg.grad(tg.sin, 0, 1.0), TypeError, "use vjp with a cotangent"),

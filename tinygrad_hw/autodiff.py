@@ -15,7 +15,14 @@ from . import tree
 from .checkpointing import checkpoint
 from .errors import GraphError, ShapeError
 from .graph import Handle, Leaf, Node, as_array, enable_grad, no_grad
-from .linearize import Linearized, check_function, check_outputs, matching, pull_to
+from .linearize import (
+    Linearized,
+    check_argnums,
+    check_function,
+    check_outputs,
+    matching,
+    pull_to,
+)
 from .ops.elementwise import cast
 from .walk import array_of, free, owned_array, pull, wrap
 
@@ -163,7 +170,7 @@ def grad(
                 "grad: cotangent and create_graph are for tensors; of a function, use vjp with a "
                 "cotangent, and grad(grad(f)) for the second derivative"
             )
-        numbers = argnums if argnums is not None else 0 if xs is None else xs
+        numbers = check_argnums("grad", argnums if argnums is not None else 0 if xs is None else xs)
         with_value = value_and_grad(y, numbers, has_aux=has_aux)
         return _named(y, "grad", lambda *args, **kwargs: with_value(*args, **kwargs)[1])
     if argnums is not None or has_aux:
@@ -211,6 +218,8 @@ def value_and_grad(
     >>> tg.value_and_grad(lambda p: (p["w"] * p["b"]).sum())({"w": [1.0, 2.0], "b": 3.0})
     (Tensor(9.), {'w': Tensor([3., 3.]), 'b': Tensor(3.)})
     """
+    check_function("value_and_grad", function)
+    argnums = check_argnums("value_and_grad", argnums)
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         call = Linearized(function, args, kwargs, argnums, has_aux=has_aux, op="grad")
@@ -289,11 +298,15 @@ def jvp(function: Callable[..., Any], primals: Any, tangents: Any) -> tuple[Any,
     """
     if not isinstance(primals, tuple):
         primals, tangents = (primals,), (tangents,)
-    call = Linearized(function, primals, {}, tuple(range(len(primals))), op="jvp")
+    return _pushed(function, primals, tangents, "jvp")
+
+
+def _pushed(function: Callable[..., Any], primals: Any, tangents: Any, op: str) -> tuple[Any, Any]:
+    call = Linearized(function, primals, {}, tuple(range(len(primals))), op=op)
     outputs, rebuild = tree.flatten(call.output)
-    check_outputs(outputs, "jvp")
+    check_outputs(outputs, op)
     wanted = call.rebuild(iter(call.variables))
-    pushed = call.push(outputs, matching(tangents, wanted, "jvp"))
+    pushed = call.push(outputs, matching(tangents, wanted, op))
     return (
         rebuild(iter([call.released(y) for y in outputs])),
         tree.flatten(call.output)[1](iter(pushed)),
@@ -321,8 +334,8 @@ def hvp(function: Callable[..., Any], primals: Any, tangents: Any) -> Any:
     """
     check_function("hvp", function)
     if isinstance(primals, tuple):
-        return jvp(grad(function, tuple(range(len(primals)))), primals, tangents)[1]
-    return jvp(grad(function), (primals,), (tangents,))[1]
+        return _pushed(grad(function, tuple(range(len(primals)))), primals, tangents, "hvp")[1]
+    return _pushed(grad(function), (primals,), (tangents,), "hvp")[1]
 
 
 def jacobian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -347,6 +360,8 @@ def jacobian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> 
     Tensor([[2., 0.],
             [0., 4.]])
     """
+    check_function("jacobian", function)
+    argnums = check_argnums("jacobian", argnums)
 
     def jacobian_of(*args: Any, **kwargs: Any) -> Any:
         from .ops.shape import reshape, stack
@@ -387,6 +402,8 @@ def hessian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     Tensor([[6., 2.],
             [2., 0.]])
     """
+    check_function("hessian", function)
+    argnums = check_argnums("hessian", argnums)
 
     def hessian_of(*args: Any, **kwargs: Any) -> Any:
         first = grad(function, argnums)
@@ -409,7 +426,6 @@ def hessian(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
 def _named(
     function: Callable[..., Any], kind: str, derivative: Callable[..., Any]
 ) -> Callable[..., Any]:
-    check_function(kind, function)
     name = getattr(function, "__name__", "function")
 
     @wraps(derivative)

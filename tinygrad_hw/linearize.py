@@ -112,14 +112,24 @@ def check_function(op: str, function: Any) -> None:
         raise TypeError(f"{op}: got a {type(function).__name__}; want a function{advice}")
 
 
-def _positions(argnums: Any, args: tuple[Any, ...], op: str) -> list[int]:
-    """Give the positions of the arguments to differentiate by."""
+def check_argnums(op: str, argnums: Any) -> int | tuple[int, ...]:
+    """Give one position, or several."""
     try:
-        numbers = list(map(operator.index, argnums if isinstance(argnums, Iterable) else [argnums]))
+        if isinstance(argnums, Iterable):
+            return tuple(map(operator.index, argnums))
+        return operator.index(argnums)
     except TypeError:
+        at = f"; at a point it is {op}(f)(x)" if isinstance(argnums, (np.ndarray, Handle)) else ""
         raise TypeError(
-            f"{op}: argnums is {argnums!r}; want the position of an argument, or several"
+            f"{op}: argnums is {reprlib.repr(argnums)}; want the position of an argument, or "
+            f"several{at}"
         ) from None
+
+
+def _positions(argnums: Any, args: tuple[Any, ...], op: str) -> tuple[int, ...]:
+    """Give the positions of the arguments to differentiate by."""
+    given = check_argnums(op, argnums)
+    numbers = given if isinstance(given, tuple) else (given,)
     if (args and not numbers) or not all(-len(args) <= n < len(args) for n in numbers):
         raise ValueError(
             f"{op}: argnums is {argnums}, but got {len(args)} positional arguments; want one of "

@@ -224,12 +224,17 @@ def op_suite(ops: Any, order: int = 2) -> Any:
     import pytest
 
     primitives = primitives_of(ops)
-    lacking = [p.name for p in primitives if p.domain is None or p.gradient is None]
-    if lacking or not primitives:
+    if not primitives:
+        raise ValueError(f"op_suite: found no primitives in {ops!r}")
+    without_rule = [p.name for p in primitives if p.gradient is None]
+    if without_rule:
+        raise ValueError(f"op_suite: {', '.join(without_rule)}: declare a rule")
+    without_domain = [p.name for p in primitives if p.domain is None]
+    if without_domain:
         raise ValueError(
-            f"op_suite: {', '.join(lacking)}: declare a domain and a rule"
-            if lacking
-            else f"op_suite: found no primitives in {ops!r}"
+            f"op_suite: {', '.join(without_domain)}: declare a domain, from which calls are drawn, "
+            "such as @primitive(domain=domains.elementwise(domains.REAL)) with one domains.REAL an "
+            "argument; of other functions, domains.Domain(text, sample)"
         )
 
     @pytest.mark.parametrize("primitive", primitives, ids=lambda p: p.name)

@@ -100,8 +100,9 @@ def pool2x2(x: Array) -> Array:
 
 def pool2x2_backward(dl_dy: Array, x: Array) -> Array:
     """Each window's gradient to its first largest entry."""
-    winner = np.eye(4)[windows(x).argmax(axis=-1)]
-    return from_windows(winner * dl_dy[..., np.newaxis])
+    winner = np.eye(4, dtype=bool)[windows(x).argmax(axis=-1)]
+    # A product would make zeros with a sign, which look odd where the result is shown.
+    return from_windows(np.where(winner, dl_dy[..., np.newaxis], 0.0))
 
 
 def flattening(x: Array, order: Order = "C") -> Array:

@@ -437,6 +437,7 @@ def main(job_path: str) -> None:
         notes = load(source_of(path), path, module.__dict__, job, rewrite)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         text, line = describe(error), (getattr(error, "text", None) or "").lstrip()
+        text = text.removesuffix(f" ({path.name}, line {getattr(error, 'lineno', None)})")
         if line.startswith(("%", "!")):
             text += ": a command of notebooks; delete the line"
         say("unreadable", text, getattr(error, "lineno", None))
