@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import importlib
 import os
 import random
 import signal
@@ -17,7 +19,7 @@ from small_digits import write_small_digits
 
 import hw5
 import tinygrad_hw.training
-from tinygrad_hw.cli import main
+from tinygrad_hw.cli import COMMANDS, main
 from tinygrad_hw.data import load_digits
 from tinygrad_hw.training import Run, backend_for, settings_for
 
@@ -298,9 +300,23 @@ def test_metrics_that_cannot_be_read_are_named(data, tmp_path, capsys, content):
 
 
 def test_without_a_command_one_is_asked_for(capsys):
-    with pytest.raises(SystemExit):
-        main([])
-    assert capsys.readouterr().err.endswith("required: COMMAND\n")
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert all(f"  {name} " in shown.err for name in COMMANDS)
+    assert not shown.out
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"tinygrad_hw {tinygrad_hw.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_its_help(command):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"tinygrad_hw.commands.{command}").configure(parser)
+    assert [action.dest for action in parser._actions if not action.help] == []
 
 
 def test_a_reader_that_has_enough_is_no_error():

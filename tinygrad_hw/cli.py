@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from . import __version__
+
 # Of each, only the summary is known here: its module is imported when it is called.
 COMMANDS = {
     "train": "train the handout's networks with the engine",
@@ -28,14 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="tinygrad-hw",
-        description="Learn gradients by heart.",
+        usage="tinygrad-hw [-h] [--version] COMMAND ...",
+        description="Gradients in NumPy: the homework, its networks, their pictures.",
         epilog=f"commands:\n{summary}\n\n`tinygrad-hw COMMAND --help` tells more of one.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
-    rest = parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    # Until Python 3.12 it counts as missing where there is no command either.
-    rest.required = False
+    parser.add_argument("--version", action="version", version=f"tinygrad_hw {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     for name in ("stdout", "stderr"):
         # One that the shell has closed is None.
         stream = getattr(sys, name) or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
@@ -43,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Pictures and files' names hold what not every terminal can show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    chosen = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    chosen = parser.parse_args(given)
     with _stoppable():
         return _run(chosen.command, chosen.arguments)
 

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the data, and what there is without it."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder of the course's mnist_train.npz and mnist_test.npz, or of the four files of "
+        "MNIST; without it TINYGRAD_HW_DATA, ./data, the download cache, a download and "
+        "scikit-learn's digits are tried",
+    )
 
 
 def output_folder(path: Path) -> Path:

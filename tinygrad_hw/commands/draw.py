@@ -28,13 +28,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="mlp, cnn, or path.py:function, a function without arguments that returns a tensor",
     )
     parser.add_argument(
-        "--out", type=Path, help="file to write, ending in svg, png, pdf, dot, html, json or txt"
+        "--out",
+        type=Path,
+        help="file to write, ending in svg, png, pdf, dot, html, json or txt; without it the graph "
+        "is printed",
     )
-    parser.add_argument("--show", default="shape", help=f"comma-separated: {', '.join(SHOWABLE)}")
-    parser.add_argument("--order", choices=ORDERS, default="forward")
-    parser.add_argument("--direction", choices=("LR", "TB", "RL", "BT"), default="LR")
+    parser.add_argument(
+        "--show",
+        default="shape",
+        help=f"what the labels say, by default shape; comma-separated: {', '.join(SHOWABLE)}",
+    )
+    parser.add_argument(
+        "--order", choices=ORDERS, default="forward", help="which pass, by default forward"
+    )
+    parser.add_argument(
+        "--direction",
+        choices=("LR", "TB", "RL", "BT"),
+        default="LR",
+        help="left to right (the default), top to bottom, or against these",
+    )
     parser.add_argument("--depth", type=int, help="fold modules that lie this deep; 0 folds all")
-    parser.add_argument("--max-nodes", type=int, default=200, help="fold larger graphs")
+    parser.add_argument(
+        "--max-nodes", type=int, default=200, help="fold graphs of more boxes, by default 200"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

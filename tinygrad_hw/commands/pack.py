@@ -27,9 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="source",
         type=Path,
         default=Path("submission"),
-        help="folder of mlp.npz, cnn.npz and writeup.pdf",
+        help="folder of mlp.npz, cnn.npz and writeup.pdf, by default submission",
     )
-    parser.add_argument("--out", type=Path, default=Path("hw5.zip"), help="the zip to write")
+    parser.add_argument(
+        "--out", type=Path, default=Path("hw5.zip"), help="the zip to write, by default hw5.zip"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygrad_hw.commands import output_folder
+from tinygrad_hw.commands import add_data, output_folder
 from tinygrad_hw.data import Digits, load_digits
 from tinygrad_hw.drawing import draw, renderer
 from tinygrad_hw.kernels import hw5
@@ -26,12 +26,22 @@ COLUMNS = ("model", "epoch", "loss", "train_accuracy", "test_accuracy", "lr")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("model", nargs="?", choices=("mlp", "cnn", "both"), default="both")
-    parser.add_argument("--data", type=Path, help="folder of mnist_train.npz and mnist_test.npz")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        choices=("mlp", "cnn", "both"),
+        default="both",
+        help="the network to train, by default both",
+    )
+    add_data(parser)
     parser.add_argument("--epochs", type=int, help="by default 40")
     parser.add_argument("--batch-size", type=int, help="by default 32")
-    parser.add_argument("--lr", type=float, help="highest learning rate, by default 0.1 and 0.05")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--lr", type=float, help="highest learning rate, by default 0.1 for mlp and 0.05 for cnn"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the batches and initial weights, by default 0"
+    )
     parser.add_argument(
         "--compile",
         choices=("auto", "numpy", "numba", "off"),
@@ -39,7 +49,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how a training step runs; auto is numba for long trainings where it is installed, "
         "else numpy",
     )
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the results")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder for the results, by default runs"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in the folder"
     )

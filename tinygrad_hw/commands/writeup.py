@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from tinygrad_hw.commands import output_folder
+from tinygrad_hw.commands import add_data, output_folder
 from tinygrad_hw.data import load_digits
 from tinygrad_hw.kernels import hw5
 from tinygrad_hw.writeup import need_matplotlib, write_writeup
@@ -14,9 +14,16 @@ from tinygrad_hw.writeup import need_matplotlib, write_writeup
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--data", type=Path, help="folder of mnist_train.npz and mnist_test.npz")
-    parser.add_argument("--out", type=Path, default=Path("submission"), help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="of the batches and initial weights")
+    add_data(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("submission"),
+        help="folder to write to, by default submission",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the batches and initial weights, by default 0"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
