@@ -301,3 +301,28 @@ def test_an_array_of_a_tensor_is_no_window_to_its_values():
     copy = np.array(t)
     copy[:] = 7
     np.testing.assert_array_equal(t.numpy(), before)
+
+
+def test_the_other_names_that_numpy_has_for_an_op_are_the_packages_too():
+    x = leaf(3)
+    for other, name in (("concat", "concatenate"), ("pow", "power"), ("asin", "arcsin")):
+        assert getattr(tg, other) is getattr(tg, name)
+    np.testing.assert_array_equal(tg.permute_dims(x[None], (1, 0)).numpy(), x.numpy()[:, None])
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("zeros", "; use np.zeros; ops take arrays"),
+        ("hstack", "; use tg.concatenate(ts, axis=1)"),
+        ("cat", "; use tg.concatenate"),
+        ("jit", "; use tg.compile"),
+        ("no_such_name", ""),
+        ("__no_such_name__", ""),
+    ],
+)
+def test_a_name_that_is_missing_says_what_serves_in_its_place(name, advice):
+    with pytest.raises(AttributeError) as caught:
+        getattr(tg, name)
+    assert str(caught.value).startswith(f"module 'tinygrad_hw' has no attribute {name!r}{advice}")
+    assert advice or str(caught.value).endswith(repr(name))

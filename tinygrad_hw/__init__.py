@@ -48,4 +48,4 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"tinygrad_hw.{name}")
     if name == "draw":
         return importlib.import_module("tinygrad_hw.drawing").draw
-    raise AttributeError(f"module 'tinygrad_hw' has no attribute {name!r}")
+    return importlib.import_module("tinygrad_hw.numpy_protocols").by_other_name(name)
