@@ -39,7 +39,7 @@ class Residual(tg.nn.Module):
 
 def residual() -> Graph:
     """A residual block."""
-    x = tg.Tensor(rng.random((8, 14, 14, 4), dtype=np.float32), name="x", requires_grad=True)
+    x = rng.random((8, 14, 14, 4), dtype=np.float32)
     return Residual().graph(x, direction="TB")
 
 
@@ -57,7 +57,7 @@ class Cell(tg.nn.Module):
 
 def recurrent() -> tuple[Graph, Graph]:
     """A recurrent network over four steps, unrolled and folded."""
-    cell, h = Cell(), tg.Tensor(np.zeros((2, 8), np.float32), name="h0", requires_grad=True)
+    cell, h = Cell(), tg.Tensor(np.zeros((2, 8), np.float32), name="h0")
     for step, x in enumerate(rng.random((4, 2, 3), dtype=np.float32), 1):
         h = cell(h, tg.Tensor(x, name=f"x{step}"))
     graph = tg.draw(h, names=cell, direction="TB")

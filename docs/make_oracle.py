@@ -47,7 +47,10 @@ def smooth(axes: Any) -> None:
         axes.axvspan(h / 8, h, color=colour, alpha=0.25, label=name)
     axes.axhline(found.error / truth, color="k", ls=":", lw=1, label="error bar")
     axes.set(
-        title=f"smooth: {found.kind}", xlabel="step", ylabel="relative error", ylim=(1e-17, 10)
+        title=f"sin(x) exp(x): {found.kind}",
+        xlabel="step",
+        ylabel="relative error",
+        ylim=(1e-17, 10),
     )
     axes.legend(fontsize=7, loc="upper left")
 

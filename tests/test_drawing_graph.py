@@ -363,6 +363,7 @@ def test_the_backward_pass_is_a_graph():
     [
         ((), {}, TypeError, "got no tensor"),
         ((1.0,), {}, TypeError, "got a float; want a Tensor"),
+        ((tg.nn.Linear(1, 1),), {}, TypeError, "got a Linear; .*as model.graph"),
         (None, {"show": "colour"}, ValueError, "names out of shape, dtype"),
         (None, {"direction": "up"}, ValueError, "direction is 'up'"),
         (None, {"order": "sideways"}, ValueError, "order is 'sideways'"),

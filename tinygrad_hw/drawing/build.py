@@ -111,7 +111,8 @@ def _check(outputs: tuple[Any, ...], show: Iterable[str], direction: str, order:
         raise TypeError("draw: got no tensor; want at least one")
     for output in outputs:
         if not isinstance(output, Handle):
-            raise TypeError(f"draw: got a {type(output).__name__}; want a Tensor")
+            advice = ", as model.graph(x) draws" if isinstance(output, Module) else ""
+            raise TypeError(f"draw: got a {type(output).__name__}; want a Tensor{advice}")
     unknown = [name for name in show if name not in SHOWABLE]
     if unknown:
         raise ValueError(f"draw: show has {unknown}; want names out of {', '.join(SHOWABLE)}")
