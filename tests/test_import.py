@@ -25,3 +25,9 @@ def test_every_exported_name_is_there():
     code = "import tinygrad_hw as tg; print(*(n for n in tg.__all__ if not hasattr(tg, n)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []
+
+
+def test_what_is_loaded_later_is_listed():
+    code = "import tinygrad_hw as tg; print(*dir(tg))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"compile", "draw", "testing", "data", "drawing", "grad"} <= set(ran.stdout.split())

@@ -85,3 +85,10 @@ def test_bad_files(tmp_path):
         tg.save(tmp_path / "none" / "w.npz", {})
     with pytest.raises(ValueError, match=r"want \.npz or \.safetensors"):
         tg.save(tmp_path / "w.pkl", {})
+
+
+def test_a_model_is_saved_by_its_state(tmp_path):
+    for state in (tg.nn.Linear(2, 1), [np.ones(2)], tg.Tensor([1.0])):
+        with pytest.raises(TypeError, match=r"want a dict of arrays, such as model.state_dict\(\)"):
+            tg.save(tmp_path / "w.npz", state)
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@
 array([2., 4.])
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import autodiff, nn, ops, optim
 from .autodiff import *
@@ -19,6 +19,15 @@ from .graph import is_recording, observe
 from .ops import *
 from .serialize import load, save
 from .tensor import Tensor
+
+if TYPE_CHECKING:
+    from . import data as data
+    from . import drawing as drawing
+    from . import testing as testing
+    from .compile import compile_function
+    from .drawing import draw as draw
+
+    compile = compile_function
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,12 +49,19 @@ __all__ += autodiff.__all__
 __all__ += ops.__all__
 
 
+# Loaded when asked for: none of them is needed to compute a gradient.
+_LATER = ("compile", "data", "testing", "drawing")
+
+
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: none of them is needed to compute a gradient.
     import importlib
 
-    if name in ("compile", "data", "testing", "drawing"):
+    if name in _LATER:
         return importlib.import_module(f"tinygrad_hw.{name}")
     if name == "draw":
         return importlib.import_module("tinygrad_hw.drawing").draw
     return importlib.import_module("tinygrad_hw.numpy_protocols").by_other_name(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, "draw"})

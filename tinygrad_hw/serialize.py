@@ -30,6 +30,8 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
 
     Raises
     ------
+    TypeError
+        If ``state`` is no mapping.
     ValueError
         If the suffix is another, a value is no array of numbers, or two names are the same text.
     OSError
@@ -104,6 +106,10 @@ def _checked(path: str | Path) -> Path:
 
 def _by_text(state: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     arrays: dict[str, np.ndarray[Any, Any]] = {}
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"save: got a {type(state).__name__}; want a dict of arrays, such as model.state_dict()"
+        )
     for name, value in state.items():
         if str(name) in arrays:
             raise ValueError(f"save: two names are {str(name)!r} as text; want strings, each once")

@@ -19,12 +19,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 from .errors import CompileError
 from .function import Compiled
 
 __all__ = ["CompileError", "Compiled", "compile_function"]
+
+
+@overload
+def compile_function(
+    function: Callable[..., Any], *, backend: str = ..., limit: int = ...
+) -> Compiled: ...
+
+
+@overload
+def compile_function(
+    function: None = None, *, backend: str = ..., limit: int = ...
+) -> Callable[[Callable[..., Any]], Compiled]: ...
 
 
 def compile_function(

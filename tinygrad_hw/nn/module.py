@@ -233,7 +233,10 @@ class Sequential(Module):
     def __init__(self, *layers: Any) -> None:
         for layer in layers:
             if not callable(layer):
-                raise TypeError(f"Sequential: got {layer!r}; want modules or functions")
+                raise TypeError(
+                    f"Sequential: got {layer!r}; want modules or functions, one by one, as in "
+                    "Sequential(*layers)"
+                )
         self.layers = list(layers)
 
     def forward(self, x: Any) -> Any:
