@@ -411,6 +411,8 @@ def test_the_real_mnist_comes_through_the_download(mnist_folder, empty, monkeypa
 def test_full_mnist_without_network_says_what_to_do(empty):
     with pytest.raises(DataError, match="name its folder, or allow the download"):
         load_mnist(download=False)
+    with pytest.raises(DataError, match=r"not on this machine \(no mirror .*TINYGRAD_HW_MNIST"):
+        load_mnist()
 
 
 # --- Batches and augmentation -----------------------------------------------------------------

@@ -140,7 +140,13 @@ def load_mnist(
     if not _holds_all(cache_folder(), MNIST_FILES):
         if not download:
             raise DataError("MNIST is not on this machine; name its folder, or allow the download")
-        download_mnist(cache_folder())
+        try:
+            download_mnist(cache_folder())
+        except (DataError, ImportError, OSError) as error:
+            raise DataError(
+                f"MNIST is not on this machine ({error}); put its four files into a folder and "
+                "name that in TINYGRAD_HW_MNIST"
+            ) from error
     return read_mnist(cache_folder())
 
 
