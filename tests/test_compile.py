@@ -1172,6 +1172,52 @@ def test_a_part_of_an_array_is_written_to_in_place(backend, write):
         np.testing.assert_allclose(one, wanted, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_what_is_read_at_a_number_that_changes_is_a_view(backend, dtype):
+    def write(x, at, last):
+        row = x[at[0]]
+        row += 1.0
+        copy = x[:, last]
+        copy *= 9
+        column = x[:, at.max() - 1]
+        column -= 0.5
+        x[at[1]][1:] = 5.0
+        return x.sum(), copy
+
+    run = tg.compile(write, backend=backend)
+    for start in (0, 1, 0):
+        at, last = np.array([1, start, 2 - start], dtype), np.array(2 - start, dtype)
+        x, wanted = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(2, 3)
+        for one, other in zip(run(x, at, last), write(wanted, at, last), strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(x, wanted)
+
+
+def test_a_view_at_a_number_that_changes_is_not_read_after_a_write():
+    x = tg.Tensor(np.ones((3, 2)), requires_grad=True)
+    sgd = tg.optim.SGD([x], lr=0.1)
+
+    def step(at):
+        x.grad = None
+        row = x[at]
+        (row * row).sum().backward()
+        sgd.step()
+        return row
+
+    def double(a, at):
+        column = a[:, at[0]]
+        a *= 2
+        return column
+
+    for function, args in (
+        (step, [np.array(1)]),
+        (double, [np.ones((2, 3)), np.array([1])]),
+        (lambda a, at: double(a, at[np.newaxis]), [np.ones((2, 3)), np.array(1)]),
+    ):
+        with pytest.raises(CompileError, match="shares its memory was written to"):
+            tg.compile(function)(*args)
+
+
 def test_a_function_of_numpy_that_gives_nothing_is_refused(tmp_path):
     with pytest.raises(CompileError, match=r"save, which gives nothing, .* call it outside"):
         tg.compile(lambda x: np.save(tmp_path / "x", x))(X)

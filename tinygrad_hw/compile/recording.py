@@ -24,7 +24,7 @@ from ..graph import Handle, Leaf
 from .errors import CompileError
 from .guards import same_array
 from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, map_refs, refs_in
-from .traced import Counter, Number, Traced, as_type, real
+from .traced import Counter, Number, Traced, as_type, real, with_scalars
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _INSIDE = os.path.join(_PACKAGE, "")
@@ -165,6 +165,9 @@ class Recorder:
 
     def _computed(self, op: Any, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         try:
+            if op.name in _AT_AN_INDEX:
+                # The engine's own take the number of an index that is an array of one.
+                return op.forward(*with_scalars(args), **with_scalars(params, every=True))
             return op.forward(*real(args), **real(params))
         except Exception as error:
             self.failed.append((op.name, error))
@@ -490,6 +493,7 @@ def _may_be_view(op: Any) -> bool:
     return bool(op.view)
 
 
+_AT_AN_INDEX = frozenset({"getitem", "setitem", "scatter_add"})
 # Functions of NumPy that always make a new array.
 _NEW = frozenset(
     "astype setitem sum mean var std prod max min amax amin argmax argmin any all cumsum cumprod "

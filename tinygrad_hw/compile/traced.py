@@ -377,3 +377,16 @@ def _place_of_out(function: Any) -> int | None:
 def real(tree_of_values: Any) -> Any:
     """Put the values of this call in the place of what stands for them."""
     return map_refs(lambda traced: traced.value, tree_of_values, Traced)
+
+
+def with_scalars(tree_of_values: Any, *, every: bool = False) -> Any:
+    """Do the same, with scalars where NumPy gave some, or for every array of one number.
+
+    At an index that is a scalar NumPy reads a view, at an array of one number a copy.
+    """
+
+    def value_of(traced: Traced) -> Any:
+        array = isinstance(traced.value, np.ndarray)
+        return traced.value[()] if array and (every or traced.scalar) else traced.value
+
+    return map_refs(value_of, tree_of_values, Traced)
