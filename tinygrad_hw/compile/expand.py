@@ -177,7 +177,10 @@ def _sum(r: Rewriter, i: Instruction) -> bool:
 
 def _over(axis: Any, spec: Spec, out: Spec) -> dict[str, Any]:
     ndim = len(spec.shape)
-    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if axis is None or not ndim:
+        # NumPy takes a single number to have an axis 0, too.
+        axis = tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
     return {"axis": tuple(sorted(int(a) % ndim for a in axes)), "shape": out.shape}
 
 
