@@ -514,6 +514,39 @@ def test_reading_at_positions(read, dtype, maybe_crew):
     assert "left to the function" not in run.explain()
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_positions_beyond_signed_ones_are_left_to_numpy(shape, maybe_crew):
+    x, at = RNG.normal(size=(3, 4)), np.full(shape, 1, np.uint64)
+    run = native(lambda x, at: tg.exp(x)[:, at])
+    for number in (1, 3, 1):
+        np.testing.assert_allclose(run(x, np.full_like(at, number)), np.exp(x)[:, at * 0 + number])
+    beyond = np.full_like(at, 2**64 - 1)
+    try:
+        # At an array NumPy itself reads the last.
+        expected = np.exp(x)[:, beyond[()]]
+    except OverflowError:
+        with pytest.raises(OverflowError):
+            run(x, beyond)
+    else:
+        np.testing.assert_allclose(run(x, beyond), expected)
+
+
+@pytest.mark.parametrize("axis", [0, -1, (0,), None])
+@pytest.mark.parametrize("fold", [tg.norm, tg.sum, tg.max, tg.mean, tg.var, tg.std, np.any])
+def test_a_single_number_has_an_axis_as_numpy_has_it(fold, axis):
+    x = tg.Tensor(-2.5)
+    try:
+        expected = fold(x, axis=axis)
+    except ValueError as error:
+        with pytest.raises(type(error)):
+            native(lambda: fold(x, axis=axis) * 2)()
+        return
+    for backend in ("numpy", "numba"):
+        run = tg.compile(lambda: fold(x, axis=axis) * 2, backend=backend)
+        for _ in range(2):
+            np.testing.assert_allclose(run(), expected * 2)
+
+
 @pytest.mark.parametrize(
     "index",
     [

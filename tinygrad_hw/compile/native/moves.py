@@ -176,10 +176,12 @@ def _look(w: Writer, picks: _Picks, x: Place) -> None:
         if isinstance(numbers, int) or numbers.root in w.layout.program.constants:
             continue
         operand, side = Operand(*numbers[:3]), x.shape[axis]
+        # Of numbers without a sign, those beyond int64 are negative here.
+        low = -side if w.dtype(numbers.root).kind == "i" else 0
         nest = Nest(numbers.shape, [operand], operand)
         names = _loops(w, nest)
         w.line(len(names), f"k = position({operand.load(w, nest.index(0, names))})")
-        w.line(len(names), f"if k < {-side} or k >= {side}:")
+        w.line(len(names), f"if k < {low} or k >= {side}:")
         w.leave(len(names) + 1, 0)
         w.outside()
 
