@@ -15,8 +15,10 @@ import numpy as np
 from ..kernels import hw5
 from ..ops import activations, losses
 from ..ops import conv as convolution
-from .expand import REDUCTIONS, Rewriter, bordered, exponentials, images, rewritten
+from .expand import REDUCTIONS, exponentials
+from .images import bordered, images
 from .program import Array, Instruction, Program, Spec
+from .rewriting import Rewriter, rewritten
 
 # Larger patches than this would not stay in the cache; hw5's kernels know better then.
 _MOST = 16 * 2**20

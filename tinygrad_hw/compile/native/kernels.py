@@ -14,7 +14,7 @@ import numpy as np
 
 from ...kernels import hw5
 from ...ops import conv, index, linalg, scan, shape
-from ..expand import border, correlation, correlation_dw, spaced, turned
+from ..images import border, correlation, correlation_dw, spaced, turned
 from ..program import Instruction, Spec
 from . import matrices, moves, windows
 from .loops import Writer

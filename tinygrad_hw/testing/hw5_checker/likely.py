@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compare import close
-from .mistakes import MISTAKES, Formula
+from .image_mistakes import Formula
+from .mistakes import MISTAKES
 from .reference import Array
 
 

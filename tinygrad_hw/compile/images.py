@@ -1,0 +1,164 @@
+"""Rewrite convolution, for native code: images with zeros around, and loops over them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from ..kernels import hw5
+from ..ops import conv as convolution
+from .program import Array, Instruction, Ref, Spec
+from .rewriting import Rewrite, Rewriter, plain
+
+# Beyond so many products for each entry of the result, a convolution is left to BLAS.
+DIRECT = 3000
+
+
+# --- The simpler operations; their forwards say what they mean, in NumPy ------------------------
+
+
+def border(x: Array, *, before: Any, after: Any) -> Array:
+    """Images (N, H, W, C) as (C, H', W', N) with zeros around."""
+    (top, left), (bottom, right) = before, after
+    return np.pad(x.transpose(3, 1, 2, 0), ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def spaced(x: Array, *, before: Any, after: Any, step: Any) -> Array:
+    """Images (N, H, W, C) as (C, H', W', N) with zeros around and between their pixels."""
+    n, height, width, c = x.shape
+    (down, across), (top, left), (bottom, right) = step, before, after
+    y = np.zeros((c, *_spaced_sides((height, width), before, after, step), n), x.dtype)
+    y[:, top : y.shape[1] - bottom : down, left : y.shape[2] - right : across] = x.transpose(
+        3, 1, 2, 0
+    )
+    return y
+
+
+def _spaced_sides(sides: Any, before: Any, after: Any, step: Any) -> tuple[int, ...]:
+    return tuple(
+        b + s * (n - 1) + 1 + a for n, b, a, s in zip(sides, before, after, step, strict=True)
+    )
+
+
+def correlation(x: Array, w: Array, *, out: Any, stride: Any, dilation: Any) -> Array:
+    """Correlate bordered images (C1, H', W', N) with filters: (N, H, W, C2)."""
+    images = x.transpose(3, 1, 2, 0)
+    size = {"stride": stride, "padding": "valid", "dilation": dilation}
+    y = hw5.correlate(images, w, **size)
+    return y[:, : out[0], : out[1]]
+
+
+def correlation_dw(g: Array, x: Array, *, size: Any, out: Any, stride: Any, dilation: Any) -> Array:
+    """Adjoint of :func:`correlation` in its filters; of ``g`` the entries (C2, H', W', N)."""
+    reach = [
+        s * (n - 1) + d * (k - 1) + 1
+        for n, k, s, d in zip(out, size, stride, dilation, strict=True)
+    ]
+    images = x.transpose(3, 1, 2, 0)[:, : reach[0], : reach[1]]
+    window = {"stride": stride, "padding": "valid", "dilation": dilation}
+    slopes = g.reshape(-1, *out, x.shape[3]).transpose(3, 1, 2, 0)
+    return hw5.correlate_dw(slopes, images, size=size, **window)
+
+
+def turned(w: Array) -> Array:
+    """Filters turned by half a circle, with inputs and outputs exchanged."""
+    return np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+# --- Rewriting ----------------------------------------------------------------------------------
+
+
+def images(spec: Spec | None) -> bool:
+    """Tell whether a value is a batch of images (N, H, W, C) of floats."""
+    return (
+        spec is not None and len(spec.shape) == 4 and 0 not in spec.shape and spec.dtype.kind == "f"
+    )
+
+
+def bordered(r: Rewriter, x: Any, window: Any, forward: Any) -> Ref:
+    """Put zeros around images, as a window needs them."""
+    spec = r.spec(x)
+    assert spec is not None
+    n, h, w, c = spec.shape
+    (top, left), (bottom, right) = window.before, window.after
+    sides = {"before": window.before, "after": window.after}
+    return r.emit(
+        "border",
+        forward,
+        (x,),
+        sides,
+        plain((c, top + h + bottom, left + w + right, n), spec.dtype),
+    )
+
+
+def _conv(r: Rewriter, i: Instruction) -> bool:
+    (x, w), out = i.args, r.specs[i.out]
+    xs, ws = r.spec(x), r.spec(w)
+    if not images(xs) or ws is None or xs is None or not xs.dtype == ws.dtype == out.dtype:
+        return False
+    if math.prod(ws.shape[:3]) > DIRECT:
+        return False
+    p = i.params
+    window = hw5.windows_on(
+        xs.shape, (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
+    )
+    params = {"out": window.out, "stride": p["stride"], "dilation": p["dilation"]}
+    r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
+    return r.end("conv", correlation, (bordered(r, x, window, border), w), params, i.out)
+
+
+def _conv_dw(r: Rewriter, i: Instruction) -> bool:
+    (g, x), out = i.args, r.specs[i.out]
+    gs, xs = r.spec(g), r.spec(x)
+    if not images(xs) or not images(gs) or xs is None or gs is None or xs.dtype != gs.dtype:
+        return False
+    if math.prod(out.shape[:3]) > DIRECT:
+        return False
+    p = i.params
+    window = hw5.windows_on(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
+    params = {"size": tuple(p["size"]), "stride": p["stride"], "dilation": p["dilation"]}
+    # A view, where the images lie as convolution makes them, else a copy.
+    slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (gs.size,))
+    args = slopes, bordered(r, x, window, border)
+    return r.end("conv_dw", correlation_dw, args, params | {"out": window.out}, i.out)
+
+
+def _conv_dx(r: Rewriter, i: Instruction) -> bool:
+    """The adjoint is a correlation with the turned filters, of pixels as far apart as windows."""
+    (g, w), out, p = i.args, r.specs[i.out], i.params
+    gs, ws = r.spec(g), r.spec(w)
+    if not images(gs) or gs is None or ws is None or gs.dtype != ws.dtype:
+        return False
+    if math.prod((*ws.shape[:2], ws.shape[3], *p["stride"])) > DIRECT:
+        return False
+    n, *sides, c = gs.shape
+    window = hw5.windows_on(
+        (*p["shape"], 1), (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
+    )
+    reach = [d * (k - 1) for d, k in zip(p["dilation"], ws.shape[:2], strict=True)]
+    before = tuple(map(operator.sub, reach, window.before))
+    bare = _spaced_sides(sides, before, (0, 0), p["stride"])
+    after = tuple(m + d - k for m, d, k in zip(p["shape"], reach, bare, strict=True))
+    if min(*before, *after) < 0:
+        return False
+    around = {"before": before, "after": after}
+    spec = plain((c, *map(operator.add, bare, after), n), gs.dtype)
+    if tuple(p["stride"]) == (1, 1):
+        bordered_g = r.emit("border", border, (g,), around, spec)
+    else:
+        bordered_g = r.emit("border", spaced, (g,), around | {"step": tuple(p["stride"])}, spec)
+    a, b, c1, c2 = ws.shape
+    filters = r.emit("turned", turned, (w,), {}, plain((a, b, c2, c1), ws.dtype))
+    params = {"out": tuple(p["shape"]), "stride": (1, 1), "dilation": p["dilation"]}
+    r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
+    return r.end("conv_dx", correlation, (bordered_g, filters), params, i.out)
+
+
+CONVOLUTIONS: dict[Any, Rewrite] = {
+    convolution.conv.forward: _conv,
+    convolution.conv_dw.forward: _conv_dw,
+    convolution.conv_dx.forward: _conv_dx,
+}
