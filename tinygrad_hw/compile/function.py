@@ -223,8 +223,8 @@ class Compiled:
         parts += [f"recorded again: {reason}" for reason in self._reasons]
         if self._missed:
             parts.append(
-                f"left to the function itself {self._missed} times, where a check below did not "
-                "hold, or arguments that are written to shared memory"
+                f"left to the function itself {self._missed} times, since a check below did not "
+                "hold, or arguments, one of them written to, shared memory"
             )
         if self._variants:
             parts.append(self._variants[0].explain())
