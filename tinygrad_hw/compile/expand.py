@@ -364,11 +364,11 @@ REDUCTIONS: dict[Any, Rewrite] = {
     exponential._log_softmax.forward: _log_softmax,
     nn.standardize.forward: _standardize,
     reduce._var.forward: _var,
+    np.var: _numpys(_var),
     reduce._std.forward: _std,
     np.std: _numpys(_std),
     np.ptp: _numpys(_ptp),
     reduce._norm.forward: _norm,
-    np.var: _numpys(_var),
 }
 _REWRITES: dict[Any, Rewrite] = (
     REDUCTIONS
