@@ -22,7 +22,7 @@ import numpy as np
 
 from . import models, ops, optim
 from .compile import compile_function
-from .data import Digits, augment
+from .data import Digits, augment, mini_batches
 from .graph import no_grad
 from .serialize import load, save
 from .tensor import Tensor
@@ -132,22 +132,20 @@ class Run:
             max_rotation=settings.max_rotation,
             max_zoom=settings.max_zoom,
         )
-        order = rng.permutation(len(images))
         lr = self.optimizer.lr
         losses, right = [], 0
-        for start in range(0, len(order), settings.batch_size):
-            batch = order[start : start + settings.batch_size]
-            learn = self.learn if len(batch) == settings.batch_size else self.learn_rest
+        for x, labels in mini_batches(images, self.labels, settings.batch_size, rng=rng):
+            learn = self.learn if len(x) == settings.batch_size else self.learn_rest
             # A loss that overflows is an error of its own, which says what to do.
             with np.errstate(over="ignore", invalid="ignore"):
-                loss, logits = learn(images[batch], self.labels[batch])
+                loss, logits = learn(x, labels)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise ValueError(
                     f"the loss of epoch {epoch} is {losses[-1]}; use an lr below {settings.lr:g}"
                 )
             self.schedule.step()
-            right += int(np.sum(logits.numpy().argmax(axis=1) == self.labels[batch]))
+            right += int(np.sum(logits.numpy().argmax(axis=1) == labels))
             progress(losses[-1])
         # No loss has told of the last step yet.
         if not all(np.isfinite(p.data).all() for p in self.model.parameters()):
@@ -159,7 +157,7 @@ class Run:
             {
                 "epoch": epoch,
                 "loss": float(np.mean(losses)),
-                "train_accuracy": right / len(order),
+                "train_accuracy": right / len(images),
                 "test_accuracy": float(np.mean(self.predictions() == self.test[1])),
                 "lr": lr,
             }
