@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import copy
+import csv
 import functools
 import itertools
 import operator
@@ -1830,8 +1831,9 @@ def numbered():
         lambda: (a * 2 for a in [X, Y]),
         lambda: zip(numbered(), [1, 2], strict=False),
         itertools.count,
+        lambda: csv.reader(["1", "2"]),
     ],
-    ids=["list", "generator", "expression", "zip", "count"],
+    ids=["list", "generator", "expression", "zip", "count", "unpicklable"],
 )
 def test_taking_from_an_iterator_is_refused(iterator):
     batches = iterator()

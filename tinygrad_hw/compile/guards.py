@@ -12,6 +12,7 @@ import dis
 import functools
 import gc
 import inspect
+import itertools
 import operator
 import os
 import pickle
@@ -494,16 +495,20 @@ def _made_of(iterator: Iterator[Any]) -> tuple[Any, ...]:
         frame = iterator.gi_frame
         parts = () if frame is None else (frame.f_lasti, *frame.f_locals.values())
         return (*parts, iterator.gi_yieldfrom)
+    if isinstance(iterator, itertools.count):
+        return (repr(iterator),)
     with warnings.catch_warnings():
-        # Python 3.12 warns that from 3.14 on itertools' cannot be copied, and so not be told.
+        # Python 3.12 warns that from 3.14 on itertools' have no such method.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             if hasattr(iterator, "__length_hint__"):
                 return (operator.length_hint(iterator),)
-            return tuple(iterator.__reduce__())
+            return tuple(iterator.__reduce_ex__(2))
         except Exception:
-            # Such as a file's, or a library's that works in other processes: nobody can tell.
-            return ()
+            # It may take from others, which tell; if not, as a file, nobody can.
+            return tuple(
+                [part for part in gc.get_referents(iterator) if isinstance(part, Iterator)]
+            )
 
 
 def same_position(one: list[Any], other: list[Any]) -> bool:
