@@ -22,8 +22,9 @@ _ONE = F(1.0)
 
 _TOP, _BOTTOM = F(89.0), F(-104.0)
 _PER_LOG2, _LOG2_HIGH, _LOG2_LOW = F(1.44269504088896), F(0.693145751953125), F(1.42860682030942e-6)
-# Added to a small number, it leaves the nearest whole number in the last bits.
-_ROUNDING = F(1.5 * 2**23)
+# Added to a small number, it leaves the nearest whole number in the last bits, plus twice what an
+# exponent is kept with.
+_ROUNDING = F(1.5 * 2**23 + 254)
 _E2, _E3, _E4 = F(0.49999994), F(0.16666521), F(0.041668389)
 _E5, _E6 = F(0.0083687454), F(0.0013814541)
 
@@ -44,8 +45,8 @@ def exp32(x):
     # Two factors, since 2**n itself may be no normal number.
     whole = bits(rounded)
     half = whole >> 1
-    power = power_of_two(half)
-    return fused(q, power, power) * power_of_two(whole - half)
+    power = with_exponent(half)
+    return fused(q, power, power) * with_exponent(whole - half)
 
 
 _LIMIT = F(9.02)

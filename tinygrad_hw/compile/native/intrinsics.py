@@ -193,10 +193,9 @@ def bits(builder: Builder, x: Value) -> Value:
 
 
 @intrinsic
-def power_of_two(builder: Builder, n: Value) -> Value:
-    """2**n as a float32; of ``n`` only the last nine bits count."""
-    exponent = builder.shl(n.code, WHOLE(23))
-    code = builder.bitcast(builder.add(exponent, WHOLE(127 << 23)), ir.FloatType())
+def with_exponent(builder: Builder, n: Value) -> Value:
+    """2**(n - 127) as a float32, whose exponent is kept as ``n``; only its last nine bits count."""
+    code = builder.bitcast(builder.shl(n.code, WHOLE(23)), ir.FloatType())
     return Value(code, np.dtype(np.float32))
 
 
