@@ -234,6 +234,20 @@ def slot(builder: Builder, what: Any) -> Any:
         return builder.alloca(what)
 
 
+def kept(builder: Builder, constant: np.floating[Any]) -> Value:
+    """Give a constant that loops keep in a register, or on the stack.
+
+    Of what it knows to be a constant LLVM makes the address, and then a vector, in each round.
+    """
+    value = number(constant)
+    whole = ir.IntType(8 * constant.itemsize)
+    with builder.goto_entry_block():
+        known = builder.bitcast(value.code, whole)
+        # An empty piece of assembly: its result is in the register of its argument.
+        code = builder.asm(ir.FunctionType(whole, [whole]), "", "=r,0", [known], False)
+        return value._replace(code=builder.bitcast(code, value.code.type))
+
+
 @contextmanager
 def counting(builder: Builder, first: Any, last: Any, step: int = 1) -> Iterator[Value]:
     """Write what a loop does for an index that goes from ``first`` to before ``last``."""

@@ -30,6 +30,7 @@ from .emission import (
     compared,
     converted,
     counting,
+    kept,
     kind,
     loaded,
     negative,
@@ -81,8 +82,12 @@ _FORMULAS = {
 class _Writer(ast.NodeVisitor):
     """Writes the instructions of a function with some names given."""
 
-    def __init__(self, builder: Builder, given: dict[str, Any]) -> None:
+    def __init__(
+        self, builder: Builder, given: dict[str, Any], kept: dict[Any, Value] | None = None
+    ) -> None:
         self.builder, self.names = builder, given
+        # Constants of formulas, made where the function begins.
+        self.kept = {} if kept is None else kept
         # Name of a function of the text, and what is known of its arguments, to LLVM's function.
         self.made: dict[Any, Any] = {}
 
@@ -107,11 +112,21 @@ class _Writer(ast.NodeVisitor):
 
     def visit_Name(self, node: ast.Name) -> Any:
         if node.id not in self.names:
-            return _KNOWN[node.id]
+            return self._known(_KNOWN[node.id])
         found = self.names[node.id]
         if not isinstance(found, _Variable):
             return found
         return Value(self.builder.load(found.place), found.dtype)
+
+    def _known(self, thing: Any) -> Any:
+        """Give what a name from outside the text stands for."""
+        if type(thing) is tuple:
+            return tuple(map(self._known, thing))
+        if not isinstance(thing, np.floating):
+            return thing
+        if thing not in self.kept:
+            self.kept[thing] = kept(self.builder, thing)
+        return self.kept[thing]
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
         return getattr(self.visit(node.value), node.attr)
@@ -161,7 +176,7 @@ class _Writer(ast.NodeVisitor):
         if not isinstance(formula.body[-1], ast.Return):
             return self._call(formula, given)
         names = [argument.arg for argument in formula.args.args]
-        inside = _Writer(self.builder, dict(zip(names, given, strict=True)))
+        inside = _Writer(self.builder, dict(zip(names, given, strict=True)), self.kept)
         return inside.statements(formula.body)
 
     def _call(self, definition: ast.FunctionDef, given: list[Any]) -> None:
