@@ -60,6 +60,20 @@ def test_functions_of_our_own_for_float32_are_right_everywhere(f, exact, units):
         np.testing.assert_array_equal(np.signbit(found[normal]), np.signbit(x[normal]))
 
 
+@pytest.mark.parametrize("size", [63, 64, 95, 2047, 2048, 2090])
+def test_an_entry_is_computed_alike_wherever_it_lies(size):
+    # Alone, in a vector, or in one of several vectors at a time.
+    def function(x):
+        once = tg.tanh(x)
+        return once, tg.exp(tg.sigmoid(x) - tg.erf(once))
+
+    x = RNG.normal(size=size).astype(np.float32) * 4
+    found, turned = native(function)(x), native(function)(x[::-1].copy())
+    for a, b, wanted in zip(found, turned, function(x), strict=True):
+        np.testing.assert_array_equal(a, b[::-1])
+        np.testing.assert_allclose(a, wanted, rtol=2e-6)
+
+
 DTYPES = "?bhilBHILfd"
 
 

@@ -249,8 +249,13 @@ def kept(builder: Builder, constant: np.floating[Any]) -> Value:
 
 
 @contextmanager
-def counting(builder: Builder, first: Any, last: Any, step: int = 1) -> Iterator[Value]:
-    """Write what a loop does for an index that goes from ``first`` to before ``last``."""
+def counting(
+    builder: Builder, first: Any, last: Any, step: int = 1, *, abreast: int = 0
+) -> Iterator[Value]:
+    """Write what a loop does for an index that goes from ``first`` to before ``last``.
+
+    ``abreast`` is how many rounds, of a vector each, LLVM is to interleave; 0 leaves it to LLVM.
+    """
     first, last = number(first).code, number(last).code
     head, body, end = (builder.append_basic_block(name) for name in ("head", "body", "end"))
     before = builder.block
@@ -262,5 +267,17 @@ def counting(builder: Builder, first: Any, last: Any, step: int = 1) -> Iterator
     builder.position_at_end(body)
     yield Value(index, None)
     index.add_incoming(builder.add(index, SIZE(step), flags=["nsw"]), builder.block)
-    builder.branch(head)
+    back = builder.branch(head)
+    if abreast:
+        _interleave(back, abreast)
     builder.position_at_end(end)
+
+
+def _interleave(back: Any, abreast: int) -> None:
+    """Mark a loop, given the branch to its head."""
+    module = back.function.module
+    wanted = [ir.MetaDataString(module, "llvm.loop.interleave.count"), WHOLE(abreast)]
+    # The number keeps loops apart. What belongs to a loop has itself as its first part.
+    loop = module.add_metadata([module.add_metadata(wanted), WHOLE(len(module.metadata))])
+    loop.operands = (loop, loop.operands[0])
+    back.set_metadata("llvm.loop", loop)

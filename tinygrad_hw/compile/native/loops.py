@@ -21,13 +21,16 @@ Shape = tuple[int, ...]
 
 # Entries in a block, which stays in the fastest cache.
 BLOCK = 1024
+# Entries of which a loop takes one vector at a time.
+_FEW = 64
 # Sums over everything are taken in so many pieces where threads share the work: the result does not
 # depend on how many threads there are.
 PIECES = 16
 # Numbers of scratch memories begin here, beyond those of values.
 _SCRATCH, _PIECES = 1_000_000, 2_000_000
 # What takes many instructions; two in one loop keep the processor from overlapping its rounds.
-_LONG = re.compile(r"(exp|tanh|sigmoid|erf)32\(|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
+_OURS = re.compile(r"(exp|tanh|sigmoid|erf)32\(")
+_LONG = re.compile(_OURS.pattern + r"|(np|math)\.(?!float|u?int|bool|sqrt|inf|nan)\w+\(")
 # What a function is given: memories, Python numbers, addresses, who the thread is.
 _GIVEN = re.compile(r"\b(?:[mnbt]\d+(?:_\d+)?|packed|me|crew|\w+_blas)\b")
 _VALUE = re.compile(r"\bx(\d+)\b")
@@ -432,7 +435,7 @@ class _GroupWriter:
         if inner is None:
             self._entry(depth, parts[0])
         else:
-            self._innermost(depth, spans[-1], parts)
+            self._innermost(depth, spans[-1], inner, parts)
         self._end_folds(depth, way)
 
     def _way(self, nest: Nest) -> str:
@@ -472,7 +475,7 @@ class _GroupWriter:
             before = w.load(out, f"p{k}")
             w.line(depth, w.store(out, f"p{k}", self.join(out, before, f"s{k}")))
 
-    def _innermost(self, depth: int, span: str, parts: list[Part]) -> None:
+    def _innermost(self, depth: int, span: str, inner: int, parts: list[Part]) -> None:
         """The innermost loop; of several parts each has its own, over a block of the entries."""
         if len(parts) > 1:
             last = span.split(", ")[1]
@@ -480,7 +483,7 @@ class _GroupWriter:
             self.w.line(depth + 1, f"o = min(q + {BLOCK}, {last})")
             depth, span = depth + 1, "q, o"
         for part in parts:
-            self.w.line(depth, f"for j in range({span}):")
+            self.w.line(depth, f"for j in {_pace(part, parts, inner)}({span}):")
             self._entry(depth + 1, part)
 
     def _parts(self, inner: int | None) -> list[Part]:
@@ -532,6 +535,18 @@ class _GroupWriter:
                 w.line(depth, w.store(out, at(k), joined))
         for k, _, text in part.stores:
             w.line(depth, self.operands[k].store(w, at(k), text))
+
+
+def _pace(part: Part, parts: list[Part], inner: int) -> str:
+    """Choose how many vectors of entries the innermost loop for a part takes at a time.
+
+    The steps of our functions wait for each other, and the processor sees too few instructions
+    ahead to begin with the next vector meanwhile. Where much else is done, four at a time would
+    not fit into the registers.
+    """
+    if inner < _FEW or not any(_OURS.search(p.text()) for p in parts):
+        return "range"
+    return "quads" if inner >= 2 * BLOCK and len(part.body) < 4 else "pairs"
 
 
 def _value_in(text: str) -> int:

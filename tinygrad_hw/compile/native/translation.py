@@ -2,7 +2,8 @@
 
 Native text is a small part of Python. Names stand for numbers of one dtype each, for memory, or
 for functions of three kinds: those of intrinsics.py and products.py write LLVM's instructions,
-those of formulas.py are native text, and NumPy's and C's are called. A dtype converts.
+those of formulas.py are native text, and NumPy's and C's are called. A dtype converts. A loop goes
+over a ``range``, or over ``pairs`` or ``quads``, of which rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ _FORMULAS = {
     for node in ast.parse(inspect.getsource(formulas)).body
     if isinstance(node, ast.FunctionDef)
 }
+
+
+# What a loop goes over to how many of its rounds are interleaved.
+_ABREAST = {"range": 0, "pairs": 2, "quads": 4}
 
 
 class _Writer(ast.NodeVisitor):
@@ -246,8 +251,11 @@ class _Writer(ast.NodeVisitor):
     def visit_For(self, node: ast.For) -> None:
         assert isinstance(node.iter, ast.Call)
         assert isinstance(node.target, ast.Name)
+        assert isinstance(node.iter.func, ast.Name)
         span = [self.visit(a) for a in node.iter.args]
-        with counting(self.builder, *(span if len(span) > 1 else (0, *span))) as index:
+        if len(span) == 1:
+            span.insert(0, 0)
+        with counting(self.builder, *span, abreast=_ABREAST[node.iter.func.id]) as index:
             self.names[node.target.id] = index
             self.statements(node.body)
 
