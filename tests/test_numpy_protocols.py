@@ -220,6 +220,10 @@ def test_a_function_without_a_rule_says_what_to_use(call):
             r"np\.unstack: .* use list\(t\), or",
             marks=pytest.mark.skipif(not hasattr(np, "unstack"), reason="is of NumPy 2.1"),
         ),
+        (lambda t: np.insert(t, 0, t), r"np\.insert: .* use tg\.concatenate, or"),
+        (lambda t: np.radians(t), r"np\.radians: .* use t \* \(np\.pi / 180\), or"),
+        (lambda t: np.linspace(0, t[0], 3), r"use a \+ \(b - a\) \* np\.linspace\(0, 1, n\)"),
+        (lambda t: np.full_like(t, t), r"np\.full_like: the value requires a gradient"),
         (lambda t: np.hypot.outer(t, t), r"use tg\.hypot\(a\[\.\.\., None\], b\) for vectors"),
     ],
 )
@@ -326,3 +330,12 @@ def test_a_name_that_is_missing_says_what_serves_in_its_place(name, advice):
         getattr(tg, name)
     assert str(caught.value).startswith(f"module 'tinygrad_hw' has no attribute {name!r}{advice}")
     assert advice or str(caught.value).endswith(repr(name))
+
+
+def test_full_like_gives_an_array_of_constants():
+    t = leaf(2)
+    for found in (np.full_like(t, 3), np.full_like(t, t.detach())):
+        assert type(found) is np.ndarray
+        assert found.dtype == float
+    counts = np.full_like(t, 3, dtype=np.int64, shape=(2, 2))
+    assert (counts.dtype, counts.tolist()) == (np.int64, [[3, 3], [3, 3]])
