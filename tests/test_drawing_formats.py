@@ -258,6 +258,17 @@ def test_without_a_renderer_the_error_names_both(suffix, no_renderer, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_graphviz_is_named_with_what_installs_it(monkeypatch, tmp_path):
+    program = tmp_path / "dot"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "graphviz", None)
+    for form in (named().svg, named().digraph):
+        with pytest.raises(drawing.RendererError, match=r'pip install "tinygrad_hw\[draw\]"'):
+            form()
+
+
 def test_text_dot_and_json_need_no_renderer(no_renderer, tmp_path):
     for suffix in ("txt", "dot", "json"):
         assert named().save(tmp_path / f"x.{suffix}").stat().st_size

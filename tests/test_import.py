@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {
     "argparse", "difflib", "numpy.random", "tempfile", "zipfile", "dataclasses", "hypothesis",
     "matplotlib", "graphviz", "pygraphviz", "numba", "sklearn", "pooch", "tqdm", "requests",
@@ -31,3 +33,21 @@ def test_what_is_loaded_later_is_listed():
     code = "import tinygrad_hw as tg; print(*dir(tg))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"compile", "draw", "testing", "data", "drawing", "grad"} <= set(ran.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "extra"),
+    [
+        ("hypothesis", "from tinygrad_hw.testing import strategies", "test"),
+        ("hypothesis", "tg.testing.gradients_match", "test"),
+        ("hypothesis", "tg.testing.GraphMachine", "test"),
+        ("llvmlite", "tg.compile(tg.sin, backend='numba')(1.0)", "fast"),
+        ("scipy", "tg.compile(tg.sin, backend='numba')(1.0)", "fast"),
+        ("safetensors", "tg.save('x.safetensors', {})", "safetensors"),
+        ("graphviz", "tg.draw(tg.Tensor(1.0)).digraph()", "draw"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_extra(package, code, extra):
+    lines = f"import sys; sys.modules[{package!r}] = None; import tinygrad_hw as tg; {code}"
+    ran = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert f'pip install "tinygrad_hw[{extra}]"' in ran.stderr.splitlines()[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +19,12 @@ def backend_of(name: str) -> Backend:
         return Straight
     if name == "numba":
         for package in ("llvmlite", "scipy"):
-            if importlib.util.find_spec(package) is None:
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
                 raise ImportError(
                     f'compile: backend="numba" needs {package}: pip install "tinygrad_hw[fast]"'
-                )
+                ) from error
         from .native import Native
 
         return Native

@@ -161,11 +161,10 @@ class Graph:
 
     def digraph(self) -> Any:
         """Give the picture as a ``graphviz.Digraph``, to be changed further."""
-        import graphviz
-
         from .dot import body
+        from .render import package
 
-        return graphviz.Digraph(body=body(self))
+        return package().Digraph(body=body(self))
 
     def svg(self) -> str:
         """Draw as SVG.

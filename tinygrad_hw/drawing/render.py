@@ -64,9 +64,20 @@ def renderer() -> str | None:
     return f"pygraphviz {pygraphviz.__version__}"
 
 
-def _by_dot(source: str, format: str) -> bytes:
-    import graphviz
+def package() -> Any:
+    """Give the package ``graphviz``, which calls ``dot``."""
+    try:
+        import graphviz
+    except ImportError as error:
+        raise RendererError(
+            'the package graphviz is not installed; run pip install "tinygrad_hw[draw]"; the text '
+            "and DOT forms do without it"
+        ) from error
+    return graphviz
 
+
+def _by_dot(source: str, format: str) -> bytes:
+    graphviz = package()
     try:
         drawn: bytes = graphviz.Source(source).pipe(format=format, encoding=None)
     except graphviz.CalledProcessError as error:

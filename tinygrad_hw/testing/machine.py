@@ -28,7 +28,7 @@ try:
         rule,
     )
 except ImportError as error:  # pragma: no cover
-    raise ImportError("the machine needs Hypothesis: pip install 'tinygrad_hw[test]'") from error
+    raise ImportError('the machine needs Hypothesis: pip install "tinygrad_hw[test]"') from error
 
 from .draws import HypothesisDraw
 

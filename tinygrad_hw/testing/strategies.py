@@ -22,7 +22,7 @@ try:
     from hypothesis import reject
     from hypothesis import strategies as st
 except ImportError as error:  # pragma: no cover
-    raise ImportError("the strategies need Hypothesis: pip install 'tinygrad_hw[test]'") from error
+    raise ImportError('the strategies need Hypothesis: pip install "tinygrad_hw[test]"') from error
 
 from .calls import Call
 from .draws import HypothesisDraw

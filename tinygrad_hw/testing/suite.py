@@ -19,7 +19,7 @@ try:
     import hypothesis
     from hypothesis import strategies as st
 except ImportError as error:  # pragma: no cover
-    raise ImportError("property tests need Hypothesis: pip install 'tinygrad_hw[test]'") from error
+    raise ImportError('property tests need Hypothesis: pip install "tinygrad_hw[test]"') from error
 
 from .check import check_gradients
 from .report import GradientError, GradientReport
