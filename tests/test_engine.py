@@ -387,6 +387,14 @@ def test_a_gradient_has_its_inputs_shape_and_dtype():
     np.testing.assert_array_equal(x.grad, np.full((3, 1), 4.0))
 
 
+def test_tensors_are_of_the_machines_byte_order():
+    x = tg.Tensor(np.array([1.0, 2.0], ">f4"), requires_grad=True)
+    (x * x).sum().backward()
+    assert x.dtype == x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad, [2, 4])
+    assert tg.Tensor([3], dtype=">i8").dtype == np.int64
+
+
 @pytest.mark.parametrize("op", ["add", "subtract", "multiply", "divide", "maximum", "hypot"])
 def test_broadcasting_equals_explicit_expand(op):
     rng = np.random.default_rng(0)

@@ -35,7 +35,8 @@ class Tensor(Handle):
     Parameters
     ----------
     data : array_like
-        Copied. Numbers and lists become float64 or integer arrays, as in NumPy.
+        Copied, in the machine's byte order. Numbers and lists become float64 or integer arrays, as
+        in NumPy.
     requires_grad : bool
         Whether to record what is computed from it and to accumulate its gradient; floats only.
     dtype : optional
@@ -472,7 +473,8 @@ def _numbers(values: Any, dtype: Any) -> np.ndarray[Any, Any]:
         ) from None
     if array.dtype.kind not in "fiubc":
         raise TypeError(f"Tensor: got {reprlib.repr(values)} of dtype {array.dtype}; want numbers")
-    return array
+    # What is computed is of the machine's byte order, and so are gradients.
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _place(array: Any) -> Any:
