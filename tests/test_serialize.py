@@ -29,6 +29,13 @@ def test_round_trip_and_the_same_bytes(tmp_path, suffix):
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"one.{suffix}", f"two.{suffix}"]
 
 
+@pytest.mark.parametrize("name", ["weights", "weights.NPZ"])
+def test_npz_is_the_default(tmp_path, name):
+    tg.save(tmp_path / name, STATE)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert list(tg.load(tmp_path / name)) == list(np.load(tmp_path / name)) == list(STATE)
+
+
 def test_a_name_that_looks_like_a_members_is_not_mixed_up(tmp_path):
     state = {"w": np.ones(1), "w.npy": np.zeros(1), "w.npy.npy": np.full(1, 2.0)}
     tg.save(tmp_path / "w.npz", state)

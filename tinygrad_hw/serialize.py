@@ -24,7 +24,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     Parameters
     ----------
     path : str or Path
-        Ends in ``.npz`` or ``.safetensors``.
+        Ends in ``.npz`` or ``.safetensors``; without an ending the format is that of ``.npz``.
     state : mapping of str to array, Tensor or number
         Such as ``module.state_dict()``.
 
@@ -45,12 +45,12 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     >>> tg.load(path)
     {'w': array([1., 2.])}
     """
-    path = _checked(path)
+    path, kind = _with_kind(path)
     arrays = _by_text(state)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: {path.parent} is no folder; make it first")
     with hw5.replacing(path) as temporary:
-        if path.suffix == ".npz":
+        if kind == ".npz":
             _write_npz(temporary, arrays)
         else:
             _safetensors().save_file(arrays, str(temporary))
@@ -74,11 +74,11 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
     ...
     ValueError: weights.pickle: has the suffix '.pickle'; want .npz or .safetensors
     """
-    path = _checked(path)
+    path, kind = _with_kind(path)
     if not path.is_file():
         raise FileNotFoundError(f"load: {path}: no such file")
     try:
-        if path.suffix == ".npz":
+        if kind == ".npz":
             # Opened here, since np.load leaves a damaged file open.
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 # By the member's name: for "w.npy" NumPy would give the array "w", if there is one.
@@ -92,16 +92,17 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         # archive for a pickle, and says how to load one: no advice for a damaged file.
         reason = "no archive" if "pickled" in str(error) else error
         raise ValueError(
-            f"load: {path}: damaged, or no {path.suffix} file of plain arrays ({reason}); "
+            f"load: {path}: damaged, or no {kind} file of plain arrays ({reason}); "
             "save it again with tinygrad_hw.save"
         ) from error
 
 
-def _checked(path: str | Path) -> Path:
+def _with_kind(path: str | Path) -> tuple[Path, str]:
     path = Path(path)
-    if path.suffix not in _SUFFIXES:
+    kind = path.suffix.lower() or ".npz"
+    if kind not in _SUFFIXES:
         raise ValueError(f"{path}: has the suffix {path.suffix!r}; want .npz or .safetensors")
-    return path
+    return path, kind
 
 
 def _by_text(state: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
