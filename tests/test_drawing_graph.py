@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -595,6 +596,18 @@ def test_a_hundred_thousand_nodes_fold():
     assert len(graph.nodes) <= 200
     assert "folded from 100," in graph.caption
     assert graph.dot().count(" -> ") < 1000
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_a_picture_leaves_the_collector_of_cycles_as_it_was(collecting):
+    try:
+        (gc.enable if collecting else gc.disable)()
+        tg.draw(leaf(1.0, "x"))
+        with pytest.raises(TypeError):
+            tg.draw(3)
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable()
 
 
 # --- A forward that raised ----------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..settings import check_least
@@ -73,18 +75,31 @@ def draw(
     check_least("draw", "max_nodes", max_nodes, 2)
     shown = (show,) if isinstance(show, str) else tuple(show)
     patterns = (fold,) if isinstance(fold, str) else tuple(fold)
-    graph = build(
-        outputs,
-        show=shown,
-        names=names,
-        direction=direction,
-        order=order,
-        detail=max(max_nodes, MOST_DESCRIBED),
-    )
-    graph = _fold(
-        graph,
-        depth=depth,
-        patterns=[pattern for pattern in patterns if pattern != "repeats"],
-        repeats="repeats" in patterns,
-    )
-    return limit(graph, max_nodes)
+    with _uncollected():
+        graph = build(
+            outputs,
+            show=shown,
+            names=names,
+            direction=direction,
+            order=order,
+            detail=max(max_nodes, MOST_DESCRIBED),
+        )
+        graph = _fold(
+            graph,
+            depth=depth,
+            patterns=[pattern for pattern in patterns if pattern != "repeats"],
+            repeats="repeats" in patterns,
+        )
+        return limit(graph, max_nodes)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold off the collector of cycles: it would walk the boxes again and again and find none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

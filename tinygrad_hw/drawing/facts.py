@@ -106,6 +106,8 @@ class Facts:
 
     def lines(self, node: Node) -> tuple[str, ...]:
         """Give the lines that the label shows; the shape stands on the arrows."""
+        if not self.labelled:
+            return ()
         texts = {name: self._text(node, name) for name in self.labelled}
         if "source" in texts:
             texts["source"] = Path(texts["source"]).name
