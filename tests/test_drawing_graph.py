@@ -488,6 +488,16 @@ def test_around_and_between_give_parts():
     }  # fmt: skip
     with pytest.raises(ValueError, match="no node is called 'relu'; there are cos, exp"):
         graph.around("relu")
+    with pytest.raises(ValueError, match="nothing leads from 'multiply' to 'sin'"):
+        graph.between("multiply", "sin")
+
+
+def test_the_caption_of_a_part_says_so():
+    x = leaf(1.0, "x")
+    graph = tg.draw(tg.cos(tg.sin(x) * x))
+    whole = f"in all {graph.caption}"
+    assert graph.around("cos", 1).caption == f"2 of 4 boxes; {whole}"
+    assert graph.between("sin", "multiply").caption == f"2 of 4 boxes; {whole}"
 
 
 def test_diff_says_what_was_added_and_removed():

@@ -270,13 +270,18 @@ class Graph:
             near |= {e.tail for e in self.edges if e.head in near} | {
                 e.head for e in self.edges if e.tail in near
             }
-        return self.part(near)
+        return self._excerpt(near)
 
     def between(self, start: str, end: str) -> Graph:
         """Give the part on the ways from one node to another, by their titles or ids."""
         below = self._closure({v.id for v in self._named(start)}, forward=True)
         above = self._closure({v.id for v in self._named(end)}, forward=False)
-        return self.part(below & above)
+        if below.isdisjoint(above):
+            raise ValueError(
+                f"between: nothing leads from {start!r} to {end!r}; want an earlier node, then one "
+                "that is computed from it"
+            )
+        return self._excerpt(below & above)
 
     def diff(self, other: Graph) -> Graph:
         """Give ``other`` with what is added to this graph, and what is removed from it.
@@ -304,6 +309,10 @@ class Graph:
         nodes = tuple(v for v in self.nodes if v.id in ids)
         edges = tuple(e for e in self.edges if e.tail in ids and e.head in ids)
         return replace(self, nodes=nodes, edges=edges, groups=used_groups(self.groups, nodes))
+
+    def _excerpt(self, ids: set[str]) -> Graph:
+        caption = f"{len(ids)} of {len(self.nodes)} boxes; in all {self.caption}"
+        return replace(self.part(ids), caption=caption)
 
     def _named(self, name: str) -> list[Vertex]:
         found = [v for v in self.nodes if name in (v.id, v.title)]
