@@ -740,12 +740,11 @@ def visualize_training_progress(
     path : str or Path, optional
         Write the figure there; without it the figure is shown.
     """
-    losses = np.ravel(losses)
-    if losses.size == 0 or num_batches < 1:
-        raise ValueError(
-            f"visualize_training_progress: got {losses.size} losses and {num_batches} batches; "
-            "want at least one of each"
-        )
+    op = "visualize_training_progress"
+    (losses,) = (array.ravel() for array in _arrays(op, losses=losses))
+    _check_whole(op, "num_batches", num_batches)
+    if losses.size == 0:
+        raise ValueError(f"{op}: got no losses; want at least one")
     starts = np.arange(0, losses.size, num_batches)
     sizes = np.diff(np.append(starts, losses.size))
     means = np.add.reduceat(losses, starts) / sizes
@@ -762,7 +761,8 @@ def visualize_training_progress(
             numbers = np.arange(1, values.size + 1)
             axes.plot(numbers, values, linewidth=width, color=colour, marker=marker, markersize=3)
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.set_yscale("log")
+            if values.max() > 0:
+                axes.set_yscale("log")
             axes.grid(alpha=0.3, which="both")
         figure.suptitle(title)
 
@@ -1441,7 +1441,13 @@ def _check_whole(op: str, name: str, value: int) -> None:
 
 def _batches(op: str, xs: Iterable[Array], ys: Iterable[Array]) -> list[tuple[Array, Array]]:
     """The mini-batches as pairs of arrays, images innermost in memory."""
-    xs, ys = list(xs), list(ys)
+    try:
+        xs, ys = list(xs), list(ys)
+    except TypeError:
+        raise ValueError(
+            f"{op}: mini_batch_x is a {type(xs).__name__} and mini_batch_y a {type(ys).__name__}; "
+            "want two lists of arrays, as get_mini_batch gives them"
+        ) from None
     if len(xs) == 0 or len(xs) != len(ys):
         raise ValueError(
             f"{op}: got {len(xs)} and {len(ys)} mini-batches; want as many, at least 1"

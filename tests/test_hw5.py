@@ -683,6 +683,7 @@ BAD = [
     ("flattening_backward", (z(147), z((7, 7, 3))), r"dl_dy\.reshape\(-1, 1\)"),
     ("train_mlp", ([], []), "at least 1"),
     ("train_mlp", ([z((196, 2))], []), "1 and 0 mini-batches"),
+    ("train_mlp", (None, [z((10, 2))]), "mini_batch_x is a NoneType and mini_batch_y a list; want"),
     ("train_mlp", ([z((2, 196))], [z((10, 2))]), r"\(2, 196\).*want \(196, R\) and \(10, R\)"),
     ("train_cnn", ([z((196, 2))], [z((10, 3))]), r"\(10, 3\).*want"),
     ("train_cnn", ([z((196, 2))], [z((1, 2))]), r"\(1, 2\).*want"),
@@ -705,7 +706,9 @@ BAD = [
     ("compute_confusion_matrix_and_accuracy", ([np.nan], [1], 10), "pred has entries"),
     ("compute_confusion_matrix_and_accuracy", ([0], [0], 0), "n_classes is 0"),
     ("visualize_training_progress", ([], 3), "want at least one"),
-    ("visualize_training_progress", ([1.0], 0), "want at least one"),
+    ("visualize_training_progress", ([1.0], 0), "num_batches is 0; want a whole number"),
+    ("visualize_training_progress", ([1.0], 312.5), "num_batches is 312.5; want a whole number"),
+    ("visualize_training_progress", (None, 1), "losses is NoneType"),
     ("visualize_confusion_matrix", (z((9, 10)), 0.5, list("0123456789")), r"\(9, 10\); want"),
 ]
 
@@ -897,6 +900,7 @@ def test_figures_are_written_without_a_warning(agg, tmp_path, suffix):
 
 def test_figures_are_shown_without_a_warning(agg):
     hw5.visualize_training_progress(np.ones(5), 2)
+    hw5.visualize_training_progress(z(5), 2)
     hw5.visualize_confusion_matrix(z((2, 2)), 0.0, ["a", "b"], title="no samples")
     assert agg.get_fignums() == []
 
