@@ -96,8 +96,9 @@ def test_names_may_be_given():
     hidden = [leaf([1.0]), leaf([2.0])]
     graph = tg.draw(hidden[0] * hidden[1], names={"a": hidden[0], "b": hidden[1]})
     assert [v.title for v in graph.nodes] == ["a", "b", "multiply"]
-    with pytest.raises(TypeError, match="names is a list"):
-        tg.draw(hidden[0] * 2, names=[1])
+    for names in ([1], {5: hidden[0]}):
+        with pytest.raises(TypeError, match=r"names is [\[{].*; want a dict of strings to tensors"):
+            tg.draw(hidden[0] * 2, names=names)
 
 
 # --- Content ------------------------------------------------------------------------------------

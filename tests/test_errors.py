@@ -440,6 +440,11 @@ MISTAKES = {
         TypeError,
         "Tensor: got 'abc' of dtype <U3; want numbers",
     ),
+    "a number as name": (
+        lambda: tg.Tensor(1.0, name=5),
+        TypeError,
+        "name: got 5; want a string, as in str(...)",
+    ),
     "list of tensors": (
         lambda: tg.Tensor([leaf(), leaf()]),
         TypeError,

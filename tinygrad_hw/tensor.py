@@ -180,6 +180,8 @@ class Tensor(Handle):
 
     @name.setter
     def name(self, value: str | None) -> None:
+        if not isinstance(value, (str, type(None))):
+            raise TypeError(f"name: got {reprlib.repr(value)}; want a string, as in str(...)")
         (self._node or constant_of(self)).extra()["name"] = value
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -233,9 +234,11 @@ def _items(names: Any) -> list[tuple[str, Any]]:
         return []
     if isinstance(names, Module):
         return [("", names)]
-    if isinstance(names, Mapping):
+    if isinstance(names, Mapping) and all(isinstance(name, str) for name in names):
         return list(names.items())
-    raise TypeError(f"draw: names is a {type(names).__name__}; want a dict of tensors, or a Module")
+    raise TypeError(
+        f"draw: names is {reprlib.repr(names)}; want a dict of strings to tensors, or a Module"
+    )
 
 
 def _callers_variables() -> Mapping[str, Any]:
