@@ -162,7 +162,8 @@ class _Pair:
         moved = [np.flip(x + v / 64) for x, v in zip(self.flat.values, direction, strict=True)]
         with contextlib.suppress(Exception):
             self.outputs(moved)
-            self.gradients(weights, moved)
+            # A backward may write to what it gets: nothing here may depend on that any more.
+            self.gradients(self.fresh(weights), moved)
 
     def _misfit(self, gradient: Sequence[Array]) -> str:
         """Say which gradient has not the shape of its argument; empty if all have."""
