@@ -590,6 +590,21 @@ def test_what_a_hook_returns_gets_the_dtype_of_the_tensor(create_graph):
     np.testing.assert_array_equal(g.numpy(), [2, 3])
 
 
+@pytest.mark.parametrize("op", [tg.add, tg.subtract, lambda a, b: tg.concatenate([a, b])])
+def test_what_a_hook_writes_to_its_gradient_changes_no_other(op):
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    cotangent = np.ones(op(a, b).shape)
+    op(a, b).backward(cotangent)
+    want = b.grad.copy()
+    for x in (a, b):
+        x.zero_grad()
+    a.register_hook(lambda g: g.data.fill(7))
+    op(a, b).backward(cotangent)
+    np.testing.assert_array_equal(a.grad, [7, 7])
+    np.testing.assert_array_equal(b.grad, want)
+    np.testing.assert_array_equal(cotangent, np.ones(cotangent.shape))
+
+
 def test_a_hook_that_returns_complex_numbers_is_refused():
     x = leaf(1.0, 2.0)
     y = x * 2

@@ -344,7 +344,7 @@ class Tensor(Handle):
         Parameters
         ----------
         hook : callable
-            Takes the gradient as a Tensor; returns another of the same shape, or None.
+            Takes the gradient as a Tensor of its own; returns another of the same shape, or None.
 
         Returns
         -------

@@ -318,7 +318,11 @@ def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
 
 def _hooked(node: Node, g: Any) -> Any:
     extras = node.extras or {}
-    for hook in tuple(extras.get("hooks", {}).values()):
+    hooks = tuple(extras.get("hooks", {}).values())
+    if hooks and not isinstance(g, Handle):
+        # A hook may write to what it gets, which may be another tensor's gradient too.
+        g = as_array(g).copy()
+    for hook in hooks:
         replaced = hook(g if isinstance(g, Handle) else wrap(as_array(g)))
         if replaced is None:
             continue
