@@ -471,6 +471,7 @@ def stack(parts: Sequence[Any], axis: int = 0) -> Any:
     shapes = {np.shape(part) for part in parts}
     if len(shapes) > 1:
         raise ShapeError(f"stack: shapes {', '.join(map(str, sorted(shapes)))}; want equal ones")
+    axis = _whole_number("stack", "axis", axis)
     (place,) = axes_of("stack", axis, np.ndim(parts[0]) + 1)
     return concatenate([expand_dims(part, place) for part in parts], place)
 
