@@ -550,16 +550,20 @@ def train_cnn(
     w_fc, b_fc = _gaussian(rng, (10, 147), fan_in=147), np.zeros((10, 1))
 
     def gradients(x: Array, y: Array) -> tuple[float, tuple[Array, ...]]:
-        a = conv(x, w_conv, b_conv)
+        # conv and pool2x2 with their gradients, which share the patches and the pooled entries.
+        taps = patches(x, size=(3, 3))
+        a = correlate(x, w_conv, taps=taps)
+        a += b_conv[:, 0]
         # The ReLU is monotone: behind the pooling it gives the same values and gradients as before
         # it, on a quarter of the entries.
-        p = pool2x2(a)
+        p = max_pool(a)
         f = relu(p).transpose(1, 2, 3, 0).reshape(-1, len(p))
         loss, dl_dy = loss_cross_entropy_softmax(fc(f, w_fc, b_fc), y)
         dl_df, dl_dw_fc, dl_db_fc = fc_backward(dl_dy, f, w_fc, b_fc)
         dl_dp = relu_backward(dl_df.T.reshape(p.shape), p)
-        dl_da = pool2x2_backward(dl_dp, a)
-        return loss, (*conv_backward(dl_da, x, w_conv, b_conv), dl_dw_fc, dl_db_fc)
+        dl_da = max_pool_dx(dl_dp, a, p)
+        dl_dw = correlate_dw(dl_da, x, size=(3, 3), taps=taps)
+        return loss, (dl_dw, dl_da.sum(axis=(0, 1, 2))[:, np.newaxis], dl_dw_fc, dl_db_fc)
 
     losses = _sgd(
         "CNN",
