@@ -33,7 +33,6 @@ from .emission import (
     matched,
     negative,
     number,
-    slot,
     stored,
 )
 
@@ -116,30 +115,41 @@ def fits(
 
     ``dtype`` is its number and the letter of its byte order.
     """
-    array = argument(builder, objects, k)
-    answer = slot(builder, ir.IntType(1))
-    builder.store(ir.IntType(1)(0), answer)
+    number_, order = dtype
+    wanted = [WHOLE(number_), LETTER(order), WHOLE(flags), *map(SIZE, shape)]
+    codes = [argument(builder, objects, k), array_type, *wanted]
+    name = f"fits_{len(shape)}"
+    function = builder.module.globals.get(name) or _fits(builder.module, name, codes)
+    return Value(builder.call(function, codes), BOOL)
+
+
+def _fits(module: Any, name: str, codes: list[Any]) -> Any:
+    """Define a function for arrays of so many axes: in place of each call it would take long."""
+    function = ir.Function(module, ir.FunctionType(kind(BOOL), [c.type for c in codes]), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    array, array_type, number_, order, flags, *shape = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
 
     def equal(thing: Any, offset: int, wanted: Any) -> Any:
         found = _field(builder, thing, offset, wanted.type)
         return builder.icmp_unsigned("==", found, wanted)
 
-    # What is not an array may have no field there, and one of no axes has no sides.
+    # What is not an array may have no field there, and one of other axes no such sides.
     with builder.if_then(equal(array, _TYPE, array_type)):
         found = _field(builder, array, _DTYPE, POINTER)
-        number_, order = dtype
-        set_ = builder.and_(_field(builder, array, _FLAGS, WHOLE), WHOLE(flags))
-        held = builder.icmp_unsigned("==", set_, WHOLE(flags))
-        held = builder.and_(held, equal(found, _NUMBER, WHOLE(number_)))
-        held = builder.and_(held, equal(found, _BYTE_ORDER, LETTER(order)))
+        set_ = builder.and_(_field(builder, array, _FLAGS, WHOLE), flags)
+        held = builder.icmp_unsigned("==", set_, flags)
+        held = builder.and_(held, equal(found, _NUMBER, number_))
+        held = builder.and_(held, equal(found, _BYTE_ORDER, order))
         held = builder.and_(held, equal(array, _NDIM, WHOLE(len(shape))))
         with builder.if_then(held):
             sides = _field(builder, array, _SHAPE, POINTER)
-            same = ir.IntType(1)(1)
             for axis, side in enumerate(shape):
-                same = builder.and_(same, equal(sides, axis * _WORD, SIZE(side)))
-            builder.store(same, answer)
-    return Value(builder.load(answer), BOOL)
+                held = builder.and_(held, equal(sides, axis * _WORD, side))
+            builder.ret(held)
+    builder.ret(kind(BOOL)(0))
+    return function
 
 
 @intrinsic
