@@ -736,6 +736,23 @@ def test_threads_give_the_bits_of_one_and_the_numbers_of_eager(crew):
         np.testing.assert_allclose(one, p.numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_threads_do_not_wait_for_each_other_between_steps_of_one(crew):
+    crew(2)
+    x = RNG.normal(size=(3, 4))
+
+    def several(x):
+        y = tg.sum(x @ x.T, axis=0)
+        return tg.sum(tg.exp(-y) @ x)
+
+    run = native(several)
+    np.testing.assert_allclose(run(x), several(x))
+    (source,) = run._variants[0].executable.sources
+    # One step has several loops, and at the end of the function all meet once more.
+    assert source.count(" step_") > 4
+    assert source.count("if me == 0:") == 1
+    assert source.count("meet(") == 2
+
+
 def test_a_long_sum_does_not_depend_on_the_number_of_threads(crew):
     x = RNG.normal(size=40_001)
 

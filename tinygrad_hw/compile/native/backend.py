@@ -335,7 +335,8 @@ class Plan:
         misfit = [f"if not ({' and '.join(given.checks)}):", "    return answer(-1)"]
         start = ["state = let_go()"] if w.crew else []
         head = [f"    {line}" for line in [*misfit, *given.lines, *start]]
-        return "\n".join(["def native(self, objects, count):", *head, "\n".join(w.lines), ""])
+        steps = [f"    def {name}{text}" for text, name in w.functions.items()]
+        return "\n".join(["def native(self, objects, count):", *head, *steps, *w.lines, ""])
 
     def _calling(self, name: str, crew: bool, given: Given) -> list[str]:
         shown, dtypes = ", ".join(given.texts), self._known(given.dtypes)

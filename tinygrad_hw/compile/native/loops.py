@@ -69,7 +69,7 @@ class Writer:
     parts : list of str
         Lines that make memory for blocks of values.
     functions : dict
-        Text of a function to its name.
+        Parameters and body of a function to its name.
     blocks, packing : int
         Bytes that each thread needs for blocks of values, and to pack matrices.
     """
@@ -87,6 +87,8 @@ class Writer:
         self.functions: dict[str, str] = {}
         # Whether threads share the work, and whether they share the lines since they met last.
         self.crew, self.shared, self.met = crew, False, 0
+        # Where they met last after one of them did it all.
+        self.alone = -1
 
     def line(self, depth: int, text: str) -> None:
         """Add a line."""
@@ -118,12 +120,21 @@ class Writer:
         del self.lines[self.met :]
         if not text:
             return
-        if text not in self.functions:
-            self.functions[text] = f"step_{len(self.functions) + 1}"
-            self.line(0, f"def {self.functions[text]}({', '.join(given.values())}):")
-            self.lines.append(text)
-        call = f"{self.functions[text]}({', '.join(given)})"
-        self.line(0, f"if me == 0: {call}" if self.crew and not self.shared else call)
+        text = f"({', '.join(given.values())}):\n{text}"
+        name = self.functions.setdefault(text, f"step_{len(self.functions) + 1}")
+        self._call(f"{name}({', '.join(given)})")
+
+    def _call(self, text: str) -> None:
+        """Call a function in all threads, or in one, which goes on where it did all before."""
+        if not self.crew or self.shared:
+            self.line(0, text)
+            return
+        if self.alone == self.met:
+            self.lines.pop()
+        else:
+            self.line(0, "if me == 0:")
+        self.line(1, text)
+        self.alone = len(self.lines) + 1
 
     @contextmanager
     def node(self) -> Iterator[None]:
