@@ -11,6 +11,8 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial, reduce
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -63,7 +65,7 @@ def translated(source: str) -> str:
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     names = [argument.arg for argument in definition.args.args]
     given = dict(zip(names, function.args, strict=True))
-    _Writer(builder, given).statements(definition.body)
+    _Writer(builder, given).function(definition)
     return str(module)
 
 
@@ -84,6 +86,17 @@ _FORMULAS = {
 _ABREAST = {"range": 0, "pairs": 2, "quads": 4}
 
 
+def _assigned(nodes: Iterable[ast.stmt]) -> Iterator[str]:
+    """Names that statements assign to, as often as they do."""
+    for node in nodes:
+        if isinstance(node, (ast.Assign, ast.AugAssign)):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name):
+                yield target.id
+        elif isinstance(node, (ast.For, ast.While, ast.If)):
+            yield from _assigned([*node.body, *node.orelse])
+
+
 class _Writer(ast.NodeVisitor):
     """Writes the instructions of a function with some names given."""
 
@@ -95,6 +108,14 @@ class _Writer(ast.NodeVisitor):
         self.kept = {} if kept is None else kept
         # Name of a function of the text, and what is known of its arguments, to LLVM's function.
         self.made: dict[Any, Any] = {}
+        # Names that need a place, since they stand for several numbers, one after the other.
+        self.changing: set[str] = set()
+
+    def function(self, definition: ast.FunctionDef) -> None:
+        """Write the body of a function."""
+        counts = Counter(_assigned(definition.body))
+        self.changing = {name for name, count in counts.items() if count > 1}
+        self.statements(definition.body)
 
     def statements(self, nodes: list[ast.stmt]) -> Any:
         """Write statements; give what the last one returns."""
@@ -211,7 +232,7 @@ class _Writer(ast.NodeVisitor):
                 argument.add_attribute("noalias")
             names[name.arg] = g._replace(code=argument)
         inside = ir.IRBuilder(function.append_basic_block("entry"))
-        _Writer(inside, names).statements(definition.body)
+        _Writer(inside, names).function(definition)
         inside.ret_void()
 
     # --- Statements -----------------------------------------------------------------------------
@@ -238,6 +259,9 @@ class _Writer(ast.NodeVisitor):
     def _assign(self, name: str, value: Any) -> None:
         if isinstance(value, (Value, int, float, np.generic)):
             value = number(value)
+            if name not in self.changing:
+                self.names[name] = value
+                return
             if name not in self.names:
                 place = slot(self.builder, kind(value.dtype))
                 self.names[name] = _Variable(place, value.dtype)
