@@ -5,6 +5,7 @@ A program is plain data. The passes here make a smaller one of it that computes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class Spec(NamedTuple):
     @property
     def size(self) -> int:
         """Number of entries."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -249,10 +250,14 @@ def map_refs(function: Callable[[Any], Any], tree: Any, kind: type = Ref) -> Any
     return tree
 
 
-def refs_in(tree: Any, kind: type = Ref) -> list[Any]:
+def refs_in(container: Any, kind: type = Ref) -> list[Any]:
     """Give every Ref in a container."""
     found: list[Any] = []
-    map_refs(found.append, tree, kind)
+    for part in container.values() if isinstance(container, dict) else container:
+        if isinstance(part, kind):
+            found.append(part)
+        elif type(part) in (tuple, list) or isinstance(part, dict):
+            found += refs_in(part, kind)
     return found
 
 

@@ -277,6 +277,12 @@ class Group(Node):
 
     Attributes
     ----------
+    taken : set of int
+        Values that members are computed from.
+    direct : set of int
+        Members that have a value at each entry.
+    sinks : dict
+        The other members to their kinds, "fold" or "copy".
     kept : set of int
         Members whose values others need: they are stored.
     targets : dict
@@ -286,9 +292,20 @@ class Group(Node):
     def __init__(self, shape: Shape) -> None:
         super().__init__([])
         self.shape = shape
+        self.taken: set[int] = set()
+        self.direct: set[int] = set()
+        self.sinks: dict[int, str] = {}
         self.kept: set[int] = set()
         self.targets: dict[int, int] = {}
-        self.sinks: dict[int, str] = {}
+
+    def add(self, instruction: Instruction, kind: str) -> None:
+        """Add an operation."""
+        self.instructions.append(instruction)
+        self.taken.update(instruction.refs())
+        if kind == "each":
+            self.direct.add(instruction.out)
+        else:
+            self.sinks[instruction.out] = kind
 
     def write(self, w: Writer) -> None:
         """Write the loop."""

@@ -204,9 +204,7 @@ class Schedule:
                 at = len(nodes) - 1
             group = nodes[at]
             assert isinstance(group, Group)
-            group.instructions.append(instruction)
-            if self.kind[instruction.out] in ("fold", "copy"):
-                group.sinks[instruction.out] = self.kind[instruction.out]
+            group.add(instruction, self.kind[instruction.out])
             position[instruction.out] = at
         return nodes
 
@@ -228,10 +226,9 @@ class Schedule:
             if not isinstance(group, Group) or group.shape != shape:
                 continue
             inside = {i for i in mine if position.get(i) == at}
-            direct = {i.out for i in group.instructions} - group.sinks.keys()
-            if at == first and not inside <= direct:
+            if at == first and not inside <= group.direct:
                 continue
-            if at == first or not shape or mine & (group.reads() | direct):
+            if at == first or not shape or mine & group.taken:
                 return at
         return None
 
