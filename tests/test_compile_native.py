@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import threading
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -853,3 +854,22 @@ def test_a_forked_process_has_a_crew_of_its_own(crew):
     if child == 0:
         os._exit(0 if np.array_equal(run(x), expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_places_in_the_arena_are_found_in_linear_time():
+    from tinygrad_hw.compile.native.backend import Slots
+
+    def seconds(n):
+        best = math.inf
+        for _ in range(3):
+            slots, start = Slots(), time.process_time()
+            first = [slots.take(100, t, 2 * n - t) for t in range(n)]
+            second = [slots.take(100, t, t) for t in range(n + 1, 2 * n)]
+            best = min(best, time.process_time() - start)
+            assert first == list(range(n))
+            assert len(slots.sizes) == n + 1
+            assert len(set(second)) < n
+        return best
+
+    # Quadratic growth would make it 64; the bound leaves room for a busy machine.
+    assert seconds(8_000) < 30 * seconds(1_000)

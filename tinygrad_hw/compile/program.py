@@ -250,15 +250,15 @@ def map_refs(function: Callable[[Any], Any], tree: Any, kind: type = Ref) -> Any
     return tree
 
 
-def refs_in(container: Any, kind: type = Ref) -> list[Any]:
+def refs_in(tree: Any, kind: type = Ref) -> list[Any]:
     """Give every Ref in a container."""
-    found: list[Any] = []
-    for part in container.values() if isinstance(container, dict) else container:
-        if isinstance(part, kind):
-            found.append(part)
-        elif type(part) in (tuple, list) or isinstance(part, dict):
-            found += refs_in(part, kind)
-    return found
+    if isinstance(tree, kind):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    if type(tree) in (tuple, list):
+        return [ref for part in tree for ref in refs_in(part, kind)]
+    return []
 
 
 # --- Passes -----------------------------------------------------------------------------------

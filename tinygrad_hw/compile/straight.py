@@ -79,13 +79,15 @@ class Straight:
     def _body(self) -> list[str]:
         """Spell the instructions, each on a line."""
         program = self.program
-        last = last_uses(program)
+        ends: dict[int, list[int]] = {}
+        for i, time in last_uses(program).items():
+            ends.setdefault(time, []).append(i)
         free: dict[Spec, list[str]] = {}
         held: dict[int, tuple[Spec, str]] = {}
         lines = []
         for time, instruction in enumerate(program.instructions):
             out = instruction.out
-            dying = [i for i in held if last[i] <= time]
+            dying = ends.get(time, [])
             forward = instruction.op.forward
             elementwise = isinstance(forward, np.ufunc) or forward in ENTRYWISE
             if elementwise:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,37 @@ class Native:
         return "\n".join(lines)
 
 
+class Slots:
+    """Places in an arena: values that are not there at the same time share one.
+
+    Attributes
+    ----------
+    sizes : list of int
+        Bytes of each place.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self._busy: list[tuple[int, int]] = []
+        self._free: dict[int, list[int]] = {}
+
+    def take(self, nbytes: int, born: int, dies: int) -> int:
+        """Give the number of a place for a value; values come in the order of their births."""
+        while self._busy and self._busy[0][0] < born:
+            slot = heappop(self._busy)[1]
+            heappush(self._free.setdefault(self.sizes[slot], []), slot)
+        size = -(-nbytes // LINE) * LINE
+        most = max(4 * size, 4096)
+        fits = [n for n, free in self._free.items() if free and size <= n <= most]
+        if fits:
+            slot = heappop(self._free[min(fits)])
+        else:
+            slot = len(self.sizes)
+            self.sizes.append(size)
+        heappush(self._busy, (dies, slot))
+        return slot
+
+
 class Plan:
     """Gives the values of a schedule their memory, and writes the functions."""
 
@@ -104,9 +136,7 @@ class Plan:
             if root is not None:
                 dies[root] = end
         self.slots: dict[int, int] = {}
-        self.offsets: dict[int, int] = {}
-        sizes: list[int] = []
-        free_at: list[int] = []
+        slots = Slots()
         for i in sorted(born, key=born.__getitem__):
             node = self.time[born[i]][1]
             if isinstance(node, Group):
@@ -115,23 +145,12 @@ class Plan:
                 node.kept |= {i} - node.sinks.keys()
             if i in self.fresh:
                 continue
-            self._slot(i, born[i], dies.get(i, born[i]), sizes, free_at)
-        starts = np.cumsum([0, *sizes]).tolist()
+            nbytes = self.program.specs[i].nbytes
+            self.slots[i] = slots.take(nbytes, born[i], dies.get(i, born[i]))
+        starts = np.cumsum([0, *slots.sizes]).tolist()
         self.offsets = {i: starts[slot] for i, slot in self.slots.items()}
         self.arena = starts[-1]
         self.memory = aligned(self.arena)
-
-    def _slot(self, i: int, born: int, dies: int, sizes: list[int], free_at: list[int]) -> None:
-        size = -(-self.program.specs[i].nbytes // LINE) * LINE
-        fits = [
-            s for s, n in enumerate(sizes) if free_at[s] < born and size <= n <= max(4 * size, 4096)
-        ]
-        slot = min(fits, key=sizes.__getitem__, default=len(sizes))
-        if slot == len(sizes):
-            sizes.append(size)
-            free_at.append(dies)
-        free_at[slot] = dies
-        self.slots[i] = slot
 
     def _root(self, i: int) -> int | None:
         place = self.layout.places.get(i)
