@@ -421,6 +421,48 @@ def test_a_python_counter_is_never_frozen():
     assert values == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_keeps_recording_says_what_to_do_instead():
+    f = tg.compile(lambda x, rate: x * rate, limit=2)
+    x = np.ones(2, np.float32)
+    with pytest.warns(RuntimeWarning, match=r"argument 1 was .*np\.asarray\(number, np\.float32\)"):
+        _ = [f(x, rate) for rate in np.linspace(0, 1, 3)]
+    mean = tg.Tensor(0.0)
+
+    @tg.compile(limit=2)
+    def rebound(x):
+        nonlocal mean
+        mean = 0.5 * mean + 0.5 * x.mean()
+
+    with pytest.warns(RuntimeWarning, match=r"mean is another Tensor.*t\.data = value"):
+        _ = [rebound(x) for _ in range(3)]
+    # As advised.
+    g = tg.compile(lambda x, rate: x * rate, limit=1)
+    kept = tg.Tensor(0.0)
+
+    @tg.compile(limit=1)
+    def written(x):
+        kept.data = 0.5 * kept.data + 0.5 * x.mean()
+
+    for rate in np.linspace(0, 1, 3):
+        assert g(x, np.asarray(rate, np.float32)).dtype == np.float32
+        written(x)
+    assert kept.item() == mean.item() == 0.875
+
+
+def test_a_frozen_parameter_and_a_mode_are_named_as_they_are_said():
+    model = tg.nn.Sequential(tg.nn.Linear(2, 2, rng=0), tg.nn.Dropout(rng=0))
+    f, x = tg.compile(model), np.ones((1, 2), np.float32)
+    for _ in range(2):
+        for mode in (True, False):
+            model.train(mode)
+            f(x)
+    model.layers[0].weight.requires_grad = False
+    f(x)
+    text = f.explain()
+    assert "recorded again: Sequential.training changed from True to False" in text
+    assert "recorded again: a tensor (2, 2): the kind was leaf, is constant" in text
+
+
 def test_an_input_used_twice():
     f = tg.compile(lambda a, b: a * b + a)
     x, y = tg.Tensor(3.0), tg.Tensor(5.0)

@@ -58,6 +58,12 @@ def _is_inside(thread: int) -> bool:
     return any(compiled._owner == thread for compiled in _everyone())
 
 
+_ADVICE = (
+    "Pass numbers that change as np.asarray(number, np.float32) and arrays in one shape, and keep "
+    "what is carried from call to call in a tensor: t.data = value"
+)
+
+
 def _everyone() -> list[Compiled]:
     # Copied at once, since another thread may make one meanwhile.
     return [compiled for there in tuple(_all) if (compiled := there()) is not None]
@@ -198,7 +204,7 @@ class Compiled:
         if self._given_up:
             warnings.warn(
                 f"compile: {self.__name__} was recorded {self.limit} times and does not fit again "
-                f"({self._reasons[-1]}); from now on it is called as it is",
+                f"({self._reasons[-1]}); from now on it is called as it is. {_ADVICE}",
                 RuntimeWarning,
                 stacklevel=5,
             )

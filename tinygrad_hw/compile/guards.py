@@ -163,7 +163,8 @@ class Guards:
         self._open: list[tuple[dict[str, Any], type, str]] = []
         # Numbers of the objects that it has come by.
         self.seen: set[int] = set()
-        found = deque([(function, getattr(function, "__name__", "function"))])
+        name = getattr(function, "__name__", type(function).__name__)
+        found = deque([(function, name)])
         # Arrays and tensors among the arguments may differ from call to call.
         found.extend(
             (leaf, f"argument {i}")
@@ -318,7 +319,8 @@ class Guards:
 
     def _entries(self, owner: Any, keys: Any, name: str, form: str) -> list[tuple[Any, str]]:
         if not isinstance(owner, tuple):
-            self.places.append(Place("length", owner, None, len(owner), f"the length of {name}"))
+            what = "the number of attributes" if "." in form else "the length"
+            self.places.append(Place("length", owner, None, len(owner), f"{what} of {name}"))
         return [self._place("entry", owner, key, form.format(name, key)) for key in list(keys)]
 
     def _place(self, kind: str, owner: Any, key: Any, name: str) -> tuple[Any, str]:

@@ -123,7 +123,7 @@ class Variant:
             name = getattr(tensor, "name", None) or f"a tensor {facts[0]}"
             for what, before, now in zip(_FACTS, facts, _facts(tensor), strict=True):
                 if now != before:
-                    return f"{name}: {what} was {before}, is {now}"
+                    return f"{name}: {what} was {_in_words(before)}, is {_in_words(now)}"
         return "an optimiser's memory has other entries"
 
     # --- Running it ---------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class _Ready(NamedTuple):
     commit: None = None
 
 
-_FACTS = ("the shape", "the dtype", "the graph", "whether it has a gradient", "the hooks")
+_FACTS = ("the shape", "the dtype", "the kind", "whether it has a gradient", "the hooks")
 
 
 def _facts(tensor: Any) -> tuple[Any, ...]:
@@ -190,6 +190,13 @@ def _facts(tensor: Any) -> tuple[Any, ...]:
     leaf = isinstance(node, Leaf)
     has_grad = leaf and node.grad is not None
     return tensor._data.shape, tensor._data.dtype, Leaf if leaf else node, has_grad, _hooks(node)
+
+
+def _in_words(fact: Any) -> Any:
+    """Say what a fact is, where it does not show itself."""
+    if fact is None or isinstance(fact, Node):
+        return "constant" if fact is None else "another computed one"
+    return "leaf" if fact is Leaf else fact
 
 
 def _hooks(node: Node | None) -> tuple[Any, ...]:
