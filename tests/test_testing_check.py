@@ -132,6 +132,13 @@ WRONG = {
         op(lambda x: x * 2.0, lambda g, y, x: (g * (2 if g.dtype == np.float64 else 2.01),)),
         [M.astype(np.float32)],
     ),
+    "off in float32 only, beside a larger gradient": (
+        op(
+            lambda a, b: a * 100.0 + b,
+            lambda g, y, a, b: (g * 100, g * (1 if g.dtype == np.float64 else 1.005)),
+        ),
+        [V.astype(np.float32), V.astype(np.float32)],
+    ),
     "detached": (lambda x: tg.sin(x) * x.numpy(), [V]),
     "beyond the slopes of a kink": (
         op(np.abs, lambda g, y, x: (g * 3,), name="abs3"),
@@ -200,6 +207,15 @@ RIGHT = {
         lambda x: (x - x.mean()) / x.std(),
         [(1e4 + V).astype(np.float32)],
     ),
+    "float32, a bias that is normalised away": (
+        lambda x, b: tg.tanh(tg.batch_norm(x + b, training=True)),
+        [M.astype(np.float32), np.zeros(4, np.float32)],
+    ),
+    "float32, a bias of keys": (
+        lambda x, b: tg.softmax(x @ (x + b).T) @ x,
+        [M.astype(np.float32), M[0].astype(np.float32)],
+    ),
+    "float32, a constant": (lambda x: tg.softmax(x).sum(), [V.astype(np.float32)]),
     "tiny": (lambda x: x * x, [V * 1e-8]),
     "tiny and steep": (lambda x: tg.exp(x * 1e8), [V * 1e-8]),
     "vanishing": (lambda x: x * 1e-300, [V]),

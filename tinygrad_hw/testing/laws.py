@@ -81,7 +81,7 @@ def broken_laws(
     recorded = pulled(outputs, weights, variables, create_graph=True)
     if not close([array_of(g) for g in recorded], gradient):
         yield "a rule computes other values on tensors, under create_graph, than on arrays"
-    yield from _precision(fn, flat, weights, gradient)
+    yield from _precision(fn, flat, weights, values, gradient)
 
 
 def _layout(
@@ -128,11 +128,17 @@ def _run_elsewhere(
 
 
 def _precision(
-    fn: Callable[..., Any], flat: Flat, weights: Sequence[Array], gradient: Sequence[Array]
+    fn: Callable[..., Any],
+    flat: Flat,
+    weights: Sequence[Array],
+    values: Sequence[Array],
+    gradient: Sequence[Array],
 ) -> Iterator[str]:
     """Compare a gradient of low precision with the one in float64.
 
-    They may differ by what a change of the arguments in their last digit does to it.
+    They may differ by what a change of the arguments in their last digit does to it. One that
+    vanishes by cancellation, such as that of a bias in front of a normalisation, is rounded
+    relative to what cancels: the size of the value, or of the other gradients.
     """
     if all(dtype == np.float64 for dtype in flat.dtypes):
         return
@@ -144,11 +150,14 @@ def _precision(
     unit = precision_of(gradient)
     here = exact(flat.values)
     near = [exact([x * (1 + sign * unit) for x in flat.values]) for sign in (-1, 1)]
+    scales = [scale_of(x) for x in flat.values]
+    largest = [float(np.abs(g).max(initial=0.0)) for g in here]
+    terms = max(weigh(values, weights)[1], *(g * s for g, s in zip(largest, scales, strict=True)))
     for i, label in enumerate(flat.labels):
         spread = max(float(np.abs(other[i] - here[i]).max(initial=0.0)) for other in near)
-        largest = float(np.abs(here[i]).max(initial=0.0))
         off = float(np.abs(gradient[i] - here[i]).max(initial=0.0))
-        if off > 4096 * unit * largest + 20 * spread and np.isfinite(largest):
+        tolerance = 4096 * unit * largest[i] + 20 * spread + 64 * unit * terms / scales[i]
+        if off > tolerance and np.isfinite(largest[i]):
             yield f"the gradient of {label} in {gradient[i].dtype} is another than in float64"
 
 
