@@ -7,6 +7,7 @@ import pytest
 
 import tinygrad_hw as tg
 from tinygrad_hw import nn
+from tinygrad_hw.testing import check_gradients
 
 RNG = np.random.default_rng(0)
 
@@ -54,6 +55,57 @@ def test_a_shared_parameter_comes_once():
     assert len(net.parameters()) == 2
     net(np.ones((1, 2), np.float32)).sum().backward()
     assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_functional_call_differentiates_through_a_step_of_training(compiled):
+    net, x = Net(0).eval(), RNG.standard_normal((5, 4)).astype(np.float32)
+
+    def loss(parameters):
+        return (nn.functional_call(net, parameters, x) ** 2).mean()
+
+    def stepped(parameters):
+        slopes = tg.grad(loss)(parameters)
+        return loss({name: p - 0.1 * slopes[name] for name, p in parameters.items()})
+
+    parameters = dict(net.named_parameters())
+    check_gradients(stepped, parameters)
+    before = loss(parameters).item()
+    slopes = (tg.compile(tg.grad(loss)) if compiled else tg.grad(loss))(parameters)
+    net.zero_grad()
+    (net(x) ** 2).mean().backward()
+    for name, p in parameters.items():
+        np.testing.assert_allclose(slopes[name].numpy(), p.grad, rtol=1e-5, atol=1e-7)
+    assert stepped(parameters).item() < before
+
+
+def test_functional_call_takes_some_and_puts_its_own_back():
+    net, x = nn.Linear(2, 2, rng=0), np.ones((1, 2), np.float32)
+    weight, bias = net.weight, net.bias
+    expected = net(x).numpy() + 1
+    np.testing.assert_array_equal(nn.functional_call(net, {"bias": np.ones(2, "f4")}, x), expected)
+    with pytest.raises(tg.ShapeError, match="linear"):
+        nn.functional_call(net, {"bias": np.ones(2)}, np.ones((1, 3)))
+    assert (net.weight, net.bias) == (weight, bias)
+    np.testing.assert_array_equal(net(x).numpy() + 1, expected)
+    assert net(x).requires_grad
+    # Both are read before one is written.
+    square = nn.Sequential(nn.Linear(2, 2, rng=0), nn.Linear(2, 2, rng=1))
+    first, second = (layer.weight for layer in square)
+    swapped = {"layers.0.weight": second, "layers.1.weight": first}
+    np.testing.assert_allclose(
+        nn.functional_call(square, swapped, x).numpy(), square[0](square[1](x)).numpy(), rtol=1e-6
+    )
+
+
+def test_functional_call_names_what_does_not_fit():
+    net, x = nn.Linear(2, 2, rng=0), np.ones((1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"Linear has no parameter w; want some of weight, bias"):
+        nn.functional_call(net, {"w": net.weight}, x)
+    with pytest.raises(tg.ShapeError, match=r"functional_call: bias: got \(1,\); want \(2,\)"):
+        nn.functional_call(net, {"bias": [1.0]}, x)
+    with pytest.raises(TypeError, match="functional_call: got a list; want a mapping"):
+        nn.functional_call(net, net.parameters(), x)
 
 
 def test_state_dict_round_trip_and_its_errors():

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ..errors import ShapeError
 from ..graph import Node, tick
 from ..tensor import Tensor
 from ..tree import check_state
@@ -217,6 +218,73 @@ class Module:
         for name, child in self.children():
             lines.extend(f"  {line}" for line in f"{name}: {child!r}".splitlines())
         return "\n".join(lines)
+
+
+def functional_call(
+    module: Module, parameters: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call a module with other tensors in the place of its parameters.
+
+    So a function can take a module's parameters as an argument: to differentiate through a
+    step of training, to check the gradients of a model, or to have its Hessian.
+
+    Parameters
+    ----------
+    module : Module
+        It keeps its own parameters; those that are not given serve as they are.
+    parameters : mapping of str to Tensor or array
+        By path, as in ``dict(module.named_parameters())``; buffers go by their paths too.
+    *args, **kwargs
+        What the module is called with.
+
+    Raises
+    ------
+    TypeError
+        If they are no mapping.
+    ValueError
+        If the module has no parameter of a name.
+    ShapeError
+        If one has another shape.
+
+    Examples
+    --------
+    >>> import tinygrad_hw as tg
+    >>> layer = tg.nn.Linear(2, 1, rng=0)
+    >>> x = np.array([[1.0, 2.0]], np.float32)
+    >>> loss = lambda parameters: tg.nn.functional_call(layer, parameters, x).sum()
+    >>> slopes = tg.grad(loss)(dict(layer.named_parameters()))
+    >>> slopes["weight"].numpy().T, slopes["bias"].numpy()
+    (array([[1., 2.]], dtype=float32), array([1.], dtype=float32))
+    """
+    check_state("functional_call", parameters)
+    own = dict(module._named_tensors())
+    unknown = [name for name in parameters if name not in own]
+    if unknown:
+        raise ValueError(
+            f"functional_call: {type(module).__name__} has no parameter "
+            f"{', '.join(map(str, unknown))}; want some of {', '.join(own)}"
+        )
+    given = {n: t if isinstance(t, Tensor) else Tensor(t) for n, t in parameters.items()}
+    for name, t in given.items():
+        if t.shape != own[name].shape:
+            raise ShapeError(f"functional_call: {name}: got {t.shape}; want {own[name].shape}")
+    # All are read before any is written: one may stand in the place of another.
+    kept, new = ({n: _state(ts[n]) for n in given} for ts in (own, given))
+    try:
+        for name, state in new.items():
+            _set_state(own[name], state)
+        return module(*args, **kwargs)
+    finally:
+        for name, state in kept.items():
+            _set_state(own[name], state)
+
+
+def _state(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor._data, tensor._node, tensor._constant
+
+
+def _set_state(tensor: Tensor, state: tuple[Any, ...]) -> None:
+    tensor._data, tensor._node, tensor._constant = state
 
 
 class Sequential(Module):
