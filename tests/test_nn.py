@@ -57,6 +57,21 @@ def test_a_shared_parameter_comes_once():
     assert layer.weight.grad is not None
 
 
+def test_an_array_in_the_place_of_a_parameter_raises():
+    layer, values = nn.Linear(2, 2, rng=0), np.ones(2, np.float32)
+    with pytest.raises(TypeError, match=r"Linear\.bias: got an array.*set bias\.data, or give"):
+        layer.bias = values
+    layer.bias.data = values
+    layer.bias = tg.Tensor(values + 1, requires_grad=True)
+    with tg.no_grad():
+        layer.bias *= 2
+    assert len(layer.parameters()) == 2
+    assert layer.bias.numpy().tolist() == [4, 4]
+    # A frozen one, and what is kept to be looked at, may go.
+    layer.bias.requires_grad = False
+    layer.bias = values
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_functional_call_differentiates_through_a_step_of_training(compiled):
     net, x = Net(0).eval(), RNG.standard_normal((5, 4)).astype(np.float32)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import operator
+import re
 
 import numpy as np
 import pytest
 
 import tinygrad_hw as tg
+from tinygrad_hw.elsewhere import LAYERS, OPTIMIZERS, TENSORS
 
 # Functions that are asked for values: a conversion, a question about values, or a fresh array.
 ON_VALUES = {
@@ -315,20 +318,25 @@ def test_the_other_names_that_numpy_has_for_an_op_are_the_packages_too():
 
 
 @pytest.mark.parametrize(
-    ("name", "advice"),
+    ("module", "name", "advice"),
     [
-        ("zeros", "; use np.zeros; ops take arrays"),
-        ("hstack", "; use tg.concatenate(ts, axis=1)"),
-        ("cat", "; use tg.concatenate"),
-        ("jit", "; use tg.compile"),
-        ("no_such_name", ""),
-        ("__no_such_name__", ""),
+        (tg, "zeros", "; use np.zeros; ops take arrays"),
+        (tg, "hstack", "; use tg.concatenate(ts, axis=1)"),
+        (tg, "cat", "; use tg.concatenate"),
+        (tg, "jit", "; use tg.compile"),
+        (tg, "no_such_name", ""),
+        (tg, "__no_such_name__", ""),
+        (tg.nn, "BatchNorm1d", "; use tg.nn.BatchNorm"),
+        (tg.nn, "LSTM", ""),
+        (tg.optim, "StepLR", "; use tg.optim.StepDecay"),
+        (tg.optim, "no_such_name", ""),
     ],
 )
-def test_a_name_that_is_missing_says_what_serves_in_its_place(name, advice):
+def test_a_name_that_is_missing_says_what_serves_in_its_place(module, name, advice):
     with pytest.raises(AttributeError) as caught:
-        getattr(tg, name)
-    assert str(caught.value).startswith(f"module 'tinygrad_hw' has no attribute {name!r}{advice}")
+        getattr(module, name)
+    start = f"module {module.__name__!r} has no attribute {name!r}{advice}"
+    assert str(caught.value).startswith(start)
     assert advice or str(caught.value).endswith(repr(name))
 
 
@@ -339,3 +347,10 @@ def test_full_like_gives_an_array_of_constants():
         assert found.dtype == float
     counts = np.full_like(t, 3, dtype=np.int64, shape=(2, 2))
     assert (counts.dtype, counts.tolist()) == (np.int64, [[3, 3], [3, 3]])
+
+
+@pytest.mark.parametrize("table", [TENSORS, LAYERS, OPTIMIZERS])
+def test_what_serves_in_the_place_of_a_name_is_there(table):
+    for instead in table.values():
+        for path in re.findall(r"tg((?:\.\w+)+)", instead):
+            operator.attrgetter(path[1:])(tg)

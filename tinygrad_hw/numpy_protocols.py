@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
+from .elsewhere import TENSORS, missing
 from .errors import MissingRuleError
 from .graph import Handle
 
@@ -33,23 +34,6 @@ _OTHER_NAMES = {
     "atanh": "arctanh",
     "concat": "concatenate",
     "permute_dims": "transpose",
-}
-# What PyTorch and JAX call what is here, or done without.
-_ELSEWHERE = {
-    "Parameter": "tg.Tensor(x, requires_grad=True)",
-    "as_tensor": "tg.Tensor",
-    "bmm": "tg.matmul",
-    "cat": "tg.concatenate",
-    "clamp": "tg.clip",
-    "cross_entropy": "tg.softmax_cross_entropy",
-    "from_numpy": "tg.Tensor",
-    "gather": "tg.take_along_axis",
-    "jit": "tg.compile",
-    "manual_seed": "rng= of layers and initialisers",
-    "mm": "tg.matmul",
-    "permute": "tg.transpose",
-    "unsqueeze": "tg.expand_dims",
-    "vmap": "leading axes, which ops take",
 }
 _OTHER_KEYWORDS = {"a_min": "min", "a_max": "max", "ddof": "correction", "newshape": "shape"}
 # Keywords of NumPy that stand for the arguments which our op takes one by one.
@@ -412,11 +396,10 @@ def by_other_name(name: str) -> Any:
     """Give the op that NumPy has by another name too, such as ``concat``."""
     if name in _OTHER_NAMES:
         return getattr(ops, _OTHER_NAMES[name])
-    instead = _INSTEAD.get(name) or _ELSEWHERE.get(name)
+    instead = _INSTEAD.get(name) or TENSORS.get(name)
     if not instead and not name.startswith("_") and hasattr(np, name):
         instead = f"np.{name}; ops take arrays as they take tensors"
-    advice = f"; use {instead}" if instead else ""
-    raise AttributeError(f"module 'tinygrad_hw' has no attribute {name!r}{advice}")
+    raise missing("tinygrad_hw", name, instead)
 
 
 def _values(arg: Any) -> Any:

@@ -59,6 +59,16 @@ class Module:
         _calls.append((start, tick(), record))
         return out
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            there = vars(self).get(name)
+            if isinstance(there, Tensor) and there.requires_grad and there.is_leaf:
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: got an array for a parameter, which would be "
+                    f"trained no more; set {name}.data, or give tg.Tensor(x, requires_grad=True)"
+                )
+        super().__setattr__(name, value)
+
     def graph(self, *example: Any, **options: Any) -> Any:
         """Call the module on an example and picture the result, see :func:`tinygrad_hw.draw`.
 

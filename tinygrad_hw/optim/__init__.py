@@ -3,6 +3,8 @@
 An optimiser changes its parameters in place, between a backward and the next forward.
 """
 
+from typing import TYPE_CHECKING
+
 from .clipping import clip_grad_norm
 from .optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 from .schedules import Cosine, OneCycle, Schedule, StepDecay, WarmUp
@@ -21,3 +23,11 @@ __all__ = [
     "WarmUp",
     "clip_grad_norm",
 ]
+
+# For type checkers a name that is missing is missing.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        from ..elsewhere import OPTIMIZERS, missing
+
+        raise missing(__name__, name, OPTIMIZERS.get(name))
