@@ -183,6 +183,19 @@ def test_facts_tell_of_value_gradient_and_histogram():
 # --- What is wrong ------------------------------------------------------------------------------
 
 
+def test_an_infinity_that_was_given_is_not_said_to_come_from_finite_inputs():
+    x = leaf([[1.0, 2.0]], "x")
+    hidden = np.array([[False, True]])
+    for filling in (-np.inf, np.full((1, 2), -np.inf)):
+        graph = tg.where(~hidden, x, filling).graph()
+        assert box(graph, "where").marks == ("infinity in 1 of 2",)
+    graph = (x + np.where(hidden, -np.inf, 0)).graph()
+    assert box(graph, "add").marks == ("infinity in 1 of 2",)
+    with np.errstate(over="ignore"):
+        graph = tg.exp(x * 1e3).graph()
+    assert box(graph, "exp").marks == ("infinity in 2 of 2, from finite inputs",)
+
+
 def test_nan_and_infinity_are_marked():
     x = leaf([0.0, 1.0, 2.0], "x")
     with np.errstate(all="ignore"):

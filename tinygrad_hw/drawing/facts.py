@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import FREED, Leaf, Node, no_grad
+from ..graph import FREED, Constant, Leaf, Node, no_grad
 from .graph import Cost, Histogram
 
 BINS = 24
@@ -197,13 +197,22 @@ class Facts:
                 continue
             if not (math.isfinite(value.item()) if value.size == 1 else np.isfinite(value).all()):
                 marks = _trouble(value)
-                if node.parents and not any(parent in self.broken for parent in node.parents):
+                if node.parents and all(map(self._is_finite, node.parents)):
                     marks[-1] += ", from finite inputs"
                 self.broken.add(node)
                 found[node] = marks
             elif node.primitive is not None and node.primitive.name == "relu" and not value.any():
                 found[node] = ["dead: all zero"]
         return found
+
+    def _is_finite(self, parent: Any) -> bool:
+        """Tell whether an input is finite, for all that is known."""
+        if not isinstance(parent, Node):
+            # Whole numbers may be too large for isfinite.
+            return bool(parent - parent == 0)
+        # A constant that no rule keeps may be a mask of infinities.
+        masks = type(parent) is Constant and parent.dtype.kind == "f" and parent not in self.values
+        return not masks and parent not in self.broken
 
     def _gradient_marks(self, node: Node) -> list[str]:
         if self.trained and isinstance(node, Leaf) and node.grad is None and is_parameter(node):
