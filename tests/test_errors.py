@@ -790,6 +790,11 @@ MISTAKES = {
         TypeError,
         "want leaf tensors with requires_grad=True",
     ),
+    "groups of parameters": (
+        lambda: tg.optim.SGD([{"params": [tg.Tensor([1.0], requires_grad=True)], "lr": 0.1}]),
+        TypeError,
+        "want leaf tensors with requires_grad=True; give each group an optimiser",
+    ),
     "branch of where that is none": (
         lambda: tg.where([True, False], leaf(2), None),
         TypeError,

@@ -429,6 +429,7 @@ def test_an_axis_given_twice_raises(call):
     ("call", "message"),
     [
         (lambda x: tg.transpose(x, (0,)), "transpose: got 1 axes for shape (2, 3)"),
+        (lambda x: tg.transpose(x[None], (1, 2)), "want each once; swapaxes exchanges two"),
         (lambda x: tg.moveaxis(x, (0, 1), 0), "moveaxis: 2 axes to 1 places; want as many"),
         (lambda x: tg.tile(x, -1), "tile: reps is -1; want no negative number"),
         (lambda x: tg.broadcast_to(x, (3, 2)), "broadcast_to: (2, 3) does not broadcast to (3, 2)"),

@@ -70,6 +70,15 @@ def test_what_is_no_archive_is_not_taken_for_a_pickle(tmp_path):
         tg.load(path)
 
 
+def test_a_checkpoint_as_elsewhere_says_how_it_is_made_here(tmp_path):
+    state = tg.nn.Linear(2, 2, rng=0).state_dict()
+    with pytest.raises(ValueError, match=r"'net' is a dict; want one dict .* 'net\.weight', or a"):
+        tg.save(tmp_path / "w.npz", {"net": state, "epoch": 3})
+    with pytest.raises(TypeError, match=r"got a dict for the path; want save\(path, state\)"):
+        tg.save(state, tmp_path / "w.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_never_pickle(tmp_path):
     with pytest.raises(ValueError, match="'w' has dtype object"):
         tg.save(tmp_path / "w.npz", {"w": np.array([object()])})

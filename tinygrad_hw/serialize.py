@@ -98,6 +98,8 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _with_kind(path: str | Path) -> tuple[Path, str]:
+    if isinstance(path, Mapping):
+        raise TypeError("save: got a dict for the path; want save(path, state)")
     path = Path(path)
     kind = path.suffix.lower() or ".npz"
     if kind not in _SUFFIXES:
@@ -114,6 +116,11 @@ def _by_text(state: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     for name, value in state.items():
         if str(name) in arrays:
             raise ValueError(f"save: two names are {str(name)!r} as text; want strings, each once")
+        if isinstance(value, Mapping):
+            raise ValueError(
+                f"save: {name!r} is a {type(value).__name__}; want one dict of arrays, with names "
+                f"such as '{name}.weight', or a file for each"
+            )
         arrays[str(name)] = _numeric(name, value)
     return arrays
 

@@ -343,8 +343,9 @@ def transpose(x: Any, *axes: Any) -> Any:
         return _transpose(x, axes=None)
     order = axes_of("transpose", _sides("transpose", axes), np.ndim(x))
     if len(order) != np.ndim(x):
+        two = "; swapaxes exchanges two" if len(order) == 2 else ""
         raise ShapeError(
-            f"transpose: got {len(order)} axes for shape {np.shape(x)}; want each once"
+            f"transpose: got {len(order)} axes for shape {np.shape(x)}; want each once{two}"
         )
     return _transpose(x, axes=order)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,7 +29,10 @@ def leaves_of(op: str, parameters: Iterable[Tensor], *, frozen: bool = False) ->
         listed = [p for p in listed if not isinstance(p, Tensor) or p.requires_grad] or listed
     for p in listed:
         if not isinstance(p, Tensor) or not isinstance(p._node, Leaf):
-            raise TypeError(f"{op}: got {p!r}; want leaf tensors with requires_grad=True")
+            groups = "; give each group an optimiser" if isinstance(p, Mapping) else ""
+            raise TypeError(
+                f"{op}: got {reprlib.repr(p)}; want leaf tensors with requires_grad=True{groups}"
+            )
     if len({id(p) for p in listed}) < len(listed):
         raise ValueError(f"{op}: a parameter comes twice; pass each once")
     return listed
