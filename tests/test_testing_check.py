@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -333,6 +334,7 @@ def test_at_a_kink_what_lies_beyond_the_slopes_is_wrong(slope):
     report = check_gradients(sides, [0.0], raises=False)
     assert report.verdict == "wrong"
     assert "kink" in report.checks[-1].note
+    assert np.isinf(slope) or np.isnan(slope) or "on a kink" in report.culprits[0].cause
     assert [entry.wrong for entry in report.entries] == [True]
 
 
@@ -403,7 +405,7 @@ def test_a_report_names_the_worst_entries_the_op_and_the_cause():
     report = wrong_report()
     (culprit,) = report.culprits
     assert (culprit.op, culprit.shapes) == ("twice", ((3, 3),))
-    assert culprit.cause == "the gradient of argument 0 is off by a factor of 0.5"
+    assert culprit.cause == "the gradient of x is off by a factor of 0.5"
     file, line = culprit.where.rsplit(":", 1)
     assert file == __file__
     assert int(line) > 1
@@ -424,28 +426,28 @@ first_row = lambda g, y, x, b: (g, g[0])  # noqa: E731
         (np.sin, lambda g, y, x: (-g * tg.cos(x),), [M], "has the wrong sign"),
         (np.sin, lambda g, y, x: (3 * g * tg.cos(x),), [M], "is off by a factor of 3"),
         (np.sin, lambda g, y, x: (g * tg.cos(x) + 1,), [M], "off by the same amount everywhere"),
-        (np.sin, lambda g, y, x: (None,), [M], "nothing arrives at argument 0"),
+        (np.sin, lambda g, y, x: (None,), [M], "nothing arrives at"),
         (np.sin, lambda g, y, x: (g * np.float32(0.1) * 10 * tg.cos(x),), [M], "8 digits only"),
         (writing_zeros_to_argument, lambda g, y, x: (g,), [V], "writes to its arguments"),
-        (lambda a: a.T * 1.0, lambda g, y, x: (g,), [S], "argument 0 is transposed"),
+        (lambda a: a.T * 1.0, lambda g, y, x: (g,), [S], "of a is transposed"),
         (
-            np.hypot,
+            lambda x, b: np.hypot(x, b),
             lambda g, y, x, b: (g * b / y, g * x / y),
             [V, V + 4],
-            "argument 0 and argument 1 are swapped",
+            "the gradients of x and b are swapped",
         ),
-        (np.add, first_row, [M, M[0]], "argument 1 lacks the sum over axis 0 of the result"),
+        (np.add, first_row, [M, M[0]], "lacks the sum over axis 0 of the result"),
         (
             np.add,
             lambda g, y, x, b: (g, g[:1, :1]),
             [M, M[:1, :1]],
-            "argument 1 lacks the sum over axes 0, 1 of",
+            "lacks the sum over axes 0, 1 of",
         ),
         (
             lambda x: x[[0, 0, 1]],
             lambda g, y, x: (tg.concatenate([g[1:], 0 * x[2:]]),),
             [V],
-            "4 of 5 entries of the gradient of argument 0 are right: see whether the others are "
+            "4 of 5 entries of the gradient of x are right: see whether the others are "
             "used more than once (`=` for `+=`)",
         ),
     ],
@@ -454,6 +456,26 @@ def test_a_report_says_what_the_numbers_look_like(forward, rule, args, cause):
     keeps = " ".join(["y", *list(inspect.signature(rule).parameters)[2:]])
     report = check_gradients(op(forward, rule, keeps), *args, raises=False)
     assert cause in report.culprits[0].cause
+
+
+def test_a_report_says_of_one_number_only_what_a_plain_factor_can_be():
+    for factor, cause in ((1.01, "off by a factor of 1.01"), (2.15223, "")):
+        (culprit,) = check_gradients(square_with(factor), [0.5], raises=False).culprits
+        assert culprit.cause == (cause and f"the gradient of x is {cause}")
+
+
+def test_a_report_says_that_a_rule_leaves_the_graph():
+    value = lambda x: getattr(x, "_data", x)  # noqa: E731
+    leaky = op(
+        lambda x: np.where(x > 0, x, 0.1 * x),
+        # Its second derivative is 0 either way: it shows in forward mode alone.
+        lambda g, y, x: (value(g) * np.where(value(x) > 0, 1, 0.1),),
+        "x",
+    )
+    kept = op(lambda x: x * x, lambda g, y, x: (g * 2 * value(x),), "x")
+    for mine in (leaky, kept):
+        (culprit,) = check_gradients(mine, V, order=2, raises=False).culprits
+        assert (culprit.op, "left the graph" in culprit.cause) == ("mine", True)
 
 
 def test_a_report_draws_the_graph_with_the_op_marked():
@@ -496,6 +518,19 @@ def test_the_reproducer_runs(tmp_path):
     out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert out.stderr == ""
     assert out.stdout.splitlines() == ["wrong ['twice']", "wrong ['twice']"]
+
+
+class Halved:
+    def __call__(self, x):
+        return x * tg.stop_gradient(x)
+
+
+def test_the_reproducer_takes_no_object_for_its_class():
+    halved = lambda x, n: Halved()(x) * n  # noqa: E731
+    for fn, kind in ((Halved(), f"{__name__}.Halved"), (partial(halved, n=2), "functools.partial")):
+        text = check_gradients(fn, V, raises=False).reproducer
+        assert f"# fn is an object of the class {kind}\n" in text
+        assert "check_gradients(fn, " in text
 
 
 def test_blame_finds_wrong_ops_and_only_those():

@@ -133,6 +133,20 @@ def test_gradients_match_finds_and_shrinks():
     assert test_it.__name__ == "test_it"
 
 
+def test_what_gradients_match_says_to_run_runs():
+    with pytest.raises(GradientError) as caught:
+        halved()
+    assert "from test_testing_suite import halved" in caught.value.report.reproducer
+    with pytest.raises(GradientError, match=r"off by a factor of 0\.5"):
+        exec(caught.value.report.reproducer)
+    assert halved(2.0) == 4.0
+
+
+@gradients_match(x=ts.tensors())
+def halved(x):
+    return x * tg.stop_gradient(x)
+
+
 def test_gradients_match_counts_what_was_set_aside():
     @gradients_match(x=st.just(tg.Tensor([0.0, 0.0], requires_grad=True)))
     def test_kinks(x):

@@ -26,6 +26,7 @@ class Call:
     def __init__(self, primitive: Primitive, *args: Any, **params: Any) -> None:
         self.primitive, self.args, self.params = primitive, args, params
         self.__name__ = primitive.name
+        self.__wrapped__ = primitive  # Its signature names the arguments.
 
     @property
     def wrt(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,8 @@ def _cause_of_one(label: str, g: Array, estimate: Estimate, whole: bool, precisi
     right = right_entries(g, estimate, precision)[known]
     if not np.isfinite(a).all():
         return f"the gradient of {label} is not finite"
+    if estimate.on_kink[known][~right].all():
+        return f"on a kink, the gradient of {label} is beyond the slopes on both sides"
     if not a.any():
         return (
             f"nothing arrives at {label}: its term is missing, or a value left the graph "
@@ -208,7 +211,7 @@ def _cause_of_one(label: str, g: Array, estimate: Estimate, whole: bool, precisi
     if square and alike(np.swapaxes(g, -1, -2), estimate.value):
         return f"the gradient of {label} is transposed"
     factor = float(np.vdot(a, n) / np.vdot(n, n)) if n.any() else np.nan
-    if np.isfinite(factor) and alike(a, factor * n):
+    if np.isfinite(factor) and alike(a, factor * n) and (n.size > 1 or _plain(factor)):
         return f"the gradient of {label} is off by a factor of {factor:.6g}"
     if n.size > 1 and _constant(a - n):
         return (
@@ -230,6 +233,11 @@ def alike(a: Array, b: Array) -> bool:
         return False
     size = float(np.abs(b).max()) if np.size(b) else 0.0
     return size > 0 and bool(np.allclose(a, b, rtol=0, atol=1e-6 * size))
+
+
+def _plain(factor: float) -> bool:
+    """Tell a factor that somebody may have left out from the quotient of any two numbers."""
+    return abs(factor - float(Fraction(factor).limit_denominator(100))) <= 1e-7 * abs(factor)
 
 
 def _constant(a: Array) -> bool:

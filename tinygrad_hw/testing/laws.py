@@ -235,8 +235,8 @@ def forward_mode(
     )
     if not close([forward], [reverse], sizes=[size]):
         yield (
-            f"forward mode gives the slope {forward:.10g}, reverse mode {reverse:.10g}: the rule "
-            "of an op that the backward calls is wrong"
+            f"forward mode gives the slope {forward:.10g}, reverse mode {reverse:.10g}: a rule "
+            "leaves the graph, or that of an op that the backward calls is wrong"
         )
 
 

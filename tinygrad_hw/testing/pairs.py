@@ -71,6 +71,7 @@ def check_pair(
     >>> report.cause
     'the gradient of x has the wrong sign'
     """
+    __tracebackhide__ = True  # From pytest, which shows all of a function in a traceback.
     pair = _Pair(forward, backward, args, wrt, rng, Settings(directions, rtol, atol, step))
     report = pair.report()
     if raises and report.verdict in ("wrong", "nondeterministic"):

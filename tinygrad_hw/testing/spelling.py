@@ -85,8 +85,11 @@ def function_name(fn: Callable[..., Any], unknown: str = "fn") -> tuple[str, str
         return primitive_name(fn)
     if isinstance(fn, np.ufunc):
         return "", f"np.{fn.__name__}"
-    name = getattr(fn, "__qualname__", type(fn).__name__)
+    name = getattr(fn, "__qualname__", "")
     module = getattr(fn, "__module__", None)
+    if not name:
+        kind = type(fn)
+        return f"# {unknown} is an object of the class {kind.__module__}.{kind.__name__}", unknown
     if module and "<" not in name and "." not in name:
         if module == "__main__":
             return f"# {name} is in {_place(fn)}", name

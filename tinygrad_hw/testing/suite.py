@@ -26,9 +26,12 @@ from .report import GradientError, GradientReport
 
 __all__ = ["PROFILES", "Tally", "gradients_match", "load_profile", "op_suite"]
 
-# No deadline: the machine may be slow. `ci` draws the same examples every time.
+# No deadline: the machine may be slow. `ci` draws the same examples every time. To explain a
+# failure takes ten times as long as to find it, and names lines of ours.
 _COMMON = hypothesis.settings(
     deadline=None,
+    phases=[phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.explain],
+    report_multiple_bugs=False,
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
 )
 PROFILES = {
@@ -102,8 +105,9 @@ def gradients_match(
     Returns
     -------
     callable
-        Decorates the function under test; the result is a test without parameters. Put Hypothesis's
-        ``@settings`` and ``@example`` below it.
+        Decorates the function under test; the result is a test without parameters, which still is
+        that function for those who pass arguments. Put Hypothesis's ``@settings`` and ``@example``
+        below it.
 
     Examples
     --------
@@ -126,7 +130,7 @@ def gradients_match(
 
         def check(drawn: dict[str, Any]) -> None:
             values = [drawn[name] for name in names]
-            wrt = [i for i, value in enumerate(values) if isinstance(value, Tensor)] or None
+            wrt = tuple(i for i, value in enumerate(values) if isinstance(value, Tensor)) or None
             report = check_gradients(function, *values, wrt=wrt, order=order, rtol=rtol, atol=atol)
             tally.add(report)
 
@@ -178,11 +182,15 @@ def _of_profile() -> dict[str, Any]:
     return chosen
 
 
-def _counted(test: Callable[[], None], tally: Tally, source: Any) -> Callable[[], None]:
-    def run() -> None:
+def _counted(test: Callable[[], None], tally: Tally, source: Any) -> Callable[..., Any]:
+    # With arguments it is the function under test, so that a report can name it.
+    def run(*args: Any) -> Any:
+        __tracebackhide__ = True
+        if args:
+            return source(*args)
         tally.__init__()  # type: ignore[misc]
         test()
-        tally.check()
+        return tally.check()
 
     run.__name__ = run.__qualname__ = source.__name__
     run.__doc__, run.__module__ = source.__doc__, source.__module__
@@ -239,6 +247,7 @@ def op_suite(ops: Any, order: int = 2) -> Any:
 
     @pytest.mark.parametrize("primitive", primitives, ids=lambda p: p.name)
     def test_primitive(primitive: Primitive) -> None:
+        __tracebackhide__ = True
         check_primitive(primitive, order)
 
     return test_primitive
@@ -248,6 +257,7 @@ def check_primitive(
     primitive: Primitive, order: int = 2, settings: hypothesis.settings | None = None
 ) -> None:
     """Check one primitive on many calls; see :func:`op_suite`."""
+    __tracebackhide__ = True
     tally = Tally()
 
     def check(call: Call) -> None:
@@ -265,6 +275,7 @@ def check_primitive(
 
 def check_call(call: Call, order: int, tally: Tally) -> None:
     """Check one call of a primitive against everything that is asked of primitives."""
+    __tracebackhide__ = True
     if not call.wrt:
         return
     _check_values(call)
