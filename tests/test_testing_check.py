@@ -202,6 +202,7 @@ RIGHT = {
     "no float64": (lambda x: tg.tanh(x @ x.T), [M.astype(np.float32)]),
     "float16": (tg.sin, [V.astype(np.float16)]),
     "cast inside": (lambda x: tg.sin(x.astype(np.float32)), [V]),
+    "cast and back": (lambda x: tg.sin(x.astype(np.float32)).astype(np.float64) * x, [V]),
     "large": (lambda x: tg.sin(x / 1e6) * x, [V * 1e6]),
     "large float32": (lambda x: tg.tanh(x / 1e6), [(V * 1e6).astype(np.float32)]),
     "float32 that loses digits": (
@@ -271,6 +272,15 @@ def test_right_gradients_are_right_however_hard(name):
     assert check_gradients(fn, *args, raises=False).verdict == "ok"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_derivative_that_loses_digits_is_not_called_wrong(seed):
+    # At 1e-6 a third of the digits of the second derivative are left, by any engine.
+    x = np.array([0.03, 7e-5, 2e-6, 1e-6, 0.5, 2.5])
+    report = check_gradients(lambda x: tg.sin(x) / x, x, order=2, rng=seed, raises=False)
+    assert report.verdict != "wrong"
+    assert [check.verdict for check in report.checks[:2]] == ["ok", "ok"]
+
+
 def test_orders_1_to_3_of_scalars_and_arrays():
     for x in (0.7, np.array(0.7), V):
         report = check_gradients(lambda x: tg.sin(x) * tg.exp(x), x, order=3)
@@ -303,7 +313,8 @@ def test_verdicts_of_what_cannot_be_judged(verdict, fn, args):
     report = check_gradients(fn, *args, raises=False)
     assert report.verdict == verdict
     assert str(report).startswith(f"{report.function}: {verdict}: ")
-    assert report.conclusive == (verdict == "nondeterministic")
+    beside = verdict == "kink" and any(check.verdict == "ok" for check in report.checks)
+    assert report.conclusive == (beside or verdict == "nondeterministic")
 
 
 def test_a_coarse_step_gives_no_verdict():

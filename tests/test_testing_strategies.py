@@ -1,6 +1,7 @@
 """What the strategies draw, how it shrinks, and that its repr makes it again."""
 
 import re
+from collections import Counter
 from random import Random
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import tinygrad_hw as tg
 from tinygrad_hw import domains
 from tinygrad_hw.testing import strategies as ts
+from tinygrad_hw.testing.suite import PROFILES
 
 
 def test_tensors_shrink_to_the_simplest_numbers_every_time():
@@ -103,6 +105,21 @@ def test_programs_of_primitives_and_modules_of_ones_own():
         find(ts.programs(["nosuch"]), lambda p: True)
     with pytest.raises(TypeError, match="has no domain"):
         find(ts.calls(tg.primitive(lambda x: x)), lambda call: True)
+
+
+def test_zeros_are_drawn_often_and_axes_in_any_order():
+    seen = Counter()
+
+    @settings(PROFILES["ci"], max_examples=200)
+    @given(x=ts.tensors((4,)), axis=ts.axes(3))
+    def draw(x, axis):
+        several = isinstance(axis, tuple) and len(axis) > 1
+        seen["zero"] += not x.numpy().all()
+        seen["from the end"] += several and min(axis) < 0
+        seen["descending"] += several and axis[0] % 3 > axis[-1] % 3
+
+    draw()
+    assert min(seen[kind] for kind in ("zero", "from the end", "descending")) >= 3
 
 
 @given(data=st.data(), shape=ts.shapes(min_dims=1))

@@ -156,6 +156,14 @@ def test_gradients_match_counts_what_was_set_aside():
         test_kinks()
 
 
+def test_entries_beside_a_kink_count():
+    @gradients_match(x=st.just(tg.Tensor([0.0, 2.0], requires_grad=True)))
+    def test_relu(x):
+        return tg.relu(x)
+
+    test_relu()
+
+
 def test_gradients_match_wants_a_strategy_for_every_argument():
     with pytest.raises(TypeError, match="takes x, w, but the strategies are for x"):
 

@@ -134,13 +134,14 @@ def reduction(low: float = -math.inf, high: float = math.inf, min_dims: int = 0)
 
 
 def axes(draw: Draw, ndim: int) -> int | tuple[int, ...] | None:
-    """Choose None, one axis (maybe counted from the end) or several."""
+    """Choose None, one axis or several, in any order and maybe counted from the end."""
     kind = draw.integer(0, 2)
     if ndim == 0 or kind == 0:
         return None
     if kind == 1:
         return draw.integer(-ndim, ndim - 1)
-    return tuple(axis for axis in range(ndim) if draw.integer(0, 1) == 0)
+    several = [axis - ndim * draw.integer(0, 1) for axis in range(ndim) if draw.integer(0, 1) == 0]
+    return tuple(several[:: draw.choice([1, -1])])
 
 
 def one(

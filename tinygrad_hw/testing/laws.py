@@ -13,7 +13,7 @@ from ..autodiff import backward, jvp
 from ..graph import no_grad
 from .functions import Flat, float_leaves, precision_of, variable, weigh
 from .levels import array_of, pulled
-from .oracle import scale_of
+from .oracle import scale_of, watching
 
 Array = np.ndarray[Any, Any]
 
@@ -43,7 +43,8 @@ def broken_laws(
     _run_elsewhere(fn, flat, weights, direction)
     variables = flat.variables()
     before = _snapshot(flat, variables)
-    outputs = float_leaves(flat.call(fn, variables))
+    with watching() as watch:
+        outputs = float_leaves(flat.call(fn, variables))
     values = [array_of(y).copy() for y in outputs]
     gradient = pulled(outputs, weights, variables)
     if not _same(before, _snapshot(flat, variables)):
@@ -65,9 +66,8 @@ def broken_laws(
                 f"the gradient of {label} has shape {g.shape} and dtype {g.dtype}, the argument "
                 f"{x.shape} and {x.dtype}"
             )
-    close = _Close(
-        precision_of(values + gradient), lambda: _rounding(fn, flat, [weights, other_weights])
-    )
+    precision = max(precision_of(values + gradient), watch.precision)
+    close = _Close(precision, lambda: _rounding(fn, flat, [weights, other_weights]))
     both = pulled([*outputs, *again], [*weights, *weights], variables)
     if not close(both, [2 * g for g in gradient]):
         yield "two uses of the arguments do not add up in the gradient"
@@ -212,7 +212,9 @@ def forward_mode(
 ) -> Iterator[str]:
     """Compare the slope along a direction by forward mode with that by reverse mode."""
     variables = flat.variables()
-    gradient = pulled(float_leaves(flat.call(fn, variables)), weights, variables)
+    with watching() as watch:
+        outputs = float_leaves(flat.call(fn, variables))
+    gradient = pulled(outputs, weights, variables)
     primals = tuple(x._data for x in variables)
     tangents = tuple(v.astype(d) for v, d in zip(direction, flat.dtypes, strict=True))
 
@@ -230,7 +232,7 @@ def forward_mode(
     size = np.array(sum(float(np.abs(t).sum()) for t in [*terms, *others]))
     length = max(float(np.abs(v).max(initial=0.0)) for v in direction)
     close = _Close(
-        precision_of([*gradient, *map(array_of, pushed)]),
+        max(precision_of([*gradient, *map(array_of, pushed)]), watch.precision),
         lambda: _rounding(fn, flat, [weights]) * length * sum(v.size for v in direction),
     )
     if not close([forward], [reverse], sizes=[size]):
@@ -276,20 +278,28 @@ def _rounding(fn: Callable[..., Any], flat: Flat, several: Sequence[Sequence[Arr
     size = max(map(scale_of, flat.values))
     found = []
     for weights in several:
-        near = []
-        for k in range(-4, 5):
-            moved = [
-                x * (1 + k * float(np.finfo(dtype).eps))
-                for x, dtype in zip(flat.values, flat.dtypes, strict=True)
-            ]
-            variables = flat.variables(moved)
-            outputs = float_leaves(flat.call(fn, variables))
-            near.append(pulled(outputs, weights, variables))
+        outputs = float_leaves(flat.call(fn, flat.variables()))
         _, magnitude, precision = weigh([array_of(y) for y in outputs], weights)
         found.append(precision * magnitude / size)
-        for gradients in zip(*near, strict=True):
-            found.append(float(np.ptp(np.array(gradients), axis=0).max(initial=0.0)))
+
+        def gradient(values: list[Array], weights: Sequence[Array] = weights) -> list[Array]:
+            variables = flat.variables(values)
+            return pulled(float_leaves(flat.call(fn, variables)), weights, variables)
+
+        found += [float(j.max(initial=0.0)) for j in jumps(gradient, flat.values, flat.dtypes)]
     return max(found)
+
+
+def jumps(
+    gradient: Callable[[list[Array]], list[Array]], values: Sequence[Array], dtypes: Sequence[Any]
+) -> list[Array]:
+    """Measure how far gradients jump, entry by entry, when the last digits of values change."""
+    units = [float(np.finfo(dtype).eps) for dtype in dtypes]
+    near = [
+        gradient([x * (1 + k * unit) for x, unit in zip(values, units, strict=True)])
+        for k in range(-4, 5)
+    ]
+    return [np.ptp(np.array(gradients), axis=0) for gradients in zip(*near, strict=True)]
 
 
 def _same(a: Sequence[Array], b: Sequence[Array]) -> bool:

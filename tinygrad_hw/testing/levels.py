@@ -48,7 +48,7 @@ class Level:
                 moved = [np.asarray(x + t * v) for x, v in zip(values, direction, strict=True)]
                 with watching() as watch, np.errstate(all="ignore"):
                     value, magnitude, precision = self.value(moved)
-                return Sample(value, magnitude, tuple(watch.pieces), precision, watch.largest)
+                return watch.sample(value, magnitude, precision)
 
             return phi
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..graph import Handle, observe
 from ..walk import wrap
-from .functions import Flat, float_arrays
+from .functions import Flat, float_arrays, precision_of
 
 __all__ = ["STEP", "Estimate", "Sample", "Slope", "numeric_gradient", "slope", "watching"]
 
@@ -221,7 +221,7 @@ def _judge(
     error = abs(value - check) + max(noise, scatter) / 4
     if gap > 1e-3 * max(abs(left), abs(right)) + 1e3 * noise + 20 * error:
         # Too steep a bend for a smooth function, at the very point: a kink that nobody declared.
-        return Slope("kink", (left + right) / 2, gap / 2, sides, 2, magnitude)
+        return Slope("kink", (left + right) / 2, gap / 2, sides, 2, magnitude, precision)
     agree = error <= 1e-5 * max(abs(value), abs(check)) + 50 * noise
     return Slope(
         "smooth" if agree else "inconclusive", value, error, sides, 0, magnitude, precision
@@ -260,7 +260,8 @@ def _at_kink(phi: Callable[[float], Sample], centre: Sample, h: float) -> Slope:
     for near, far in zip(_differences(centre, rungs[-1]), _differences(centre, first), strict=True):
         if abs(near - far) > 0.1 * abs(far) + noise:
             sides = (math.nan, math.nan)  # A jump, or a slope that is infinite.
-    return Slope("kink", (left + right) / 2, abs(right - left) / 2, sides, kinks, centre.magnitude)
+    gap, unit = abs(right - left), centre.precision
+    return Slope("kink", (left + right) / 2, gap / 2, sides, kinks, centre.magnitude, unit)
 
 
 def _differences(centre: Sample, rung: tuple[float, Sample, Sample]) -> tuple[float, float]:
@@ -272,11 +273,15 @@ def _differences(centre: Sample, rung: tuple[float, Sample, Sample]) -> tuple[fl
 
 
 class watching:
-    """Collect the pieces of the primitives that run in a ``with``, and how large their results."""
+    """Collect what primitives that run in a ``with`` say of their results.
+
+    These are the pieces, the largest size, and the coarsest rounding unit.
+    """
 
     def __init__(self) -> None:
         self.pieces: list[tuple[str, Any]] = []
         self.largest = 1.0
+        self.precision = 0.0
 
     def __enter__(self) -> watching:
         self._mode = observe(self._note)
@@ -286,6 +291,11 @@ class watching:
     def __exit__(self, *error: Any) -> None:
         self._mode.__exit__(*error)
 
+    def sample(self, value: float, magnitude: float, precision: float) -> Sample:
+        """Make the sample of what was computed in the block."""
+        unit = max(precision, self.precision)
+        return Sample(value, magnitude, tuple(self.pieces), unit, self.largest)
+
     def _note(self, primitive: Any, args: Any, params: Any, result: Any) -> None:
         piece = None
         if primitive.piece is not None:
@@ -293,6 +303,7 @@ class watching:
             piece = np.asarray(primitive.piece(*values, **params))
         self.pieces.append((primitive.name, piece))
         if result._data.size and result._data.dtype.kind == "f":
+            self.precision = max(self.precision, precision_of([result._data]))
             largest = float(np.abs(result._data).max())
             if self.largest < largest < math.inf:
                 self.largest = largest
@@ -354,7 +365,7 @@ def scalar_along(
             moved = [x + t * v for x, v in zip(values, direction, strict=True)]
             with watching() as watch, np.errstate(all="ignore"):
                 value, magnitude, precision = function(moved)
-            return Sample(value, magnitude, tuple(watch.pieces), precision, watch.largest)
+            return watch.sample(value, magnitude, precision)
 
         return phi
 

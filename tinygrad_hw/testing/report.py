@@ -136,8 +136,9 @@ class GradientReport:
 
     @property
     def conclusive(self) -> bool:
-        """Whether the example counts, and is not set aside."""
-        return self.verdict in ("ok", "wrong", "nondeterministic")
+        """Whether the example counts, on a kink for the entries beside it, and is not set aside."""
+        beside = self.verdict == "kink" and any(check.verdict == "ok" for check in self.checks)
+        return beside or self.verdict in ("ok", "wrong", "nondeterministic")
 
     @property
     def graph(self) -> Any:

@@ -124,7 +124,7 @@ def broadcastable(
 
 @st.composite
 def axes(draw: Any, ndim: int) -> int | tuple[int, ...] | None:
-    """What ``axis=`` may be: None, one axis, maybe from the end, or several."""
+    """What ``axis=`` may be: None, one axis or several, in any order and maybe from the end."""
     return domains.axes(HypothesisDraw(draw), ndim)
 
 
