@@ -349,6 +349,14 @@ def test_at_a_kink_what_lies_beyond_the_slopes_is_wrong(slope):
     assert [entry.wrong for entry in report.entries] == [True]
 
 
+@pytest.mark.parametrize("x", [[0.0, 0.0], [[0.0, 1.0], [0.0, 0.0]]])
+def test_several_entries_on_kinks_allow_no_more_than_one(x):
+    for slope, verdict in ((1.0, "kink"), (1.1, "wrong")):
+        sides = op(np.abs, lambda g, y, x, s=slope: (g * tg.where(x == 0, s, tg.sign(x)),), "x")
+        sides.piece = np.sign
+        assert check_gradients(sides, x, raises=False).verdict == verdict
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("off", [1.5, 1.001])
 def test_a_wrong_gradient_beside_a_kink_is_wrong(seed, off):

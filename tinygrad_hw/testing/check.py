@@ -258,12 +258,15 @@ class _Examination:
     def _beside_kink(
         self, level: Level, order: int, gradient: list[Array], direction: list[Array]
     ) -> list[Check]:
-        """Compare along the entries that are on no kink; give the check where it says anything."""
+        """Compare along the entries that are on no kink, and along one that is.
+
+        Several kinks at once would allow any slope. Given are the checks that say anything.
+        """
         along = level.along(self.flat.values)
-        part = off_kinks(along, direction, step=self.settings.step)
-        check = self._check(level, order, gradient, part)
-        some = any(v.any() for v in part)
-        return [check] if some and check.verdict in ("ok", "wrong") else []
+        beside = off_kinks(along, direction, step=self.settings.step)
+        parts = [part for part in (beside, first_left_out(beside, direction)) if any_moves(part)]
+        checks = [self._check(level, order, gradient, part) for part in parts]
+        return [check for check in checks if check.verdict in ("ok", "wrong")]
 
     def _accusation(
         self,
@@ -396,6 +399,22 @@ def some_entries(rng: np.random.Generator, values: Sequence[Array]) -> list[Arra
             mask.flat[rng.permutation(x.size)[_MOST_ENTRIES:]] = False
         chosen.append(mask)
     return chosen
+
+
+def any_moves(direction: Sequence[Array]) -> bool:
+    """Tell whether a direction is not 0."""
+    return any(v.any() for v in direction)
+
+
+def first_left_out(part: Sequence[Array], direction: Sequence[Array]) -> list[Array]:
+    """Give the part of a direction that moves the first entry that another part leaves alone."""
+    first = [np.zeros_like(v) for v in direction]
+    for one, moved, v in zip(first, part, direction, strict=True):
+        if not moved.all():
+            place = int(np.argmin(moved != 0))
+            one.flat[place] = v.flat[place]
+            break
+    return first
 
 
 def name_of(fn: Any) -> str:
