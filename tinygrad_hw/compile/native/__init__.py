@@ -7,7 +7,8 @@ own. What has no native rule is left to NumPy, between two native functions.
 A program goes through these modules:
 
 - ``layout`` and ``schedule``: how values lie in memory, and what goes into which loop;
-- ``loops``, ``kernels`` and ``scalars``: the loops as text, a small part of Python;
+- ``loops``, ``kernels`` and ``scalars``: the loops as text, a small part of Python, in a
+  ``writer``;
 - ``backend``: the text of whole functions, with their ``arguments``, and what calls them;
 - ``translation``: from the text to LLVM's, with ``emission`` for numbers, memory and loops, and
   what the text may call: ``intrinsics``, ``products`` and ``formulas``;

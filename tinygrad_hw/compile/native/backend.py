@@ -24,11 +24,12 @@ from ..recycle import maker
 from .arguments import Given, real, refit
 from .crew import MOST, together
 from .kernels import KERNELS
-from .loops import PIECES, Group, Node, Writer
+from .loops import PIECES, Group, Node
 from .object_code import blas
 from .scalars import literal
 from .schedule import Phase, Schedule
 from .store import compiled
+from .writer import Writer
 
 
 class Native:

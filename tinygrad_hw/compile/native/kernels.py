@@ -17,7 +17,7 @@ from ...ops import conv, index, linalg, scan, shape
 from ..images import border, correlation, correlation_dw, spaced, turned
 from ..program import Instruction, Spec
 from . import matrices, moves, windows
-from .loops import Writer
+from .writer import Writer
 
 Rule = Callable[[Writer, Instruction], bool]
 

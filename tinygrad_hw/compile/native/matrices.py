@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..program import Instruction
 from .layout import Place, places
-from .loops import Writer
+from .writer import Writer
 
 # Bytes of a second factor that stays in the cache while the rows of the first pass by.
 _SMALL = 200_000

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..program import Instruction, Ref
 from .layout import Place, places
-from .loops import BLOCK, Nest, Operand, Writer
+from .loops import Nest, Operand
 from .scalars import cast, literal
+from .writer import BLOCK, Writer
 
 
 def concatenate(w: Writer, i: Instruction) -> bool:

@@ -10,8 +10,9 @@ from ...ops.shape import _reshape
 from ..program import Instruction, Program, Ref, Spec, target_of
 from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
-from .loops import FOLDS, Group, Node, Writer, spelled
+from .loops import FOLDS, Group, Node, spelled
 from .scalars import known
+from .writer import Writer
 
 _VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..program import Instruction
 from .layout import Place, places
-from .loops import Writer
 from .scalars import literal
+from .writer import Writer
 
 # Products in one statement list: more would not fit the registers.
 _UNROLLED = 64
