@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tinygrad_hw as tg
-from tinygrad_hw.elsewhere import LAYERS, OPTIMIZERS, TENSORS
+from tinygrad_hw.elsewhere import LAYERS, NUMPY, OPTIMIZERS, TENSORS
 
 # Functions that are asked for values: a conversion, a question about values, or a fresh array.
 ON_VALUES = {
@@ -349,7 +349,7 @@ def test_full_like_gives_an_array_of_constants():
     assert (counts.dtype, counts.tolist()) == (np.int64, [[3, 3], [3, 3]])
 
 
-@pytest.mark.parametrize("table", [TENSORS, LAYERS, OPTIMIZERS])
+@pytest.mark.parametrize("table", [NUMPY, TENSORS, LAYERS, OPTIMIZERS])
 def test_what_serves_in_the_place_of_a_name_is_there(table):
     for instead in table.values():
         for path in re.findall(r"tg((?:\.\w+)+)", instead):

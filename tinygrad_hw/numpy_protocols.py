@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .elsewhere import TENSORS, missing
 from .errors import MissingRuleError
 from .graph import Handle
 
@@ -38,93 +37,6 @@ _OTHER_NAMES = {
 _OTHER_KEYWORDS = {"a_min": "min", "a_max": "max", "ddof": "correction", "newshape": "shape"}
 # Keywords of NumPy that stand for the arguments which our op takes one by one.
 _BY_PLACE = {"reshape": "shape", "transpose": "axes"}
-# What to write in the place of well-known functions that have no op, and of methods of ufuncs.
-_INSTEAD = {
-    "add.accumulate": "tg.cumsum",
-    "add.at": "tg.scatter_add",
-    "add.reduceat": "tg.sum of each of tg.split(t, places)",
-    "append": "tg.concatenate",
-    "array_split": "tg.split",
-    "atleast_1d": "t.reshape(-1) of a 0-d tensor",
-    "atleast_2d": "tg.expand_dims",
-    "average": "tg.mean(w * t) / tg.mean(w)",
-    "block": "tg.concatenate",
-    "choose": "tg.where",
-    "column_stack": "tg.stack(ts, axis=1)",
-    "compress": "t[mask]",
-    "cond": "the ratio of tg.svdvals",
-    "conj": "t itself",
-    "conjugate": "t itself",
-    "convolve": "tg.conv2d",
-    "copysign": "tg.abs(a) * tg.where(b < 0, -1, 1)",
-    "copyto": "t[...] = v",
-    "correlate": "tg.conv2d",
-    "cov": "d @ d.T / (n - 1) of d = t - tg.mean(t, axis=1, keepdims=True)",
-    "cross": "tg.stack of products of components",
-    "cumulative_prod": "tg.cumprod",
-    "cumulative_sum": "tg.cumsum",
-    "deg2rad": "t * (np.pi / 180)",
-    "degrees": "t * (180 / np.pi)",
-    "delete": "t[keep]",
-    "diagflat": "tg.diag",
-    "diagonal": "tg.diag",
-    "diff": "t[1:] - t[:-1]",
-    "dstack": "tg.stack(ts, axis=2)",
-    "eig": "tg.eigh for symmetric matrices",
-    "eigvals": "tg.eigh(t)[0] for symmetric matrices",
-    "eigvalsh": "tg.eigh(t)[0]",
-    "extract": "t[mask]",
-    "fill_diagonal": "tg.where(np.eye(n) > 0, v, t)",
-    "fix": "tg.sign(t) * tg.floor(tg.abs(t))",
-    "fliplr": "tg.flip(t, 1)",
-    "flipud": "tg.flip(t, 0)",
-    "float_power": "tg.power",
-    "gradient": "differences, such as (t[2:] - t[:-2]) / 2",
-    "heaviside": "t > 0",
-    "hstack": "tg.concatenate(ts, axis=1)",
-    "insert": "tg.concatenate",
-    "isin": "np.isin of t.numpy()",
-    "linspace": "a + (b - a) * np.linspace(0, 1, n)",
-    "logaddexp.reduce": "tg.logsumexp",
-    "logaddexp2": "tg.logaddexp(a * np.log(2), b * np.log(2)) / np.log(2)",
-    "lstsq": "tg.solve(t.T @ t, t.T @ b)",
-    "matrix_norm": "tg.norm",
-    "matrix_power": "products by @",
-    "matvec": "tg.matmul",
-    "meshgrid": "tg.broadcast_arrays of a[:, None] and b",
-    "multi_dot": "products by @",
-    "multiply.accumulate": "tg.cumprod",
-    "nan_to_num": "tg.where(tg.isnan(t), 0, t)",
-    "nansum": "tg.where(tg.isnan(t), 0, t).sum()",
-    "partition": "tg.sort",
-    "percentile": "tg.sort",
-    "piecewise": "tg.where",
-    "pinv": "tg.inv(t.T @ t) @ t.T",
-    "place": "tg.where",
-    "polyval": "sums of products with t**k",
-    "ptp": "tg.max(t) - tg.min(t)",
-    "put": "t[i] = v",
-    "put_along_axis": "t[...] = v",
-    "putmask": "tg.where",
-    "quantile": "tg.sort",
-    "rad2deg": "t * (180 / np.pi)",
-    "radians": "t * (np.pi / 180)",
-    "real": "t itself",
-    "resize": "tg.tile",
-    "rollaxis": "tg.moveaxis",
-    "rot90": "tg.flip(t, 0).T",
-    "row_stack": "tg.concatenate",
-    "select": "tg.where",
-    "svd": "tg.svdvals for the singular values",
-    "tensorsolve": "tg.solve",
-    "trapezoid": "((t[1:] + t[:-1]) / 2 * dx).sum()",
-    "trunc": "tg.sign(t) * tg.floor(tg.abs(t))",
-    "unstack": "list(t)",
-    "vecdot": "tg.sum(a * b, axis=-1)",
-    "vecmat": "tg.matmul",
-    "vector_norm": "tg.norm",
-    "vstack": "tg.concatenate",
-}
 _ABOUT_ARRAYS = frozenset(
     {
         "shape",
@@ -379,13 +291,15 @@ def _method_advice(name: str, method: str) -> str:
 def _advice(name: str, instead: str = "") -> str:
     import difflib
 
+    from .elsewhere import NUMPY
+
     known = [n for n in ops.__all__ if n != "primitives"]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if name.startswith("nan"):
         alike = "tg.where with tg.isnan"  # The op of such a name gives NaN.
     else:
         alike = f"tg.{close[0]}" if close else ""
-    instead = instead or _INSTEAD.get(name) or alike
+    instead = instead or NUMPY.get(name) or alike
     similar = f"use {instead}, or " if instead else ""
     return (
         f"{similar}call it on t.numpy() for a constant result, or declare a rule with tg.primitive"
@@ -396,7 +310,9 @@ def by_other_name(name: str) -> Any:
     """Give the op that NumPy has by another name too, such as ``concat``."""
     if name in _OTHER_NAMES:
         return getattr(ops, _OTHER_NAMES[name])
-    instead = _INSTEAD.get(name) or TENSORS.get(name)
+    from .elsewhere import NUMPY, TENSORS, missing
+
+    instead = NUMPY.get(name) or TENSORS.get(name)
     if not instead and not name.startswith("_") and hasattr(np, name):
         instead = f"np.{name}; ops take arrays as they take tensors"
     raise missing("tinygrad_hw", name, instead)
