@@ -45,6 +45,8 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
     >>> tg.load(path)
     {'w': array([1., 2.])}
     """
+    if isinstance(path, Mapping):
+        raise TypeError("save: got a dict for the path; want save(path, state)")
     path, kind = _with_kind(path)
     arrays = _by_text(state)
     if not path.parent.is_dir():
@@ -98,8 +100,6 @@ def load(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _with_kind(path: str | Path) -> tuple[Path, str]:
-    if isinstance(path, Mapping):
-        raise TypeError("save: got a dict for the path; want save(path, state)")
     path = Path(path)
     kind = path.suffix.lower() or ".npz"
     if kind not in _SUFFIXES:
