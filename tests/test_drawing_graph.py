@@ -92,6 +92,20 @@ def test_layers_in_variables_keep_their_parameters_apart():
     assert groups == ["conv: Linear", "out: Linear"]
 
 
+def test_a_program_whose_name_begins_with_the_packages_is_the_users():
+    path = f"{Path(tg.__file__).parent}_demo.py"
+    code = (
+        "import tinygrad_hw as tg\n"
+        "weight = tg.Tensor([1.0], requires_grad=True)\n"
+        "with tg.debug():\n"
+        "    graph = tg.draw(tg.exp(weight), show='source')\n"
+    )
+    names = {"__name__": "tinygrad_hw_demo"}
+    exec(compile(code, path, "exec"), names)
+    assert [v.title for v in names["graph"].nodes] == ["weight", "exp"]
+    assert box(names["graph"], "exp").lines == ("tinygrad_hw_demo.py:4",)
+
+
 def test_names_may_be_given():
     hidden = [leaf([1.0]), leaf([2.0])]
     graph = tg.draw(hidden[0] * hidden[1], names={"a": hidden[0], "b": hidden[1]})

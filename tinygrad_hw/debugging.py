@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 from .errors import with_graph
 from .graph import Constant, Handle, observe
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = os.path.join(Path(__file__).parent, "")
 # The handout's networks, written as a user would write them.
 _MODELS = str(Path(__file__).with_name("models.py"))
 

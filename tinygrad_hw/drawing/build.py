@@ -6,6 +6,7 @@ import reprlib
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -244,15 +245,18 @@ def _items(names: Any) -> list[tuple[str, Any]]:
 def _callers_variables() -> Mapping[str, Any]:
     """Give the variables where the picture was asked for: they name what nothing else names."""
     frame = sys._getframe(1)
-    package = __name__.partition(".")[0]
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+    package = _package(frame)
+    while frame.f_back is not None and _package(frame) == package:
         frame = frame.f_back
-    if frame.f_globals.get("__name__", "").startswith("IPython"):
-        # A notebook shows a cell's result: the user's variables are those of the session.
-        variables = vars(sys.modules["__main__"])
-    else:
-        variables = frame.f_locals
+    # A notebook shows a cell's result: the user's variables are those of the session.
+    notebook = _package(frame) == "IPython"
+    variables = vars(sys.modules["__main__"]) if notebook else frame.f_locals
     return {name: value for name, value in variables.items() if not name.startswith("_")}
+
+
+def _package(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
 
 
 # --- Boxes, arrows and clusters ---------------------------------------------------------------
