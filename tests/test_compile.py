@@ -972,6 +972,41 @@ def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
         np.testing.assert_array_equal(got, wanted, strict=True)
 
 
+def _images(kind, window):
+    rng = np.random.default_rng(0)
+    x = rng.permutation(2 * 6 * 6 * 3).reshape(2, 6, 6, 3) - 100.0
+    h, w = window
+    windows = x.reshape(2, 6 // h, h, 6 // w, w, 3).transpose(0, 1, 3, 5, 2, 4).reshape(-1, h * w)
+    if kind == "equal":
+        windows = rng.integers(-3, 4, windows.shape)
+    if "NaN" in kind:
+        windows[0, 0], windows[0, 1:] = np.nan, 50
+    if kind == "NaN beside equal ones":
+        # As many entries are the largest of a window as without NaN and equal ones.
+        windows[1 : 1 + h * w, :2] = 500
+    windows = windows.reshape(2, 6 // h, 6 // w, 3, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return windows.reshape(x.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("window", [(2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize("kind", ["apart", "equal", "NaN", "NaN beside equal ones"])
+def test_the_gradient_of_pooling_behind_a_relu(kind, window):
+    rng = np.random.default_rng(0)
+
+    def gradient(x, weights):
+        x = tg.Tensor(x, requires_grad=True)
+        y = tg.max_pool2d(tg.relu(x), window)
+        return tg.grad(y, x, weights[:, : y.shape[1], : y.shape[2]])
+
+    compiled = tg.compile(gradient, backend="numpy")
+    for entries in ("apart", kind):
+        x = _images(entries, window)
+        weights = rng.choice([np.inf, -0.0, 1.0, -2.0], x.shape).astype(x.dtype)
+        got, wanted = compiled(x, weights).numpy(), gradient(x, weights).numpy()
+        np.testing.assert_array_equal(got, wanted, strict=True)
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(wanted))
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -1,13 +1,14 @@
-"""Kernels of convolution and pooling that write into buffers, for the numpy back end.
+"""Convolution and pooling as steps that write into buffers, for the numpy back end.
 
-They are those of ``hw5.py`` in steps: the patches of an image are a value of their own, so that
-the forward and the gradient of the filters share them.
+They are the kernels of ``hw5.py`` in parts: the patches of an image are a value of their own, so
+that the forward and the gradient of the filters share them.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,101 +16,133 @@ import numpy as np
 from ..kernels import hw5
 from ..ops import activations, losses
 from ..ops import conv as convolution
-from .expand import REDUCTIONS, exponentials
+from ..ops import shape as moving
+from .expand import REDUCTIONS, exponentials, total
 from .images import bordered, images
-from .program import Array, Instruction, Program, Spec
-from .rewriting import Rewriter, rewritten
+from .program import Array, Instruction, Program, Ref, Spec
+from .rewriting import Rewriter, plain, rewritten
 
 # Larger patches than this would not stay in the cache; hw5's kernels know better then.
 _MOST = 16 * 2**20
 
-
-# --- The steps; each takes the buffers of its result last -----------------------------------------
-
-
-def patches(x: Array, out: Array, *, window: Any) -> Array:
-    """Window entries (h, w, C, H', W', N) of bordered images (C, H, W, N)."""
-    out[...] = window.entries(x)
-    return out
+# What fills the buffers that a step was given.
+Step = Callable[..., Array]
 
 
-def product(p: Array, w: Array, out: Array) -> Array:
-    """Correlation (C2, H', W', N) of patches with filters."""
-    filters = w.reshape(-1, w.shape[3])
-    np.matmul(filters.T, p.reshape(len(filters), -1), out=out.reshape(w.shape[3], -1))
-    return out
+# --- The steps ------------------------------------------------------------------------------------
+#
+# Each is given its buffers, that of its result first, and gives the function of its arguments that
+# fills them: the views that it writes through are made once, and not at every call.
 
 
-def product_dw(g: Array, p: Array, out: Array, rows: Array) -> Array:
-    """Gradient of filters: the few as scalar products, others summed over rows of windows."""
-    h, c2 = p.shape[3], out.shape[3]
-    images_last = g.transpose(3, 1, 2, 0).reshape(c2, h, -1)
-    if out.size <= hw5.FEW_PRODUCTS:
-        flat = p.reshape(-1, 1, h * p.shape[4] * p.shape[5])
-        np.vecdot(flat, images_last.reshape(c2, -1), out=out.reshape(-1, c2))
-        return out
-    by_row = p.reshape(-1, h, p.shape[4] * p.shape[5]).transpose(1, 0, 2)
-    np.matmul(by_row, images_last.transpose(1, 2, 0), out=rows)
-    np.add.reduce(rows, axis=0, out=out.reshape(-1, c2))
-    return out
-
-
-def spread(g: Array, w: Array, out: Array, taps: Array, *, window: Any) -> Array:
-    """Adjoint of correlation in bordered images (C, H, W, N): what each tap of a window gives."""
-    filters = w.reshape(-1, w.shape[3])
-    images_last = g.transpose(3, 1, 2, 0).reshape(w.shape[3], -1)
-    np.matmul(filters, images_last, out=taps.reshape(len(filters), -1))
-    out[...] = 0
-    for i, j, rows, columns in window.taps():
-        out[:, rows, columns] += taps[i, j]
-    return out
-
-
-def surround(x: Array, out: Array, *, before: Any, after: Any) -> Array:
+def surround(out: Array, *, before: Any, after: Any) -> Step:
     """Images (N, H, W, C) as (C, H', W', N) with zeros around."""
-    (top, left), (height, width) = before, x.shape[1:3]
-    out[:, :top] = 0
-    out[:, top + height :] = 0
-    out[:, :, :left] = 0
-    out[:, :, left + width :] = 0
-    out[:, top : top + height, left : left + width] = x.transpose(3, 1, 2, 0)
-    return out
+    (top, left), (bottom, right) = before, after
+    rows = slice(top, out.shape[1] - bottom)
+    inner = out[:, rows, left : out.shape[2] - right].transpose(3, 1, 2, 0)
+    sides = [out[:, :top], out[:, rows.stop :], out[:, rows, :left]]
+    sides = [side for side in (*sides, out[:, rows, out.shape[2] - right :]) if side.size]
+
+    def run(x: Array) -> Array:
+        for side in sides:
+            side.fill(0)
+        inner[...] = x
+        return out
+
+    return run
 
 
-def largest(x: Array, out: Array, high: Array, *, rows: Any, columns: Any) -> Array:
-    """Largest entry of each window: of each column first, then of the columns."""
-    hw5.largest([x[..., span, :, :] for span in rows], high)
-    return hw5.largest([high[..., span, :] for span in columns], out)
+def copied(out: Array) -> Step:
+    """The same entries, one after the other."""
+
+    def run(x: Array) -> Array:
+        out[...] = x
+        return out
+
+    return run
+
+
+def spread(out: Array, *, window: Any) -> Step:
+    """Bordered images (C, H, W, N) of what windows (h, w, C, H', W', N) give to their entries."""
+    places = [(i, j, out[:, rows, columns]) for i, j, rows, columns in window.taps()]
+
+    def run(taps: Array) -> Array:
+        out.fill(0)
+        for i, j, place in places:
+            np.add(place, taps[i, j], out=place)
+        return out
+
+    return run
 
 
 def scattered(
-    g: Array,
-    x: Array,
-    y: Array,
-    out: Array,
-    left: Array,
-    part: Array,
-    mask: Array,
-    *,
-    taps: Any,
-    covered: bool,
-) -> Array:
+    out: Array, left: Array, part: Array, mask: Array, *, taps: Any, covered: bool
+) -> Step:
     """Each entry of ``g`` where its window, none of which overlap, first is its largest, ``y``."""
-    if not covered:
-        out[...] = 0
-    # In the layout of the windows once, and not again for each of the taps.
-    left[...] = g
-    *earlier, (_, _, last_rows, last_columns) = taps
     # Masked and taken away as bits: those of inf and NaN are as good as any.
     bits = np.dtype(f"i{left.itemsize}")
     rest, taken = left.view(bits), part.view(bits)
-    for _, _, rows, columns in earlier:
-        np.equal(x[..., rows, columns, :], y, out=mask)
-        np.multiply(rest, mask, out=taken)
-        out[..., rows, columns, :] = part
-        np.bitwise_xor(rest, taken, out=rest)
-    out[..., last_rows, last_columns, :] = left
-    return out
+    *places, last = [(..., rows, columns, slice(None)) for _, _, rows, columns in taps]
+    earlier = [(place, out[place]) for place in places]
+    final = out[last]
+
+    def run(g: Array, x: Array, y: Array) -> Array:
+        if not covered:
+            out.fill(0)
+        # In the layout of the windows once, and not again for each of the taps.
+        left[...] = g
+        for place, target in earlier:
+            np.equal(x[place], y, out=mask)
+            np.multiply(rest, mask, out=taken)
+            target[...] = part
+            np.bitwise_xor(rest, taken, out=rest)
+        final[...] = left
+        return out
+
+    return run
+
+
+def scattered_by_relu(
+    out: Array, left: Array, part: Array, mask: Array, hits: Array, *, taps: Any, tiles: Any
+) -> Step:
+    """The same behind a relu that made ``x``, with its gradient: nothing for windows of zeros.
+
+    So equal entries, which are zeros as a rule, need not be told apart. Whole images are compared
+    and masked then, which takes half the time of one tap after the other.
+    """
+    bits, zero = np.dtype(f"i{left.itemsize}"), np.zeros((), left.dtype)
+    rest, result, windows = left.view(bits), out.view(bits), out.reshape(tiles)
+    # Of each window the same for all its entries: (..., H', 1, W', 1, C).
+    each = (..., slice(None), None, slice(None), None, slice(None))
+    of_each = left[each]
+    carefully = scattered(out, left, part, mask, taps=taps, covered=True)
+
+    def run(g: Array, x: Array, y: Array) -> Array:
+        windows[...] = y[each]
+        np.equal(x, out, out=hits)
+        numbers = np.count_nonzero(np.greater_equal(y, zero, out=mask))
+        positive = np.count_nonzero(np.greater(y, zero, out=mask))
+        once = np.count_nonzero(hits) == positive + (y.size - positive) * len(taps)
+        if once and numbers == y.size:
+            left[...] = g
+            np.multiply(rest, mask, out=rest)
+            windows[...] = of_each
+        else:
+            carefully(g, x, y)
+            np.greater(x, zero, out=hits)
+        np.multiply(result, hits, out=result)
+        return out
+
+    return run
+
+
+# --- Other functions ------------------------------------------------------------------------------
+
+
+def entries(x: Array, *, window: Any) -> Array:
+    """What each window meets in bordered images (C, H, W, N): a view (h, w, C, H', W', N)."""
+    met: Array = window.entries(x)
+    return met
 
 
 def masked(x: Any, mask: Array, out: Array) -> Array:
@@ -141,15 +174,37 @@ def squares(x: Array) -> Any:
 # --- Rewriting ------------------------------------------------------------------------------------
 
 
-def _patches_of(r: Rewriter, x: Any, window: Any) -> tuple[Any, Spec] | None:
+def _viewed(r: Rewriter, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
+    y = r.emit(name, forward, args, params, spec)
+    r.program.views.add(y.index)
+    return y
+
+
+def _reshaped(r: Rewriter, x: Ref, shape: tuple[int, ...]) -> Ref:
+    made = plain(shape, r.specs[x.index].dtype)
+    return _viewed(r, "reshape", moving._reshape.forward, (x,), {"shape": shape}, made)
+
+
+def _part(r: Rewriter, x: Ref, axis: int, span: slice) -> Ref:
+    """Some of the rows, or of the columns, of images."""
+    spec = r.specs[x.index]
+    shape = list(spec.shape)
+    shape[axis] = len(range(*span.indices(shape[axis])))
+    index = (..., span, *[slice(None)] * (-1 - axis))
+    made = spec._replace(shape=tuple(shape))
+    return _viewed(r, "getitem", operator.getitem, (x, index), {}, made)
+
+
+def _patches_of(r: Rewriter, x: Any, window: Any) -> tuple[Ref, Spec] | None:
     spec = r.spec(x)
     assert spec is not None
     n, c = spec.shape[0], spec.shape[3]
-    made = Spec((*window.size, c, *window.out, n), spec.dtype, tuple(range(6)))
+    made = plain((*window.size, c, *window.out, n), spec.dtype)
     if made.nbytes > _MOST:
         return None
     around = bordered(r, x, window, surround)
-    return r.emit("patches", patches, (around,), {"window": window}, made), made
+    met = _viewed(r, "entries", entries, (around,), {"window": window}, made)
+    return r.emit("patches", copied, (met,), {}, made), made
 
 
 def _conv(r: Rewriter, i: Instruction) -> bool:
@@ -165,13 +220,16 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
     if made is None:
         return False
     n, h, k, c = out.shape
-    lying = Spec((c, h, k, n), out.dtype, (0, 1, 2, 3))
-    y = r.emit("conv", product, (made[0], w), {}, lying)
-    return r.end_view((3, 1, 2, 0), y, i.out)
+    terms = math.prod(filters.shape[:3])
+    rows = r.transposed(_reshaped(r, w, (terms, c)), (1, 0))
+    flat = _reshaped(r, made[0], (terms, h * k * n))
+    y = r.emit("conv", np.matmul, (rows, flat), {}, plain((c, h * k * n), out.dtype))
+    return r.end_view((3, 1, 2, 0), _reshaped(r, y, (c, h, k, n)), i.out)
 
 
 def _conv_dw(r: Rewriter, i: Instruction) -> bool:
-    (g, x), p = i.args, i.params
+    """Gradient of filters: the few as scalar products, others summed over rows of windows."""
+    (g, x), p, out = i.args, i.params, r.specs[i.out]
     spec, other = r.spec(x), r.spec(g)
     if spec is None or other is None or not images(spec) or spec.dtype != other.dtype:
         return False
@@ -179,7 +237,21 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     made = _patches_of(r, x, window)
     if made is None or not images(other):
         return False
-    return r.end("conv_dw", product_dw, (g, made[0]), {}, i.out)
+    n, h, k, c = other.shape
+    terms = math.prod(out.shape[:3])
+    slopes = r.transposed(g, (3, 1, 2, 0))
+    sums = plain((terms, c), out.dtype)
+    if out.size <= hw5.FEW_PRODUCTS:
+        args = _reshaped(r, made[0], (terms, 1, h * k * n)), _reshaped(r, slopes, (c, h * k * n))
+        y = r.emit("conv_dw", np.vecdot, args, {}, sums)
+    else:
+        rows = r.transposed(_reshaped(r, made[0], (terms, h, k * n)), (1, 0, 2))
+        columns = r.transposed(_reshaped(r, slopes, (c, h, k * n)), (1, 2, 0))
+        parts = r.emit("conv_dw", np.matmul, (rows, columns), {}, plain((h, terms, c), out.dtype))
+        y = r.emit("sum", total, (parts,), {"axis": (0,), "shape": sums.shape}, sums)
+    r.end("reshape", moving._reshape.forward, (y,), {"shape": out.shape}, i.out)
+    r.program.views.add(i.out)
+    return True
 
 
 def _conv_dx(r: Rewriter, i: Instruction) -> bool:
@@ -191,43 +263,76 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
         return False
     size = (filters.shape[0], filters.shape[1])
     window = hw5.windows_on(out.shape, size, p["stride"], p["padding"], p["dilation"])
+    rows = _reshaped(r, w, (math.prod(filters.shape[:3]), filters.shape[3]))
+    slopes = r.transposed(g, (3, 1, 2, 0))
+    slopes = _reshaped(r, slopes, (filters.shape[3], math.prod(spec.shape[:3])))
+    met = plain((*filters.shape[:3], *spec.shape[1:3], spec.shape[0]), out.dtype)
+    flat = plain((math.prod(met.shape[:3]), math.prod(met.shape[3:])), out.dtype)
+    taps = _reshaped(r, r.emit("conv_dx", np.matmul, (rows, slopes), {}, flat), met.shape)
     n, h, k, c = out.shape
     (top, left), (bottom, right) = window.before, window.after
-    lying = Spec((c, top + h + bottom, left + k + right, n), out.dtype, (0, 1, 2, 3))
-    y = r.emit("conv_dx", spread, (g, w), {"window": window}, lying)
+    lying = plain((c, top + h + bottom, left + k + right, n), out.dtype)
+    y = r.emit("conv_dx", spread, (taps,), {"window": window}, lying)
     if lying.shape != (c, h, k, n):
-        inner = (slice(None), slice(top, top + h), slice(left, left + k))
-        y = r.emit("getitem", operator.getitem, (y, inner), {}, lying._replace(shape=(c, h, k, n)))
-        r.program.views.add(y.index)
+        y = _part(r, _part(r, y, -3, slice(top, top + h)), -2, slice(left, left + k))
     return r.end_view((3, 1, 2, 0), y, i.out)
 
 
 def _max_pool(r: Rewriter, i: Instruction) -> bool:
-    spec = r.spec(i.args[0])
+    """Largest entry of each window: of each column first, then of the columns."""
+    spec, x = r.spec(i.args[0]), i.args[0]
     if spec is None or math.prod(i.params["size"]) == 1:
         return False
     window = hw5.windows_on(spec.shape, i.params["size"], i.params["stride"])
-    spans = {"rows": window.rows, "columns": window.columns}
-    return r.end("max_pool", largest, i.args, spans, i.out)
+    high = _largest(r, [_part(r, x, -3, span) for span in window.rows])
+    *some, last = [_part(r, high, -2, span) for span in window.columns]
+    return r.end("max_pool", np.maximum, (_largest(r, some or [last]), last), {}, i.out)
+
+
+def _largest(r: Rewriter, parts: list[Ref]) -> Ref:
+    y, *others = parts
+    for part in others:
+        y = r.emit("maximum", np.maximum, (y, part), {}, r.specs[y.index])
+    return y
 
 
 def _unpool(r: Rewriter, i: Instruction) -> bool:
     """The gradient of pooling in one step, where windows do not overlap."""
+    found = _unpooling(r, i)
+    return found is not None and r.end("unpool", scattered, *found, i.out)
+
+
+def _unpooling(r: Rewriter, i: Instruction) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Arguments and parameters of that step."""
     size, stride = i.params["size"], i.params["stride"]
     won = r.made_by(i.args[1])
     if won is None or won.op.forward is not hw5.pool_winners or math.prod(size) == 1:
-        return False
+        return None
     if any(s < k for s, k in zip(stride, size, strict=True)):
-        return False
+        return None
     out, g = r.specs[i.out], r.spec(i.args[0])
     if g is None or g.dtype != out.dtype or out.dtype.char not in "fd":
-        return False
+        return None
     inner = zip(out.shape[-3:-1], g.shape[-3:-1], size, stride, strict=True)
     params = {
         "taps": hw5.windows_on(out.shape, size, stride).taps(),
         "covered": all(n == m * k == m * s for n, m, k, s in inner),
     }
-    return r.end("unpool", scattered, (i.args[0], *won.args), params, i.out)
+    return (i.args[0], *won.args), params
+
+
+def _flatten(r: Rewriter, i: Instruction) -> bool:
+    """Images whose batch lies innermost as rows, by a copy in long runs."""
+    spec, out = r.spec(i.args[0]), r.specs[i.out]
+    if spec is None or not images(spec) or spec.order not in ((3, 1, 2, 0), (1, 2, 3, 0)):
+        return False
+    n, h, w, c = spec.shape
+    if out.shape != (n, h * w * c):
+        return False
+    y = r.transposed(i.args[0], (1, 2, 3, 0))
+    if spec.order == (3, 1, 2, 0):
+        y = r.emit("copy", copied, (y,), {}, plain((h, w, c, n), spec.dtype))
+    return r.end_view((1, 0), _reshaped(r, y, (h * w * c, n)), i.out)
 
 
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
@@ -245,7 +350,26 @@ def _relu_grad(r: Rewriter, i: Instruction) -> bool:
     """The mask of relu's argument is that of its result, so that the argument need not be kept."""
     g, x = i.args
     y = r.computed(activations.relu.forward, x)
-    return y is not None and r.end("relu_grad", i.op.forward, (g, y), {}, i.out)
+    if y is None:
+        return False
+    return _unpool_by_relu(r, i, y) or r.end("relu_grad", i.op.forward, (g, y), {}, i.out)
+
+
+def _unpool_by_relu(r: Rewriter, i: Instruction, y: Ref) -> bool:
+    """The gradient of pooling what a relu gave, with that of the relu."""
+    made = r.made_by(i.args[0])
+    if made is None or made.op.forward is not convolution.unpool.forward:
+        return False
+    found = _unpooling(r, made)
+    if found is None or found[0][1] != y or not found[1]["covered"]:
+        return False
+    args, params = found
+    (*lead, height, width, channels), (h, w) = (
+        r.specs[made.args[0].index].shape,
+        made.params["size"],
+    )
+    tiles = (*lead, height, h, width, w, channels)
+    return r.end("unpool", scattered_by_relu, args, {"taps": params["taps"], "tiles": tiles}, i.out)
 
 
 def _vdot(r: Rewriter, i: Instruction) -> bool:
@@ -265,6 +389,7 @@ _REWRITES = REDUCTIONS | {
     convolution.conv_dx.forward: _conv_dx,
     convolution.max_pool.forward: _max_pool,
     convolution.unpool.forward: _unpool,
+    moving._reshape.forward: _flatten,
     losses._cross_entropy.forward: _cross_entropy,
     activations.relu_grad.forward: _relu_grad,
     np.vdot: _vdot,
@@ -279,21 +404,11 @@ def with_buffers(program: Program) -> Program:
 def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | None:
     """What buffers a step takes besides that of its result; None if it is not one of them."""
     forward, out = instruction.op.forward, specs[instruction.out]
-    if forward in (patches, product, surround):
+    if forward in (surround, copied, spread):
         return []
-    if forward is spread:
-        g, w = (specs[arg.index] for arg in instruction.args)
-        taps = (*w.shape[:3], *g.shape[1:3], g.shape[0])
-        return [Spec(taps, out.dtype, tuple(range(6)))]
-    if forward is largest:
-        width = specs[instruction.args[0].index].shape[-2]
-        return [out._replace(shape=(*out.shape[:-2], width, out.shape[-1]))]
-    if forward is scattered:
+    if forward in (scattered, scattered_by_relu):
         pooled = specs[instruction.args[2].index]
-        part = pooled._replace(dtype=out.dtype)
-        return [part, part, pooled._replace(dtype=np.dtype(bool))]
-    if forward is product_dw:
-        rows = specs[instruction.args[1].index].shape[3]
-        k = math.prod(out.shape[:3])
-        return [Spec((rows, k, out.shape[3]), out.dtype, (0, 1, 2))]
+        part, truth = pooled._replace(dtype=out.dtype), np.dtype(bool)
+        hits = [out._replace(dtype=truth)] if forward is scattered_by_relu else []
+        return [part, part, pooled._replace(dtype=truth), *hits]
     return None

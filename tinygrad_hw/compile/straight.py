@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .buffered import scratch, squares, with_buffers
-from .program import Array, Instruction, Program, Ref, Spec, aliases, last_uses, target_of
+from .program import Array, Instruction, Program, Ref, Spec, aliases, last_uses, map_refs, target_of
 from .recycle import maker
 from .spelling import ENTRYWISE, Call, spelled
 
@@ -51,6 +51,8 @@ class Straight:
         self._names: dict[str, Any] = {f"v{i}": array for i, array in program.constants.items()}
         self._names["np"] = np
         self._lasting = lasting(program)
+        # Values that lie at the same place at every call.
+        self._fixed: dict[int, Array] = dict(program.constants)
         body = self._body()
         # The walk back computes slopes that may be infinite where nothing asks for them.
         lines = [f"def run({', '.join(f'v{i}' for i in given.inputs)}):"]
@@ -106,11 +108,12 @@ class Straight:
                 name = self._buffer(spec, free)
                 if result:
                     held[out] = (spec, name)
+                    self._fixed[out] = self._names[name]
                 else:
                     scratch.append((spec, name))
                 return name
 
-            lines.append(f"v{out} = {self._call(instruction, buffer)}")
+            lines.append(f"v{out} = {self._view(instruction) or self._call(instruction, buffer)}")
             for spec, name in scratch:
                 free.setdefault(spec, []).append(name)
             if not elementwise:
@@ -172,12 +175,34 @@ class Straight:
         if call is None:
             if not isinstance(op.forward, np.ufunc):
                 shown = [self._no_scalar(arg) for arg in args]
+            named = [f"{key}={self._shown(value)}" for key, value in params.items()]
             extra = scratch(instruction, specs)
             if extra is not None:
-                shown += [buffer(spec) for spec in (spec, *extra)]
-            named = [f"{key}={self._shown(value)}" for key, value in params.items()]
+                buffers = [buffer(spec) for spec in (spec, *extra)]
+                return f"{self._step(op.forward, buffers, params, named)}({', '.join(shown)})"
             call = f"{self._known(op.forward)}({', '.join([*shown, *named])})"
         return call if spec.shape or spec.order is None else self._single(call, instruction)
+
+    def _step(
+        self, forward: Any, buffers: list[str], params: dict[str, Any], named: list[str]
+    ) -> str:
+        """Spell a step on buffers; if all lie at the same place at every call, it is laid out."""
+        if all(name in self._names for name in buffers):
+            return self._known(forward(*map(self._names.get, buffers), **params))
+        return f"{self._known(forward)}({', '.join([*buffers, *named])})"
+
+    def _view(self, instruction: Instruction) -> str | None:
+        """Make a view of what lies at the same place at every call once, and name it."""
+        op, args, params, out = instruction
+        viewed = [self._fixed.get(i) for i in instruction.refs()]
+        if out not in self.program.views or any(array is None for array in viewed):
+            return None
+        args, params = map_refs(lambda ref: self._fixed[ref.index], (args, params))
+        view = op.forward(*args, **params)
+        if not view.ndim or not any(np.may_share_memory(view, array) for array in viewed):
+            return None
+        self._fixed[out] = view
+        return self._known(view, "b")
 
     def _no_scalar(self, arg: Any) -> str:
         """Spell an argument of a function that may want arrays, and no scalars of NumPy."""
