@@ -1,6 +1,8 @@
 """A compiled function computes what the function computes, and runs only where it fits."""
 
+import array
 import collections
+import concurrent.futures
 import contextlib
 import copy
 import csv
@@ -762,8 +764,8 @@ def test_the_first_call_gives_the_numbers_of_the_back_end(backend):
     warm(*batch())
     other.load_state_dict(before)
     assert compiled(*batch()).item() == warm(*batch()).item()
-    for name, array in model.state_dict().items():
-        assert np.array_equal(array, other.state_dict()[name]), name
+    for name, value in model.state_dict().items():
+        assert np.array_equal(value, other.state_dict()[name]), name
 
 
 def test_what_is_written_in_place_is_read_before(backend):
@@ -2682,8 +2684,27 @@ class Titled(dict):
     factor = 1.0
 
 
+def of_the_settings(name):
+    if name not in SETTINGS:
+        raise AttributeError(name)
+    return SETTINGS[name]
+
+
+class OfTheClass(type):
+    @property
+    def factor(cls):
+        return SETTINGS["factor"]
+
+
+class Classy(metaclass=OfTheClass):
+    pass
+
+
 PARENT, TIMES, TITLED = Maker(), Times(2), Titled()
 WEAK, PROXY, VIEW = weakref.ref(PARENT), weakref.proxy(PARENT), types.MappingProxyType(SETTINGS)
+LAZY, VALUES = types.ModuleType("lazy_of_a_test"), SETTINGS.values()
+LAZY.__getattr__ = of_the_settings
+NUMBERS, BYTES = array.array("d", [0.0]), bytearray(1)
 
 
 @pytest.mark.parametrize(
@@ -2700,6 +2721,12 @@ WEAK, PROXY, VIEW = weakref.ref(PARENT), weakref.proxy(PARENT), types.MappingPro
         lambda x: x * WEAK().factor,
         lambda x: x * PROXY.factor,
         lambda x: x * VIEW["factor"],
+        lambda x: x * sum(VALUES),
+        lambda x: x * Classy.factor,
+        lambda x: x * LAZY.factor,
+        lambda x: x * NUMBERS[0],
+        lambda x: x * BYTES[0],
+        lambda x: x * memoryview(BYTES)[0],
     ],
 )
 def test_what_is_reached_by_a_way_around_is_guarded(function, monkeypatch):
@@ -2710,7 +2737,22 @@ def test_what_is_reached_by_a_way_around_is_guarded(function, monkeypatch):
         for owner in (module, scaled_by_an_attribute, PARENT, TITLED):
             monkeypatch.setattr(owner, "factor", float(k), raising=False)
         monkeypatch.setitem(SETTINGS, "factor", k)
+        NUMBERS[0] = BYTES[0] = k
         np.testing.assert_array_equal(run(X), function(X))
+
+
+def test_what_each_thread_has_of_its_own_is_guarded():
+    own = threading.local()
+    run = tg.compile(lambda x: x * own.factor)
+
+    def scaled(factor):
+        own.factor = factor
+        return run(X)
+
+    np.testing.assert_array_equal(scaled(2.0), 2 * X)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        np.testing.assert_array_equal(pool.submit(scaled, 3.0).result(), 3 * X)
+    np.testing.assert_array_equal(run(X), 2 * X)
 
 
 def test_imports_that_fail_or_come_after_many_names(monkeypatch):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..graph import Handle, stamp
-from .guards import same_array
 from .program import Array, Program, Ref, Source, Write
+from .same import same_array
 
 MISS = object()
 

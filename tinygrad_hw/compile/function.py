@@ -22,10 +22,12 @@ from ..settings import check_whole
 from .backends import Backend, backend_of
 from .call import MISS
 from .errors import CompileError
-from .guards import PLAIN, Guards, position_of, same_position, state_of
+from .guards import Guards
 from .program import Program
+from .progress import position_of, same_position, state_of
 from .pullback import Call, record_pullbacks
 from .recording import Recorder
+from .same import PLAIN
 from .traced import Traced
 from .variant import Arguments, Variant, share_memory
 

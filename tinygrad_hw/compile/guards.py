@@ -7,24 +7,21 @@ sure that the same are there.
 
 from __future__ import annotations
 
+import array
 import copy
-import dis
 import functools
 import gc
 import inspect
-import itertools
 import operator
 import os
-import pickle
 import random
 import sys
 import sysconfig
+import threading
 import types
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +30,9 @@ import numpy as np
 from ..graph import Handle, Recorded
 from ..nn.module import Module
 from ..optim import Optimizer
+from .names import asked_of, imports_of, names_in, texts_in
+from .progress import position_of, state_of
+from .same import PLAIN, same_array, same_plain
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _LIBRARIES = tuple(
@@ -50,11 +50,18 @@ _BY_TEXT = frozenset(
 _BY_CLASS = frozenset({"type", "__class__"})
 # Of an optimiser these change at every step, and the program reads them.
 _CHANGING = frozenset({"lr", "steps", "memory"})
-PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype)
+# What shows the entries of a dict.
+_VIEWS: tuple[type, ...] = (
+    types.MappingProxyType,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
+# Containers that are compared as a whole.
+_WHOLE = (set, frozenset, bytearray, array.array)
 # Classes that have parts of their own, which a class of the user's may be derived from.
 _DERIVED_FROM = (Handle, np.ndarray, dict, list, tuple, deque, set, frozenset)
 _MOST, _LONG = 20_000, 100
-_IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 
 
 class Place(NamedTuple):
@@ -112,16 +119,6 @@ _READ: dict[str, Callable[[Any, Any], Any]] = {
     "class": lambda owner, key: vars(owner)[key],
     "entry": lambda owner, key: owner[key],
 }
-
-
-def same_plain(a: Any, b: Any) -> bool:
-    """Tell whether two values are equal numbers, texts or flags; 0.0 and -0.0 are not."""
-    if type(a) is not type(b) or not isinstance(a, PLAIN):
-        return False
-    if a != a:
-        return bool(b != b)
-    signed = isinstance(a, (float, complex, np.inexact))
-    return bool(a == b) and (not signed or repr(a) == repr(b))
 
 
 def _brief(value: Any) -> str:
@@ -187,23 +184,23 @@ class Guards:
         return found
 
     def _parts(self, value: Any, name: str) -> list[tuple[Any, str]]:
+        """Note what a value tells of itself; give what can be reached through it."""
         from . import function
 
-        if isinstance(value, Recorded):
-            # Somebody has kept it of an earlier recording: an array, or a number.
-            return [(value.value, name)]
-        if isinstance(value, weakref.ref):
-            return [(value(), name)]
-        if type(value) in weakref.ProxyTypes:
-            # A method is bound to what is behind the proxy.
-            return [(value.__init__.__self__, name)]
-        if isinstance(value, types.MappingProxyType):
-            return [(dictionary, name) for dictionary in gc.get_referents(value)]
-        if isinstance(value, (types.BuiltinMethodType, types.MethodWrapperType)):
-            # Of a list or a dict, that is, such as its `get`; a function's is its module.
-            return [(value.__self__, name)]
+        behind = _behind(value)
+        if behind is not None:
+            return [(part, name) for part in behind]
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
         if isinstance(value, (types.ModuleType, type)):
             return self._of_the_user(value, name)
+        if isinstance(value, classmethod):
+            # It may make an object.
+            return [(value.__func__, name), *self._name({"__init__"})]
+        if isinstance(value, (operator.attrgetter, operator.methodcaller)):
+            return self._name(asked_of(value))
+        if isinstance(value, function.Compiled):
+            return [(value.function, name), *self._named(vars(value), name)]
         if isinstance(value, Handle):
             self.tensors.append(value)
             extras = (value._node.extras if value._node else None) or {}
@@ -217,24 +214,7 @@ class Guards:
         if isinstance(value, Iterator) and not _by_user(type(value)):
             self.iterators.append((value, position_of(value), name))
             return []
-        if isinstance(value, types.FunctionType):
-            return self._function(value)
-        if isinstance(value, staticmethod):
-            return [(value.__func__, name)]
-        if isinstance(value, classmethod):
-            # It may make an object.
-            return [(value.__func__, name), *self._name({"__init__"})]
-        if isinstance(value, (operator.attrgetter, operator.methodcaller)):
-            return self._name(_asked_of(value))
-        if isinstance(value, property):
-            return [(value.fget, name), (value.fset, name)]
-        if isinstance(value, types.MethodType):
-            return [(value.__self__, name), (value.__func__, name)]
-        if isinstance(value, function.Compiled):
-            return [(value.function, name), *self._named(vars(value), name)]
-        if isinstance(value, functools.partial):
-            return [(value.func, name), (value.args, name), (value.keywords, name)]
-        if isinstance(value, (set, frozenset)) or _long_and_plain(value):
+        if isinstance(value, _WHOLE) or _long_and_plain(value):
             self.places.append(Place("whole", value, None, copy.copy(value), name))
             return [(entry, name) for entry in value if not isinstance(entry, PLAIN)]
         if isinstance(value, dict):
@@ -254,6 +234,10 @@ class Guards:
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
             return found
+        if isinstance(value, threading.local):
+            # Another thread has others.
+            keys = list(attributes)
+            return found + [self._place("attribute", value, k, f"{name}.{k}") for k in keys]
         if isinstance(value, Module) and "_record" not in attributes:
             # A module notes this at its first call, which would look like a change.
             value._note_paths()
@@ -289,9 +273,12 @@ class Guards:
     def _of_the_user(self, value: Any, name: str) -> list[tuple[Any, str]]:
         """Follow a module or a class of the user's."""
         if not isinstance(value, type):
-            return self._named(vars(value), name) if _by_user(value) else []
+            if not _by_user(value):
+                return []
+            # Python calls the function of this name for names that are not there.
+            return [*self._name({"__getattr__"}), *self._named(vars(value), name)]
         found = []
-        for kind in value.__mro__:
+        for kind in inspect.getmro(value) + inspect.getmro(type(value)):
             if _by_user(kind):
                 found += self._named(kind, kind.__name__)
                 # Python calls these of the objects that the function makes, without their names.
@@ -340,12 +327,12 @@ class Guards:
             self._place("cell", cell, None, name)
             for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
         ]
-        names = _names(code)
-        asked = names | _texts(code) if names & _BY_TEXT else names
+        names = names_in(code)
+        asked = names | texts_in(code) if names & _BY_TEXT else names
         found += self._name(asked | {"__init__"} if names & _BY_CLASS else asked)
         for name in sorted(name for name in asked if name in function.__globals__):
             found.append(self._place("entry", function.__globals__, name, name))
-        for name in sorted(_imports(function)):
+        for name in sorted(imports_of(function)):
             found.append(self._place("entry", sys.modules, name, name))
         found += self._named(vars(function), function.__name__)
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
@@ -381,10 +368,10 @@ class Guards:
         return self._written_array()
 
     def _written_array(self) -> str:
-        for array, before in self.arrays:
-            if not same_array(array, before):
+        for there, before in self.arrays:
+            if not same_array(there, before):
                 return (
-                    f"an array {array.shape} that the function reaches was written to; pass it as "
+                    f"an array {there.shape} that the function reaches was written to; pass it as "
                     "an argument"
                 )
         return ""
@@ -408,8 +395,8 @@ class Guards:
             else:
                 place = repr(key) if type(key) in (int, str) else test.known(key)
                 test.term(f"{o}[{place}] is {v}")
-        for array, before in self.arrays:
-            test.term(f"{test.known(same_array)}({test.known(array)}, {test.known(before)})")
+        for there, before in self.arrays:
+            test.term(f"{test.known(same_array)}({test.known(there)}, {test.known(before)})")
 
 
 class Test:
@@ -441,6 +428,34 @@ class Test:
         return holds
 
 
+def _behind(value: Any) -> tuple[Any, ...] | None:
+    """Give what one of Python's own objects calls, or is a view of; None for another object."""
+    if isinstance(value, Recorded):
+        # Somebody has kept it of an earlier recording: an array, or a number.
+        return (value.value,)
+    if isinstance(value, weakref.ref):
+        return (value(),)
+    if type(value) in weakref.ProxyTypes:
+        # A method is bound to what is behind the proxy.
+        return (value.__init__.__self__,)
+    if isinstance(value, _VIEWS):
+        return tuple(gc.get_referents(value))
+    if isinstance(value, memoryview):
+        return (value.obj,)
+    if isinstance(value, (types.BuiltinMethodType, types.MethodWrapperType)):
+        # Of a list or a dict, that is, such as its `get`; a function's is its module.
+        return (value.__self__,)
+    if isinstance(value, types.MethodType):
+        return value.__self__, value.__func__
+    if isinstance(value, staticmethod):
+        return (value.__func__,)
+    if isinstance(value, property):
+        return value.fget, value.fset
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    return None
+
+
 def _is_data(value: Any) -> bool:
     """Tell whether an attribute of a class is a value, or a slot for one, and no method."""
     return isinstance(value, types.MemberDescriptorType) or not hasattr(value, "__get__")
@@ -460,136 +475,12 @@ def _long_and_plain(value: Any) -> bool:
     return all(isinstance(entry, PLAIN) for entry in entries)
 
 
-def state_of(generator: Any) -> Any:
-    """Give the state of a random generator, to compare; it may hold arrays, so as bytes."""
-    if isinstance(generator, random.SystemRandom):
-        return None  # It has none.
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    if isinstance(generator, np.random.Generator):
-        return pickle.dumps(generator.bit_generator.state)
-    return pickle.dumps(generator.get_state(legacy=False))
-
-
-def position_of(iterator: Iterator[Any]) -> list[Any]:
-    """Give what tells where one of Python's iterators is: what it is made of, by identity.
-
-    Of a generator these are its variables, which a step gives other values.
-    """
-    # A generator may know itself. Held too, lest another one gets the number of one that goes.
-    seen: dict[int, Iterator[Any]] = {}
-    position = []
-    parts: deque[Any] = deque([iterator])
-    while parts:
-        part = parts.popleft()
-        if isinstance(part, tuple):
-            parts.extend(part)
-        elif not isinstance(part, Iterator):
-            position.append(part)
-        elif id(part) not in seen:
-            seen[id(part)] = part
-            parts.extend(_made_of(part))
-    return position
-
-
-def _made_of(iterator: Iterator[Any]) -> tuple[Any, ...]:
-    if isinstance(iterator, types.GeneratorType):
-        frame = iterator.gi_frame
-        parts = () if frame is None else (frame.f_lasti, *frame.f_locals.values())
-        return (*parts, iterator.gi_yieldfrom)
-    if isinstance(iterator, itertools.count):
-        return (repr(iterator),)
-    with warnings.catch_warnings():
-        # Python 3.12 warns that from 3.14 on itertools' have no such method.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            if hasattr(iterator, "__length_hint__"):
-                return (operator.length_hint(iterator),)
-            return tuple(iterator.__reduce_ex__(2))
-        except Exception:
-            # It may take from others, which tell; if not, as a file, nobody can.
-            return tuple(
-                [part for part in gc.get_referents(iterator) if isinstance(part, Iterator)]
-            )
-
-
-def same_position(one: list[Any], other: list[Any]) -> bool:
-    """Tell whether an iterator is where it was."""
-    pairs = zip(one, other, strict=True)
-    return len(one) == len(other) and all(a is b or same_plain(a, b) for a, b in pairs)
-
-
 def _by_user(value: Any) -> bool:
     """Tell whether a module or a class is neither of a library nor of Python."""
     module = value if isinstance(value, types.ModuleType) else sys.modules.get(value.__module__)
-    file = getattr(module, "__file__", None)
+    about = {} if module is None else vars(module)
+    file = about.get("__file__")
     if file is None:
-        top = getattr(module, "__name__", "builtins").partition(".")[0]
+        top = about.get("__name__", "builtins").partition(".")[0]
         return top not in sys.stdlib_module_names
     return not file.startswith(_LIBRARIES)
-
-
-def same_array(array: Any, other: Any) -> bool:
-    """Tell whether an array is still equal to its copy."""
-    if array.shape != other.shape or array.dtype != other.dtype:
-        return False
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "f" and size <= 8:
-        # By the bits: NaN is the same, -0.0 is not 0.0.
-        array, other = array.view(f"u{size}"), other.view(f"u{size}")
-    return bool(np.array_equal(array, other, equal_nan=kind == "c"))
-
-
-def _names(code: types.CodeType) -> set[str]:
-    """Names that a function looks up, and the functions defined in it."""
-    return {name for part in _codes(code) for name in part.co_names}
-
-
-def _imports(function: types.FunctionType) -> set[str]:
-    """Full names of the modules that a function imports when it runs."""
-    found: set[str] = set()
-    for part in _codes(function.__code__):
-        if _IMPORT_NAME not in part.co_code[::2]:
-            continue
-        level: Any = 0
-        names: Any = None
-        for step in dis.get_instructions(part):
-            if step.opcode == _IMPORT_NAME:
-                found |= _imported(function.__globals__, "." * level + step.argval, names or ())
-            elif step.opcode != dis.EXTENDED_ARG:
-                level, names = names, step.argval
-    return found
-
-
-def _imported(there: dict[str, Any], name: str, names: tuple[str, ...]) -> set[str]:
-    """Full names of the modules that one import is of."""
-    try:
-        module = resolve_name(name, there.get("__package__"))
-    except ImportError:
-        # It fails when it runs, too.
-        return set()
-    # What is taken from a package may be a module too.
-    below = {f"{module}.{name}" for name in names}
-    return {module, *(below & sys.modules.keys())}
-
-
-def _texts(code: types.CodeType) -> set[str]:
-    """Texts in a function that may be names."""
-    constants = (constant for part in _codes(code) for constant in part.co_consts)
-    return {c for c in constants if isinstance(c, str) and c.isidentifier()}
-
-
-def _asked_of(getter: Any) -> set[str]:
-    """Give the names of what one of Python's getters asks for."""
-    made_by, given = getter.__reduce__()
-    # One with keywords is made by a partial.
-    texts = [text for text in (*given, *getattr(made_by, "args", ())) if isinstance(text, str)]
-    return {name for text in texts for name in text.split(".")}
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """Give the code of a function and of those defined in it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)

@@ -14,9 +14,9 @@ from ..dispatch import Primitive, parent_of
 from ..errors import GraphError
 from ..graph import FREED, Handle, Leaf, Node
 from ..walk import pull
-from .guards import same_array
 from .program import Program, Ref, Source, pruned
 from .recording import Recorder
+from .same import same_array
 
 
 class Pullback:

@@ -22,8 +22,8 @@ from .. import dispatch, graph
 from ..errors import ShapeError
 from ..graph import Handle, Leaf
 from .errors import CompileError
-from .guards import same_array
 from .program import Instruction, Operation, Program, Ref, Source, Spec, Write, map_refs, refs_in
+from .same import same_array
 from .traced import Counter, Number, Traced, as_type, real, with_scalars
 
 _PACKAGE = Path(__file__).resolve().parent.parent

@@ -12,10 +12,11 @@ from .. import graph, tree
 from ..graph import Handle, Leaf, Node
 from .backends import Backend, backend_of
 from .call import MISS, Effects, caller
-from .guards import PLAIN, Guards, Test, same_plain
+from .guards import Guards, Test
 from .program import Program, Ref
 from .pullback import MadeLeaf, Pullback
 from .recording import Recorder
+from .same import PLAIN, same_plain
 from .traced import Traced
 
 
