@@ -543,6 +543,13 @@ def test_outputs_are_kept_across_calls(backend):
     assert not np.shares_memory(kept[-1][2].numpy(), kept[-2][2].numpy())
 
 
+@pytest.mark.parametrize("same", [np.squeeze, np.real, np.atleast_1d, lambda x: x])
+def test_what_comes_out_as_it_went_in_is_an_array_of_its_own(same, backend):
+    x, run = np.ones(3), tg.compile(same, backend=backend)
+    for _ in range(2):
+        assert not np.shares_memory(run(x), x)
+
+
 def test_a_returned_parameter_is_what_it_was():
     w = tg.Tensor([1.0], requires_grad=True)
     optimizer = tg.optim.SGD([w], lr=1.0)
@@ -568,6 +575,36 @@ def test_random_numbers_of_numpy_raise():
 def test_a_shape_that_depends_on_values_raises():
     with pytest.raises(CompileError, match="shape depends on values"):
         tg.compile(lambda x: x[x > 0].sum())(tg.Tensor([1.0, -1.0]))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, n: np.bincount(n),
+        lambda x, n: np.union1d(x, n),
+        lambda x, n: np.repeat(x, n),
+        lambda x, n: x.repeat(repeats=n),
+        lambda x, n: np.delete(x, n),
+        lambda x, n: np.extract(n, x),
+        lambda x, n: np.pad(x, n[0]),
+        lambda x, n: np.tile(x, n),
+        lambda x, n: np.linspace(0, x, n[0]),
+        lambda x, n: np.insert(x, n > 1, 0.0),
+    ],
+)
+def test_a_shape_that_numpy_makes_of_values_raises(use):
+    with pytest.raises(CompileError, match="shape depends on values"):
+        tg.compile(use)(np.ones(3), np.array([1, 2, 1]))
+
+
+def test_shapes_that_numpy_makes_of_constants_are_recorded():
+    def function(x):
+        return np.repeat(x, 2), np.pad(x, 1, constant_values=x[0]), np.insert(x, 1, x[2])
+
+    run = tg.compile(function)
+    for x in (np.arange(3.0), np.ones(3)):
+        for found, expected in zip(run(x), function(x), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_gradients_add_up_without_zero_grad():
@@ -1176,6 +1213,8 @@ def test_arrays_that_the_function_writes_to_are_taken_as_they_were():
         lambda y, x: np.copyto(y, x[::-1]),
         lambda y, x: np.copyto(y, 1.0, where=x > 1),
         lambda y, x: np.fill_diagonal(y, x[0]),
+        lambda y, x: (np.copyto(y, np.nan, where=x > 1), np.nan_to_num(y, copy=False)),
+        lambda y, x: (np.copyto(y, np.inf, where=x > 1), np.nan_to_num(y, False, posinf=7.0)),
         lambda y, x: np.put(y, [0, 3], x[1]),
         lambda y, x: np.putmask(y, x > 1, 0),
         lambda y, x: np.place(y, x > 1, [7.0]),
@@ -2059,6 +2098,12 @@ def test_scalars_of_numpy_come_out_as_scalars(backend):
         found, expected = run(X), function(X)
         assert [type(y) for y in found] == [type(y) for y in expected]
         assert round(found[1], 3) == round(expected[1], 3)
+
+
+def test_truth_values_of_numpys_functions_come_out_as_such():
+    run = tg.compile(lambda x: np.allclose(x, 1))
+    assert [bool(run(np.full(3, value))) for value in (1.0, 2.0)] == [True, False]
+    assert np.isscalar(run(np.ones(3)))
 
 
 def test_copies_inside_a_function_are_recorded():

@@ -148,8 +148,13 @@ class Recorder:
         if isinstance(y, (tuple, list)):
             advice = "take the parts one by one, as x[:2] and x[2:]"
             self.refuse(f"{op.name}, with several results,", involved[0], advice)
-        scalar, y = isinstance(y, np.generic) and isinstance(op, Operation), np.asarray(y)
-        self._check_size(op, args, params, involved)
+        for x in involved:
+            if x.value is y and isinstance(y, np.ndarray):
+                # Nothing was done, as where there is no axis to squeeze.
+                return Traced(self, self.ref(x).index, y, x.root)
+        scalar = isinstance(y, (np.generic, bool, int)) and isinstance(op, Operation)
+        y = np.asarray(y)
+        self._check_masks(op, args, params)
         roots = [x.root for x in involved if np.may_share_memory(x.value, y)]
         out = Traced(self, self._new(y), y, roots[0] if roots else None)
         out.scalar = scalar
@@ -200,10 +205,8 @@ class Recorder:
         """Give the number that a 0-d array holds."""
         return self.emit_number(Operation("item", np.ndarray.item), (traced,))
 
-    def _check_size(self, op: Any, args: Any, params: Any, involved: Any) -> None:
-        if op.name in ("nonzero", "flatnonzero", "argwhere", "unique"):
-            self.refuse(f"{op.name}, whose shape depends on values,", involved[0])
-        if op.name not in ("getitem", "compress", "extract"):
+    def _check_masks(self, op: Any, args: Any, params: Any) -> None:
+        if op.name not in ("getitem", "insert"):
             return
         masks = [x for x in refs_in((args[1:], params), Traced) if x.dtype == bool]
         if masks:

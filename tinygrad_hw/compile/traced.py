@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..graph import Handle, Recorded
-from .program import Operation, map_refs
+from .program import Operation, map_refs, refs_in
 
 if TYPE_CHECKING:
     from .recording import Recorder
@@ -20,6 +20,30 @@ if TYPE_CHECKING:
 _ABOUT_ARRAYS = frozenset("shape ndim size result_type can_cast iscomplexobj isrealobj".split())
 # These write to their first argument.
 _IN_PLACE = frozenset("copyto fill_diagonal place put put_along_axis putmask".split())
+# The shape of what these give depends on the values of their arguments,
+_SIZED = frozenset(
+    "nonzero flatnonzero argwhere unique unique_values union1d intersect1d setdiff1d setxor1d "
+    "bincount trim_zeros roots polymul".split()
+)
+# or on those of one argument.
+_SIZED_BY = {
+    name: parameter
+    for parameter, names in {
+        "bins": "histogram_bin_edges",
+        "condition": "compress extract",
+        "k": "diag diagflat rot90",
+        "m": "polyder polyint",
+        "n": "diff fft ifft rfft irfft hfft ihfft",
+        "N": "vander",
+        "new_shape": "resize",
+        "num": "linspace logspace geomspace",
+        "obj": "delete",
+        "pad_width": "pad",
+        "repeats": "repeat",
+        "reps": "tile",
+    }.items()
+    for name in names.split()
+}
 
 
 class Traced(Recorded):
@@ -121,9 +145,14 @@ class Traced(Recorded):
             return function(*real(args), **real(kwargs))
         if name == "broadcast_to" and args[0] is self and tuple(args[1]) == self.shape:
             return Traced(self.recorder, self.recorder.ref(self).index, self.value, self.root)
+        for sizing in refs_in(_sizing(function, args, kwargs), Traced):
+            self.recorder.refuse(f"{name}, whose shape depends on values,", sizing)
         if name in _IN_PLACE and args:
             return self._write(function, name, args, kwargs)
-        at = _place_of_out(function)
+        if name == "nan_to_num" and not _given(function, "copy", args, kwargs, True):
+            self._write(function, name, args, kwargs)
+            return args[0]
+        at = _place_of(function, "out")
         if at is not None and len(args) > at:
             kwargs = {**kwargs, "out": args[at]}
             args = (*args[:at], None, *args[at + 1 :])
@@ -362,16 +391,30 @@ def _into(ufunc: np.ufunc) -> Callable[..., None]:
 
 
 @cache
-def _place_of_out(function: Any) -> int | None:
-    """Which of a NumPy function's arguments by position is what it writes its result to."""
+def _place_of(function: Any, name: str) -> int | None:
+    """Which of a NumPy function's arguments by position has a name."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
         # Functions of C need not tell, and those of the first NumPy 2 do not.
-        return 2 if function in (np.dot, np.concatenate) else None
+        return 2 if name == "out" and function in (np.dot, np.concatenate) else None
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [p.name for p in parameters if p.kind in by_position]
-    return names.index("out") if "out" in names else None
+    return names.index(name) if name in names else None
+
+
+def _given(function: Any, name: str, args: Any, kwargs: Any, default: Any = None) -> Any:
+    """What a NumPy function is given for a parameter, by position or by name."""
+    at = _place_of(function, name)
+    return args[at] if at is not None and len(args) > at else kwargs.get(name, default)
+
+
+def _sizing(function: Any, args: Any, kwargs: Any) -> Any:
+    """Give the arguments on whose values the shape of the result depends."""
+    name = function.__name__
+    if name in _SIZED_BY:
+        return _given(function, _SIZED_BY[name], args, kwargs)
+    return (args, kwargs) if name in _SIZED else None
 
 
 def real(tree_of_values: Any) -> Any:
