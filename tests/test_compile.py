@@ -2675,6 +2675,30 @@ def test_numbers_of_python_in_an_optimisers_memory_are_refused():
         step()
 
 
+@pytest.mark.parametrize("kind", [functools.partial(tg.optim.SGD, momentum=0.9), tg.optim.Adam])
+def test_a_memory_that_is_replaced_is_noticed(kind, backend):
+    def trained(wrap):
+        w = tg.Tensor([1.0, 2.0], requires_grad=True)
+        optimizer = kind([w], lr=0.1)
+
+        def step():
+            optimizer.zero_grad()
+            (w * w).sum().backward()
+            optimizer.step()
+
+        run = wrap(step)
+        for k in range(6):
+            run()
+            if k == 2:
+                # A count becomes a scalar, which does not change in place.
+                kept = {name: value * 0 for name, value in optimizer.memory[0].items()}
+                optimizer.memory[0] = kept
+        return w.numpy()
+
+    compiled = functools.partial(tg.compile, backend=backend)
+    np.testing.assert_allclose(trained(compiled), trained(lambda f: f), rtol=1e-12)
+
+
 # --- More places --------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from .. import graph, tree
 from ..graph import Handle
 from ..settings import check_whole
+from .arguments import Arguments, share_memory
 from .backends import Backend, backend_of
 from .call import MISS
 from .errors import CompileError
@@ -29,7 +30,7 @@ from .pullback import Call, record_pullbacks
 from .recording import Recorder
 from .same import PLAIN
 from .traced import Traced
-from .variant import Arguments, Variant, share_memory
+from .variant import Variant
 
 # A recording replaces arrays of all tensors that the function reaches: whatever else is recorded or
 # run has to wait. One that waits holds no lock, or a recording could wait for it too.
@@ -68,7 +69,7 @@ _ADVICE = (
 
 def _everyone() -> list[Compiled]:
     # Copied at once, since another thread may make one meanwhile.
-    return [compiled for there in tuple(_all) if (compiled := there()) is not None]
+    return [compiled for there in _all.copy() if (compiled := there()) is not None]
 
 
 class Compiled:

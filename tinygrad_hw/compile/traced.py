@@ -70,8 +70,8 @@ class Traced(Recorded):
         self.root = self if root is None else root
         self.written = 0
         self.seen = self.root.written
-        # Whether NumPy gave a scalar; here it is an array of one number.
-        self.scalar = False
+        # Whether NumPy gave a scalar; what is computed here is kept as an array of one number.
+        self.scalar = isinstance(value, np.generic)
         # Of what it is which part, if an index made it.
         self.part: Any = None
 
