@@ -1312,6 +1312,19 @@ def test_what_is_read_at_a_number_that_changes_is_a_view(backend, dtype):
         np.testing.assert_array_equal(x, wanted)
 
 
+def test_what_reads_entries_to_begin_with_waits_for_them(backend):
+    def function(x, i):
+        y, j = x * 2, i + 1
+        inverse = np.linalg.inv(np.eye(3) + np.outer(y[:3], y[:3]))
+        return y[j] + 1, np.choose(j % 2, [y[:3], y[3:]]) + 1, inverse + 1
+
+    run = tg.compile(function, backend=backend)
+    for k in range(3):
+        given = np.arange(6.0) + k, np.array([k, 0, 1])
+        for found, expected in zip(run(*given), function(*given), strict=True):
+            np.testing.assert_allclose(found, expected)
+
+
 def test_a_view_at_a_number_that_changes_is_not_read_after_a_write():
     x = tg.Tensor(np.ones((3, 2)), requires_grad=True)
     sgd = tg.optim.SGD([x], lr=0.1)

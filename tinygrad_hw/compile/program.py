@@ -108,6 +108,12 @@ class Instruction(NamedTuple):
         return bool(self.args)
 
 
+# Operations that, of one value, as a rule make a view, whatever its entries are.
+VIEWS = frozenset(
+    "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
+)
+
+
 class Source(NamedTuple):
     """Where a value comes from, or goes to.
 

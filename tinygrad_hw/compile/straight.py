@@ -8,8 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from .buffered import scratch, squares, with_buffers
-from .program import Array, Instruction, Program, Ref, Spec, aliases, last_uses, map_refs, target_of
+from .buffered import entries, scratch, squares, with_buffers
+from .program import (
+    VIEWS,
+    Array,
+    Instruction,
+    Program,
+    Ref,
+    Spec,
+    aliases,
+    last_uses,
+    map_refs,
+    target_of,
+)
 from .recycle import maker
 from .spelling import ENTRYWISE, Call, spelled
 
@@ -194,12 +205,16 @@ class Straight:
     def _view(self, instruction: Instruction) -> str | None:
         """Make a view of what lies at the same place at every call once, and name it."""
         op, args, params, out = instruction
-        viewed = [self._fixed.get(i) for i in instruction.refs()]
-        if out not in self.program.views or any(array is None for array in viewed):
+        refs = instruction.refs()
+        if out not in self.program.views or len(refs) > 1:
             return None
-        args, params = map_refs(lambda ref: self._fixed[ref.index], (args, params))
+        viewed = self._fixed.get(refs[0])
+        # Of others, what they give may depend on entries, which are not there yet.
+        if viewed is None or not (op.name in VIEWS or op.forward is entries):
+            return None
+        args, params = map_refs(lambda ref: viewed, (args, params))
         view = op.forward(*args, **params)
-        if not view.ndim or not any(np.may_share_memory(view, array) for array in viewed):
+        if not view.ndim or not np.may_share_memory(view, viewed):
             return None
         self._fixed[out] = view
         return self._known(view, "b")

@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 
 from ...ops.shape import _reshape
-from ..program import Instruction, Program, Ref, Spec, target_of
+from ..program import VIEWS, Instruction, Program, Ref, Spec, target_of
 from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
 from .loops import FOLDS, Group, Node, spelled
 from .scalars import known
 from .writer import Writer
 
-_VIEWS = frozenset(
-    "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
-)
 _RESHAPES = frozenset({_reshape.forward, np.reshape})
 # Nanoseconds of work from which on threads are worth the microseconds they take to begin and meet.
 WORTH_THREADS = 1e6
@@ -121,7 +118,7 @@ class Schedule:
             return "python"
         if op.forward in FOLDS:
             return "fold"
-        if op.name in _VIEWS and self.layout.view(instruction):
+        if op.name in VIEWS and self.layout.view(instruction):
             return "view"
         refs = [a for a in instruction.args if isinstance(a, Ref)]
         if op.forward in KERNELS:
