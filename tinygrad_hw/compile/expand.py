@@ -110,17 +110,19 @@ def _whole_sum(r: Rewriter, i: Instruction) -> bool:
     spec, out = r.spec(i.args[0]), r.specs[i.out]
     if spec is None or spec.dtype.kind not in "biu":
         return _sum(r, i)
-    wide = r.emit("cast", as_type, i.args[:1], {"dtype": out.dtype}, plain(spec.shape, out.dtype))
+    wide = _cast(r, i.args[0], out.dtype)
     return r.end("sum", total, (wide,), _over(i.params.get("axis"), spec, out), i.out)
 
 
+def _cast(r: Rewriter, x: Ref, dtype: Any) -> Ref:
+    made = plain(r.specs[x.index].shape, dtype)
+    return r.emit("cast", as_type, (x,), {"dtype": made.dtype}, made)
+
+
 def _count(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite how many are true as a sum."""
     spec = r.spec(i.args[0])
-    if spec is None or spec.dtype != bool or i.params or len(i.args) > 1:
-        return False
-    whole = r.emit("cast", as_type, i.args, {"dtype": np.dtype(np.int64)}, plain(spec.shape, "q"))
-    axes = tuple(range(len(spec.shape)))
-    return r.end("sum", total, (whole,), {"axis": axes, "shape": ()}, i.out)
+    return spec is not None and spec.dtype == bool and _whole_sum(r, i)
 
 
 def _truth(r: Rewriter, i: Instruction, *, whole: bool) -> bool:
@@ -128,10 +130,8 @@ def _truth(r: Rewriter, i: Instruction, *, whole: bool) -> bool:
     spec, out = r.spec(i.args[0]), r.specs[i.out]
     if spec is None or spec.dtype != bool or out.dtype != bool:
         return False
-    params = _over(i.params.get("axis"), spec, out)
-    counts = plain(out.shape, np.int64)
-    ones = r.emit("cast", as_type, i.args, {"dtype": counts.dtype}, plain(spec.shape, "q"))
-    count = r.emit("sum", total, (ones,), params, counts)
+    params, counts = _over(i.params.get("axis"), spec, out), plain(out.shape, np.int64)
+    count = r.emit("sum", total, (_cast(r, i.args[0], np.int64),), params, counts)
     if not whole:
         return r.end("not_equal", np.not_equal, (count, 0), {}, i.out)
     size = math.prod(spec.shape[axis] for axis in params["axis"])
@@ -381,7 +381,7 @@ _REWRITES: dict[Any, Rewrite] = (
         np.sum: _numpys(_whole_sum),
         linalg._einsum.forward: _einsum,
         np.vdot: _vdot,
-        np.count_nonzero: _count,
+        np.count_nonzero: _numpys(_count),
         np.any: _numpys(partial(_truth, whole=False)),
         np.all: _numpys(partial(_truth, whole=True)),
     }
