@@ -270,7 +270,9 @@ def kept_arrays(node: Node) -> list[Any]:
 # They move entries and compute nothing; so do all views.
 _MOVES = frozenset("cast concatenate identity pick setitem shift unpool where".split())
 # To their leading power, without the factor that depends on the method.
-_CUBIC = frozenset("cholesky det eigh inv logabsdet qr solve svdvals".split())
+_CUBIC = frozenset(
+    "cholesky cofactors cofactors_grad det eigh inv logabsdet qr solve svd svdvals".split()
+)
 _FLOPS: dict[str, Callable[..., int]] = {
     "matmul": lambda y, a, b: 2 * math.prod(y) * a[-1],
     "conv": lambda y, x, w: 2 * math.prod(y) * math.prod(w[:3]),

@@ -14,10 +14,11 @@ from .. import domains
 from ..dispatch import constant, primitive
 from ..errors import ShapeError, with_graph
 from ..graph import Handle
-from .constants import _as_tensor, _value
+from .constants import _as_tensor, _value, equal
 from .elementwise import where
 from .index import getitem
 from .linalg import _mT
+from .moving import trace
 from .shape import expand_dims
 
 __all__ = ["cholesky", "det", "eigh", "inv", "qr", "slogdet", "solve", "svdvals"]
@@ -106,10 +107,10 @@ def _(g, y, a):
 
 @primitive(
     domain=_REGULAR,
-    conventions="right for singular matrices in the first order; beyond it they raise",
+    conventions="two derivatives are right for singular matrices too, further ones for regular",
 )
 def det(a):
-    """Determinant of matrices (..., n, n); its gradient is right for singular ones too.
+    """Determinant of matrices (..., n, n); two derivatives are right for singular ones too.
 
     Examples
     --------
@@ -120,25 +121,64 @@ def det(a):
     return np.linalg.det(_squares(a))
 
 
-@det.rule(keeps="y a")
+@det.rule(keeps="a")
 def _(g, y, a):
-    if not _is_plain(g, y, a):
-        # By the inverse: differentiable, but only for regular matrices.
-        return (expand_dims(g * y, (-1, -2)) * _mT(inv(a)),)
-    return (np.expand_dims(g, (-1, -2)) * _cofactors(np.asarray(a)),)
+    return (expand_dims(g, (-1, -2)) * _cofactors(a),)
 
 
-def _is_plain(*values):
-    return all(isinstance(value, (np.ndarray, np.generic)) for value in values)
-
-
+@primitive(name="cofactors", domain=_REGULAR)
 def _cofactors(a):
-    """Matrix of cofactors through the SVD, which a singular matrix has too."""
+    """Matrix of cofactors, the gradient of ``det``, through the SVD: it asks for no inverse."""
     u, s, vt = np.linalg.svd(a)
+    return _orientation(u, vt) * (u * _products_of_others(s)[..., None, :] @ vt)
+
+
+def _orientation(u, vt):
+    """Whether the two turn alike: 1, or -1 if only one of them mirrors."""
+    return (np.linalg.det(u) * np.linalg.det(vt))[..., None, None]
+
+
+def _products_of_others(s):
+    """For each entry along the last axis, the product of the others."""
+    one = np.ones_like(s[..., :1])
+    before = np.cumprod(np.concatenate([one, s[..., :-1]], axis=-1), axis=-1)
+    after = np.cumprod(np.concatenate([one, s[..., :0:-1]], axis=-1), axis=-1)
+    return before * after[..., ::-1]
+
+
+@_cofactors.rule(keeps="a")
+def _(h, y, a):
+    return (_cofactors_grad(h, a),)
+
+
+def _cofactors_grad_call(draw):
+    (a,), _ = _regular_call(draw)
+    return (draw.array(a.shape), a), {}
+
+
+@primitive(name="cofactors_grad", domain=domains.Domain("regular matrices", _cofactors_grad_call))
+def _cofactors_grad(h, a):
+    """Gradient of ``sum(h * cofactors(a))``, which is symmetric: the second derivative of det."""
+    u, s, vt = np.linalg.svd(a)
+    h = np.swapaxes(u, -1, -2) @ h @ np.swapaxes(vt, -1, -2)
+    # Between u and vt the matrix is diagonal. Let e be added to it: the cofactor (i, i) grows by
+    # e[j, j] and (i, j) by -e[j, i], times the product of all but the i-th and j-th entry.
     one = np.eye(s.shape[-1], dtype=bool)
-    others = np.where(one, 1, s[..., None, :]).prod(axis=-1)
-    sign = np.linalg.det(u) * np.linalg.det(vt)
-    return sign[..., None, None] * ((u * others[..., None, :]) @ vt)
+    pairs = np.where(one, 0, _products_of_others(np.where(one, 1, s[..., None, :])))
+    grown = pairs @ np.diagonal(h, axis1=-2, axis2=-1)[..., None]
+    inner = np.where(one, grown, -pairs * np.swapaxes(h, -1, -2))
+    return _orientation(u, vt) * (u @ inner @ vt)
+
+
+@_cofactors_grad.rule(keeps="h a")
+def _(v, y, h, a):
+    # With x = inv(a) h and z = inv(a) v the second derivative is det(a) (tr(x) tr(z) - tr(x z)).
+    inverse = inv(a)
+    x, z = inverse @ h, inverse @ v
+    of_x, of_z, of_both = (expand_dims(trace(m), (-1, -2)) for m in (x, z, x @ z))
+    inner = (of_x * of_z - of_both) * np.eye(a.shape[-1], dtype=a.dtype)
+    inner = inner + x @ z + z @ x - of_z * x - of_x * z
+    return _cofactors_grad(v, a), expand_dims(det(a), (-1, -2)) * _mT(inner @ inverse)
 
 
 @primitive(name="logabsdet", domain=_REGULAR)
@@ -299,11 +339,15 @@ def _spread_call(draw):
 )
 def _eigh(a):
     w, v = np.linalg.eigh(_symmetric_part(a))
-    if v.size:
-        # The sign of an eigenvector is free: its largest entry is made positive.
-        largest = np.take_along_axis(v, np.abs(v).argmax(axis=-2)[..., None, :], axis=-2)
-        v = v * np.where(largest < 0, -1, 1).astype(v.dtype)
-    return np.concatenate([w[..., None, :], v], axis=-2)
+    return np.concatenate([w[..., None, :], v * _signs(v)], axis=-2)
+
+
+def _signs(v):
+    """What makes the largest entry of each column positive: the sign of a vector is free."""
+    if not v.size:
+        return v.dtype.type(1)
+    largest = np.take_along_axis(v, np.abs(v).argmax(axis=-2, keepdims=True), axis=-2)
+    return np.where(largest < 0, -1, 1).astype(v.dtype)
 
 
 @_eigh.rule(keeps="y")
@@ -311,12 +355,16 @@ def _(g, y, a):
     n = a.shape[-1]
     w, v = y[..., 0, :], y[..., 1:, :]
     gw, gv = g[..., 0, :], g[..., 1:, :]
-    gap = expand_dims(w, -2) - expand_dims(w, -1)
-    equal_pair = np.asarray(_value(gap)) == 0
-    slope = where(equal_pair, 0, 1 / where(equal_pair, 1, gap))
-    inner_part = expand_dims(gw, -2) * np.eye(n, dtype=a.dtype) + slope * (_mT(v) @ gv)
+    inner_part = expand_dims(gw, -2) * np.eye(n, dtype=a.dtype) + _over_gaps(_mT(v) @ gv, w)
     s = v @ inner_part @ _mT(v)
     return ((s + _mT(s)) * 0.5,)
+
+
+def _over_gaps(x, w):
+    """Divide the entry (i, j) by ``w[j] - w[i]``; give 0 where they are equal."""
+    gap = expand_dims(w, -2) - expand_dims(w, -1)
+    none = equal(gap, 0)
+    return where(none, 0, x / where(none, 1, gap))
 
 
 def eigh(a: Any) -> EighResult:
@@ -416,7 +464,7 @@ def qr(a: Any) -> QRResult:
 def svdvals(a: Any) -> Any:
     """Singular values of matrices (..., m, n), descending.
 
-    They are the roots of the eigenvalues in exact arithmetic only; here they come from NumPy's SVD.
+    Derivatives beyond the first are right where the values are distinct and not zero.
 
     Examples
     --------
@@ -434,15 +482,38 @@ def _svdvals(a):
     return np.linalg.svd(a, compute_uv=False)
 
 
-@_svdvals.rule(keeps="y a")
+@_svdvals.rule(keeps="a")
 def _(g, y, a):
-    if _is_plain(g, y, a):
-        u, _, vt = np.linalg.svd(a, full_matrices=False)
-        return ((u * np.asarray(g)[..., None, :]) @ vt,)
-    # u s vt with vt from eigh, which differentiates again: a = u s vt, so u = a v / s.
-    tall = a.shape[-2] >= a.shape[-1]
-    x = a if tall else _mT(a)
-    _, v = eigh(_mT(x) @ x)
-    v = getitem(v, index=(..., slice(None, None, -1)))
-    cotangent = (x @ v) * expand_dims(g / y, -2) @ _mT(v)
-    return (cotangent if tall else _mT(cotangent),)
+    u, _, v = _unpacked(_svd(a), a.shape[-2])
+    return (u * expand_dims(g, -2) @ _mT(v),)
+
+
+@primitive(name="svd", domain=_TALL, conventions="distinct, nonzero singular values")
+def _svd(a):
+    """The matrices u, s and v of ``a = u * s @ v.T``, with s a row, on top of each other."""
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    sign = _signs(u)
+    return np.concatenate([u * sign, s[..., None, :], np.swapaxes(vt, -1, -2) * sign], axis=-2)
+
+
+def _unpacked(y, m):
+    return y[..., :m, :], y[..., m : m + 1, :], y[..., m + 1 :, :]
+
+
+@_svd.rule(keeps="y")
+def _(g, y, a):
+    # Townsend (2016), "Differentiating the singular value decomposition".
+    m, n = a.shape[-2:]
+    (u, s, v), (gu, gs, gv) = _unpacked(y, m), _unpacked(g, m)
+    of_u, of_v = _mT(u) @ gu, _mT(v) @ gv
+    squares = getitem(s * s, index=(..., 0, slice(None)))
+    inner = _over_gaps(of_u - _mT(of_u), squares) * s
+    inner = inner + _mT(s) * _over_gaps(of_v - _mT(of_v), squares)
+    inner = inner + gs * np.eye(s.shape[-1], dtype=a.dtype)
+    left, right = u @ inner, _mT(v)
+    if m > n:
+        left = left + (gu - u @ of_u) / s
+    da = left @ right
+    if n > m:
+        da = da + u @ _mT((gv - v @ of_v) / s)
+    return (da,)
