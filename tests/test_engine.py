@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import operator
+import os
 import pickle
 import threading
 import time
@@ -651,6 +652,13 @@ def test_debug_names_the_op_and_the_line():
         y = tg.sqrt(leaf(0.0, 1.0)).sum()
     with pytest.raises(FloatingPointError, match=r"sqrt: the gradient of argument 0 has inf"):
         y.backward()
+
+
+def test_debug_names_a_line_of_a_script_that_is_called_like_the_package():
+    script = os.path.dirname(tg.__file__) + "_demo.py"
+    code = compile("tg.log(tg.Tensor(-1.0))", script, "exec")
+    with tg.debug(), pytest.raises(FloatingPointError, match=r"_demo\.py:1$"):
+        exec(code)
 
 
 # --- checkpoint -------------------------------------------------------------------------------
