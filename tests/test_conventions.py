@@ -106,6 +106,18 @@ def test_an_angle_at_the_origin_has_the_slope_zero():
     assert (by_y.tolist(), by_x.tolist()) == ([0, 0, 0, -0.5], [0, 0, -1, 0])
 
 
+@pytest.mark.parametrize("op", [tg.hypot, tg.arctan2, lambda a, b: tg.norm(tg.stack([a, b]))])
+def test_lengths_and_angles_have_second_derivatives_of_zero_at_the_origin(op):
+    assert [[h.item() for h in row] for row in tg.hessian(op, (0, 1))(0.0, 0.0)] == [[0, 0], [0, 0]]
+
+
+def test_derivatives_of_sinc_are_exact_at_zero():
+    first = tg.grad(tg.sinc)
+    third = tg.grad(tg.grad(first))
+    assert (first(0.0).item(), third(0.0).item()) == (0, 0)
+    assert first(1e-9).item() == -first(-1e-9).item() == pytest.approx(-(np.pi**2) / 3 * 1e-9)
+
+
 def test_a_negative_power_of_0_has_the_slope_zero_by_its_exponent():
     by_base, by_exponent = slope(tg.power, [0.0, 0.0, 2.0], [-1.0, -0.5, -1.0])
     assert by_base.tolist() == [-np.inf, -np.inf, -0.25]

@@ -205,7 +205,8 @@ hypot = primitive(
 
 @hypot.rule(keeps="y a b")
 def _(g, y, a, b):
-    length = where(equal(y, 0), 1, y)
+    origin = equal(y, 0)
+    g, length = where(origin, 0, g), where(origin, 1, y)
     return g * a / length, g * b / length
 
 
@@ -238,7 +239,8 @@ arctan2 = primitive(
 def _(g, y, a, b):
     # Divided by the length twice, whose square may under- or overflow.
     length = hypot(a, b)
-    length = where(equal(length, 0), 1, length)
+    origin = equal(length, 0)
+    g, length = where(origin, 0, g), where(origin, 1, length)
     return g * (b / length) / length, -g * (a / length) / length
 
 
