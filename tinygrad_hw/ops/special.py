@@ -31,12 +31,18 @@ def _sinc_derivative(x, *, order):
     near = np.abs(x) < 2
     nodes, weights = np.polynomial.legendre.leggauss(40)
     t = np.pi * (nodes + 1) / 2
-    wave = np.cos(np.multiply.outer(np.where(near, x, 0), t) + order * np.pi / 2)
+    wave = _sin_turned(np.multiply.outer(np.where(near, x, 0), t), order + 1)
     far_x = np.where(near, 2.0, x)
     far = np.sinc(far_x)
     for n in range(1, order + 1):
-        far = (np.pi ** (n - 1) * np.sin(np.pi * far_x + n * np.pi / 2) - n * far) / far_x
+        far = (np.pi ** (n - 1) * _sin_turned(np.pi * far_x, n) - n * far) / far_x
     return np.where(near, wave @ (weights / 2 * t**order), far).astype(x.dtype, copy=False)
+
+
+def _sin_turned(x, quarters):
+    """``sin(x + quarters * pi / 2)`` without a rounded phase, so that what is odd is 0 at 0."""
+    wave = (np.sin, np.cos)[quarters % 2](x)
+    return -wave if quarters % 4 > 1 else wave
 
 
 @_sinc_derivative.rule(keeps="x")
