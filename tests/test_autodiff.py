@@ -40,6 +40,19 @@ def test_gradients_of_any_order():
         assert y.item() == pytest.approx(coefficient * 0.7**power, rel=1e-12)
 
 
+def test_a_mixed_derivative_keeps_no_graph():
+    def f(a, b):
+        return tg.sin(a * b)
+
+    mixed = tg.grad(tg.grad(f, 0), 1)(0.5, 2.0)
+    assert mixed.item() == pytest.approx(np.cos(1) - np.sin(1))
+    assert not mixed.requires_grad
+    slope, tangent = tg.jvp(tg.grad(f, 0), (0.5, 2.0), (0.0, 1.0))
+    assert tangent.item() == pytest.approx(mixed.item())
+    assert not slope.requires_grad
+    assert not tangent.requires_grad
+
+
 def test_argnums_containers_and_keywords():
     def loss(params, x, *, scale=1.0):
         return ((x @ params["w"] + params["b"][0]) ** 2).sum() * scale

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import tree
 from .errors import ShapeError
-from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording
+from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording, tick
 from .ops.elementwise import cast, identity
 from .walk import array_of, owned_array, pull, reachable, wrap
 
@@ -34,6 +34,7 @@ class Linearized:
         numbers = _positions(argnums, args, op)
         chosen = tuple(_numbers_to_array(args[n]) for n in numbers)
         leaves, self.rebuild = tree.flatten(chosen if several else chosen[0])
+        self.start = tick()
         # Under no_grad the derivative is computed all the same, but nothing beyond it is recorded.
         self.outer = is_recording()
         with enable_grad():
@@ -81,12 +82,14 @@ class Linearized:
         return pull_to(pairs, [probe._node for probe in probes], create_graph=deeper)
 
     def _reaches_outside(self, seeds: list[tuple[Node, Any]]) -> bool:
-        """Tell whether anything else that wants a gradient had a part in the outputs."""
-        ours = {x._node for x in self.variables}
+        """Tell whether anything from before the call that wants a gradient is in the outputs.
+
+        What is younger are the variables of this call, and those of derivatives inside it.
+        """
         if any(isinstance(g, Handle) and g._node is not None for _, g in seeds):
             return True
         nodes = reachable([node for node, _ in seeds])[0]
-        return any(isinstance(node, Leaf) and node not in ours for node in nodes)
+        return any(isinstance(node, Leaf) and node.index < self.start for node in nodes)
 
     def released(self, y: Any) -> Any:
         """Give an output without the graph, unless an outer derivative needs it."""
