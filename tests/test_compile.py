@@ -2782,6 +2782,7 @@ class Classy(metaclass=OfTheClass):
     pass
 
 
+SLOPE = tg.grad(lambda x: (x * x * SETTINGS["factor"]).sum())
 PARENT, TIMES, TITLED = Maker(), Times(2), Titled()
 WEAK, PROXY, VIEW = weakref.ref(PARENT), weakref.proxy(PARENT), types.MappingProxyType(SETTINGS)
 LAZY, VALUES = types.ModuleType("lazy_of_a_test"), SETTINGS.values()
@@ -2809,6 +2810,8 @@ NUMBERS, BYTES = array.array("d", [0.0]), bytearray(1)
         lambda x: x * NUMBERS[0],
         lambda x: x * BYTES[0],
         lambda x: x * memoryview(BYTES)[0],
+        tg.grad(lambda x: (x * x * VIEW["factor"]).sum()),
+        lambda x: SLOPE(x),
     ],
 )
 def test_what_is_reached_by_a_way_around_is_guarded(function, monkeypatch):

@@ -320,9 +320,11 @@ class Guards:
     def _function(self, function: types.FunctionType) -> list[tuple[Any, str]]:
         code = function.__code__
         if code.co_filename.startswith(_LIBRARIES) and function is not self._root:
-            # It may be made of the user's, as by `contextmanager` and by `singledispatch`.
-            parts = map(vars(function).get, ("__wrapped__", "registry"))
-            return [(part, function.__name__) for part in parts]
+            # It may be made of the user's, as by `grad`, `contextmanager` and `singledispatch`.
+            # What else it holds, such as a cache, is its own.
+            parts = [vars(function).get(key) for key in ("__wrapped__", "registry")]
+            held = [Place("cell", c, None, None, "").now() for c in function.__closure__ or ()]
+            return [(part, function.__name__) for part in [*parts, *filter(callable, held)]]
         found = [
             self._place("cell", cell, None, name)
             for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
