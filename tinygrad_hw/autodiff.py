@@ -6,7 +6,6 @@ import operator
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -427,14 +426,9 @@ def _named(
     function: Callable[..., Any], kind: str, derivative: Callable[..., Any]
 ) -> Callable[..., Any]:
     name = getattr(function, "__name__", "function")
-
-    @wraps(derivative)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return derivative(*args, **kwargs)
-
-    wrapper.__name__ = wrapper.__qualname__ = f"{kind}({name})"
-    wrapper.__doc__ = f"{kind} of {name}."
-    return wrapper
+    derivative.__name__ = derivative.__qualname__ = f"{kind}({name})"
+    derivative.__doc__ = f"{kind} of {name}."
+    return derivative
 
 
 def stop_gradient(x: Any) -> Any:
