@@ -13,7 +13,7 @@ import numpy as np
 from . import tree
 from .checkpointing import checkpoint
 from .errors import GraphError, ShapeError
-from .graph import Handle, Leaf, Node, as_array, enable_grad, no_grad
+from .graph import Handle, Leaf, Node, as_array, enable_grad, no_grad, value_of, wrap
 from .linearize import (
     Linearized,
     check_argnums,
@@ -23,7 +23,7 @@ from .linearize import (
     pull_to,
 )
 from .ops.elementwise import cast
-from .walk import array_of, free, owned_array, pull, wrap
+from .walk import free, owned_array, pull
 
 # --- backward ---------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> No
     """
     seed = _seed(y, cotangent, "backward")
     root = y._node
-    cotangents, visited = pull([(root, array_of(seed))])
+    cotangents, visited = pull([(root, value_of(seed))])
     # Threads may share leaves: none may lose what another one adds at the same time.
     with _accumulating:
         for node in visited:

@@ -9,9 +9,9 @@ import numpy as np
 
 from .dispatch import Primitive
 from .errors import GraphError
-from .graph import VARIABLES, Handle, Leaf, Node, enable_grad, is_recording, tick
+from .graph import VARIABLES, Handle, Leaf, Node, enable_grad, is_recording, tick, value_of, wrap
 from .ops.elementwise import identity
-from .walk import array_of, by_index, pull, reachable, wrap
+from .walk import by_index, pull, reachable
 
 
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:
@@ -98,14 +98,14 @@ def _replaying(
         deeper = isinstance(g, Handle)
         with enable_grad():
             for place, value in zip(places, inputs, strict=False):
-                data = array_of(value)
+                data = value_of(value)
                 linked = isinstance(value, Handle) and value._node is not None
                 # A node of its own, apart from those that the function reaches in other ways.
                 variable = identity(value) if linked else wrap(data, Leaf(data))
                 arguments[place] = variable
                 nodes.append(variable._node)
             again = function(*arguments)
-        if not np.array_equal(again._data, array_of(y), equal_nan=True):
+        if not np.array_equal(again._data, value_of(y), equal_nan=True):
             raise GraphError(
                 "checkpoint: the function gave other values when it was called again; seed its "
                 "random numbers inside it"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .errors import with_graph
-from .graph import Constant, Handle, observe
+from .graph import Constant, observe, value_of
 
 _PACKAGE = os.path.join(Path(__file__).parent, "")
 # The handout's networks, written as a user would write them.
@@ -80,7 +80,7 @@ def _check(primitive: Any, args: Any, params: Any, result: Any) -> None:
     where = caller()
     if result._node is not None and result._node.primitive is primitive:
         result._node.extra()["where"] = where
-    values = [arg._data if isinstance(arg, Handle) else arg for arg in args]
+    values = [value_of(arg) for arg in args]
     if any(_bad(value) for value in values):
         return
     trouble = trouble_in(result._data)

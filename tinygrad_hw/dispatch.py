@@ -28,6 +28,7 @@ from .graph import (
     constant_of,
     state,
     tick,
+    value_of,
     view_of,
 )
 
@@ -556,7 +557,7 @@ def _any_array(values: Any) -> bool:
 
 def explained(error: Exception, op: Primitive, args: Any, params: Any) -> Exception:
     """Say which op failed on what, with the nodes it was called on."""
-    explained = about_call(error, op.name, [_value(arg) for arg in args], params)
+    explained = about_call(error, op.name, [value_of(arg) for arg in args], params)
     explained.op = op.name
     explained.parents = tuple(map(_shown_parent, args))
     return explained
@@ -564,7 +565,7 @@ def explained(error: Exception, op: Primitive, args: Any, params: Any) -> Except
 
 def _shown_parent(arg: Any) -> Any:
     """As :func:`parent_of`; a picture shows complex numbers too."""
-    value = _value(arg)
+    value = value_of(arg)
     return Constant(np.asarray(value)) if np.iscomplexobj(value) else parent_of(arg)
 
 
@@ -582,7 +583,3 @@ def _array_of(op: Primitive, items: Any) -> Any:
         return np.asarray(items)
     except ValueError as error:
         raise ShapeError(f"{op.name}: {error} Want rows of one length.") from error
-
-
-def _value(arg: Any) -> Any:
-    return arg._data if isinstance(arg, Handle) else arg

@@ -192,6 +192,22 @@ class Handle:
         Handle.result = cls
 
 
+def value_of(x: Any) -> Any:
+    """Give the array of a tensor, and what is no tensor as it is."""
+    return x._data if isinstance(x, Handle) else x
+
+
+def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
+    """Make a tensor of an array without copying it."""
+    tensor = object.__new__(Handle.result)
+    tensor._data = value
+    tensor._node = node
+    tensor._constant = None
+    if (recording := recorder()) is not None:
+        recording.made(tensor)
+    return tensor
+
+
 def constant_of(handle: Handle) -> Constant:
     """Give the node that stands for a constant tensor, always the same one."""
     if handle._constant is None:

@@ -11,9 +11,9 @@ import numpy as np
 
 from . import tree
 from .errors import ShapeError
-from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording, tick
+from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording, tick, value_of, wrap
 from .ops.elementwise import cast, identity
-from .walk import array_of, owned_array, pull, reachable, wrap
+from .walk import owned_array, pull, reachable
 
 
 class Linearized:
@@ -169,7 +169,7 @@ def _variable(x: Any, op: str) -> Any:
     """Make what a function is differentiated by: a fresh leaf, or a copy linked to its origin."""
     if isinstance(x, Handle) and x._node is not None:
         return identity(x)
-    data = as_array(array_of(x)).copy(order="K")
+    data = as_array(value_of(x)).copy(order="K")
     if data.dtype.kind == "i" and not isinstance(x, Handle):
         # Whole numbers: the caller means reals.
         data = data.astype(float)
@@ -220,7 +220,7 @@ def pull_to(seeds: list[tuple[Node, Any]], nodes: list[Node], *, create_graph: b
         with enable_grad():
             cotangents, _ = pull(seeds, nodes, create_graph=True)
     else:
-        cotangents, _ = pull([(node, array_of(g)) for node, g in seeds], nodes)
+        cotangents, _ = pull([(node, value_of(g)) for node, g in seeds], nodes)
     results = []
     for node in nodes:
         g = cotangents.get(node)

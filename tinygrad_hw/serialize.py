@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Handle
+from .graph import value_of
 from .kernels import hw5
 
 __all__ = ["load", "save"]
@@ -126,7 +126,7 @@ def _by_text(state: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _numeric(name: str, value: Any) -> np.ndarray[Any, Any]:
-    array = np.ascontiguousarray(value._data if isinstance(value, Handle) else value)
+    array = np.ascontiguousarray(value_of(value))
     if array.dtype.kind not in "fiubc":
         raise ValueError(f"save: {name!r} has dtype {array.dtype}; want numbers")
     return array.reshape(np.shape(value))

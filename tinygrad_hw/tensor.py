@@ -23,9 +23,10 @@ from .graph import (
     recorder,
     stamp,
     tick,
+    value_of,
     with_bases,
+    wrap,
 )
-from .walk import wrap
 from .watched import watched
 
 
@@ -75,7 +76,7 @@ class Tensor(Handle):
             )
         if type(data) in SEQUENCES:
             check_untracked("Tensor", data)
-        values = _value(data)
+        values = value_of(data)
         if isinstance(values, Recorded):
             self._data = values.copy() if dtype is None else values.astype(dtype)
         else:
@@ -99,7 +100,7 @@ class Tensor(Handle):
 
     @data.setter
     def data(self, value: Any) -> None:
-        array = as_array(_value(value))
+        array = as_array(value_of(value))
         if array.shape != self._data.shape:
             raise ShapeError(
                 f"data: got shape {array.shape} for a tensor {self._data.shape}; want the same"
@@ -138,7 +139,7 @@ class Tensor(Handle):
         if value is None:
             self._node.grad = None
             return
-        array = as_array(_value(value))
+        array = as_array(value_of(value))
         if array.shape != self.shape:
             raise ShapeError(f"grad: got shape {array.shape} for a tensor {self.shape}")
         if array.dtype.kind not in "fiub":
@@ -462,7 +463,7 @@ def _constants(index: Any) -> Any:
     """Give an index with tensors turned to arrays: positions have no gradient."""
     if isinstance(index, tuple):
         return tuple(_constants(part) for part in index)
-    return index._data if isinstance(index, Handle) else index
+    return value_of(index)
 
 
 def _numbers(values: Any, dtype: Any) -> np.ndarray[Any, Any]:
@@ -481,10 +482,6 @@ def _numbers(values: Any, dtype: Any) -> np.ndarray[Any, Any]:
 
 def _place(array: Any) -> Any:
     return array.__array_interface__
-
-
-def _value(x: Any) -> Any:
-    return x._data if isinstance(x, Handle) else x
 
 
 def _method(name: str) -> Any:

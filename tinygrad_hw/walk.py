@@ -20,8 +20,9 @@ from .graph import (
     Node,
     as_array,
     clock,
-    recorder,
+    value_of,
     with_bases,
+    wrap,
 )
 from .ops.elementwise import cast, where
 from .ops.shape import sum_to
@@ -208,10 +209,10 @@ def _explain(error: Exception, node: Node, pulled: Any) -> None:
 
 def _check_finite(node: Node, g: Any, pulled: tuple[Any, ...]) -> None:
     """In debug mode: raise if a rule made NaN or infinity of finite cotangents."""
-    if trouble_in(np.asarray(array_of(g))):
+    if trouble_in(np.asarray(value_of(g))):
         return
     for i, cotangent in enumerate(pulled):
-        trouble = "" if cotangent is None else trouble_in(np.asarray(array_of(cotangent)))
+        trouble = "" if cotangent is None else trouble_in(np.asarray(value_of(cotangent)))
         if trouble:
             place = (node.extras or {}).get("where")
             raise FloatingPointError(
@@ -224,17 +225,17 @@ def _any_nan(cotangents: Iterable[Any]) -> bool:
     # The dot product reads an array once and makes no other; NaN survives it, and the sum.
     total = 0.0
     for g in cotangents:
-        flat = (g._data if isinstance(g, Handle) else g).ravel(order="K")
+        flat = value_of(g).ravel(order="K")
         total = total + np.vdot(flat, flat)
     return bool(total != total)
 
 
 def _without_leaks(node: Node, g: Any, cotangent: Any) -> Any:
     """Make a NaN zero where the cotangents that it was computed from are all zero."""
-    undefined = np.isnan(array_of(cotangent))
+    undefined = np.isnan(value_of(cotangent))
     if not undefined.any():
         return cotangent
-    leaks = undefined & ~_asked(node, array_of(g) != 0, cotangent.shape)
+    leaks = undefined & ~_asked(node, value_of(g) != 0, cotangent.shape)
     return where(leaks, 0, cotangent) if leaks.any() else cotangent
 
 
@@ -305,17 +306,6 @@ def _lifted(value: Any, node: Any) -> Any:
     return wrap(as_array(value), node)
 
 
-def wrap(value: np.ndarray[Any, Any], node: Node | None = None) -> Any:
-    """Make a tensor of an array without copying it."""
-    tensor = object.__new__(Handle.result)
-    tensor._data = value
-    tensor._node = node
-    tensor._constant = None
-    if (recording := recorder()) is not None:
-        recording.made(tensor)
-    return tensor
-
-
 def _hooked(node: Node, g: Any) -> Any:
     extras = node.extras or {}
     hooks = tuple(extras.get("hooks", {}).values())
@@ -327,7 +317,7 @@ def _hooked(node: Node, g: Any) -> Any:
         if replaced is None:
             continue
         recorded = isinstance(g, Handle) and isinstance(replaced, Handle)
-        value: Any = replaced if recorded else as_array(array_of(replaced))
+        value: Any = replaced if recorded else as_array(value_of(replaced))
         if value.dtype.kind not in "fiub":
             raise TypeError(
                 f"hook: returned a gradient of dtype {value.dtype}; want real numbers, or None to "
@@ -369,7 +359,7 @@ def op_name(node: Node) -> str:
 
 def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
     """Give a gradient as an array of its own: no view, and shared with nobody."""
-    array: Any = np.broadcast_to(array_of(g), node.shape)
+    array: Any = np.broadcast_to(value_of(g), node.shape)
     return array.astype(node.dtype)  # type: ignore[no-any-return]
 
 
@@ -379,7 +369,3 @@ def free(nodes: Iterable[Node]) -> None:
         if node.primitive is not None:
             node.inputs = FREED
             node.output = None
-
-
-def array_of(value: Any) -> Any:
-    return value._data if isinstance(value, Handle) else value

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError
-from ..graph import FREED, Constant, Handle, Leaf, Node, constant_of, tick
+from ..graph import FREED, Constant, Handle, Leaf, Node, constant_of, tick, wrap
 from ..nn.module import Module, path_of, recent_calls
-from ..walk import pull, wrap
+from ..walk import pull
 from .facts import UPSTREAM, Facts, caption, flops
 from .fold import limit
 from .graph import Edge, Graph, Group, Vertex

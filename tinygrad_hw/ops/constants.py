@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array
+from ..graph import Handle, as_array, value_of, wrap
 
 __all__ = [
     "bitwise_and",
@@ -34,7 +34,7 @@ def _constant_op(function: Any, wanted: str = "numbers") -> Any:
     """Make a NumPy function of tensors whose result has no gradient, such as a comparison."""
 
     def constant(*args: Any) -> Any:
-        values = [_value(arg) for arg in args]
+        values = [value_of(arg) for arg in args]
         try:
             y = as_array(function(*values))
         except ValueError as error:
@@ -45,21 +45,11 @@ def _constant_op(function: Any, wanted: str = "numbers") -> Any:
             raise with_graph(TypeError)(
                 f"{function.__name__}: got {' and '.join(kinds)}; want {wanted}"
             ) from error
-        return _as_tensor(y) if any(isinstance(arg, Handle) for arg in args) else y
+        return wrap(y) if any(isinstance(arg, Handle) for arg in args) else y
 
     constant.__name__ = constant.__qualname__ = function.__name__
     constant.__doc__ = f"NumPy's ``{function.__name__}``, element by element; a constant."
     return constant
-
-
-def _as_tensor(y: Any) -> Any:
-    tensor = object.__new__(Handle.result)
-    tensor._data, tensor._node, tensor._constant = y, None, None
-    return tensor
-
-
-def _value(x: Any) -> Any:
-    return x._data if isinstance(x, Handle) else x
 
 
 def _array(x: Any) -> Any:

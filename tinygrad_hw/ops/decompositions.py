@@ -13,8 +13,8 @@ import numpy as np
 from .. import domains
 from ..dispatch import constant, primitive
 from ..errors import ShapeError, with_graph
-from ..graph import Handle
-from .constants import _as_tensor, _value, equal
+from ..graph import Handle, value_of, wrap
+from .constants import equal
 from .elementwise import where
 from .index import getitem
 from .linalg import _mT
@@ -207,8 +207,8 @@ def slogdet(a: Any) -> SlogdetResult:
     >>> float(sign), float(logabsdet)
     (-1.0, 0.0)
     """
-    logabsdet, sign = _logabsdet(a), _sign_of_determinant(_value(a))
-    return SlogdetResult(_as_tensor(sign) if isinstance(a, Handle) else sign, logabsdet)
+    logabsdet, sign = _logabsdet(a), _sign_of_determinant(value_of(a))
+    return SlogdetResult(wrap(sign) if isinstance(a, Handle) else sign, logabsdet)
 
 
 @constant

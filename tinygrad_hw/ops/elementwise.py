@@ -15,8 +15,8 @@ from .. import domains
 from ..dispatch import primitive
 from ..domains import POSITIVE, REAL, elementwise
 from ..errors import with_graph
-from ..graph import SEQUENCES, Handle, check_untracked
-from .constants import _value, equal, isinf, logical_and, logical_or
+from ..graph import SEQUENCES, Handle, check_untracked, value_of
+from .constants import equal, isinf, logical_and, logical_or
 
 __all__ = [
     "abs",
@@ -387,7 +387,7 @@ def _(g, y, a, b):
 
 def _share_above(a, b):
     """1 where a is above b, 1/2 at ties, 0 below: a constant."""
-    a, b = _value(a), _value(b)
+    a, b = value_of(a), value_of(b)
     dtype = np.result_type(a, b)
     return (np.greater(a, b) + 0.5 * np.equal(a, b)).astype(dtype if dtype.kind == "f" else float)
 
@@ -443,7 +443,7 @@ def _clip(x, *, lower, upper):
 
 @_clip.rule(keeps="x")
 def _(g, y, x, *, lower, upper):
-    return (where(logical_or(*_beyond(_value(x), lower, upper)), 0, g),)
+    return (where(logical_or(*_beyond(value_of(x), lower, upper)), 0, g),)
 
 
 def _beyond(x, lower, upper):
@@ -480,12 +480,12 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Any:
     if isinstance(x, Handle) and x._node is not None:
         # The walk back compares with the bounds again.
         min, max = _own(min), _own(max)
-    return _clip(x, lower=_value(min), upper=_value(max))
+    return _clip(x, lower=value_of(min), upper=value_of(max))
 
 
 def _own(bound: Any) -> Any:
     """Copy what could be written to later."""
-    value = _value(bound)
+    value = value_of(bound)
     return np.array(value) if isinstance(value, (np.ndarray, list)) else value
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain, reduction
-from .constants import _value, equal
+from ..graph import value_of
+from .constants import equal
 from .elementwise import exp, where
 from .reduce import Axis, _floats, _kept, _sum
 
@@ -124,4 +125,4 @@ def log_softmax(x: Any, axis: Axis = -1) -> Any:
 
 def _along(x, axis):
     """The last axis of a 0-d tensor is all of its axes."""
-    return None if np.ndim(_value(x)) == 0 and axis == -1 else axis
+    return None if np.ndim(value_of(x)) == 0 and axis == -1 else axis

@@ -16,8 +16,7 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, Recorded, as_array
-from .constants import _value
+from ..graph import Handle, Recorded, as_array, value_of
 from .shape import Shape, _reshape, _sides, axes_of
 
 # --- What an index is -------------------------------------------------------------------------
@@ -352,8 +351,8 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Any:
     """
     if axis is None:
         x, axis = _reshape(x, shape=(-1,)), 0
-        indices = np.reshape(_value(indices), -1)
-    shape, axis = np.shape(_value(x)), _checked_axis("take_along_axis", axis, x)
+        indices = np.reshape(value_of(indices), -1)
+    shape, axis = np.shape(value_of(x)), _checked_axis("take_along_axis", axis, x)
     part = as_array(_positions(indices, x, axis, "take_along_axis"))
     if part.ndim != len(shape) or any(
         n != axis and side not in (1, part.shape[n]) and part.shape[n] != 1
@@ -375,7 +374,7 @@ def _positions(indices, x, axis, op):
     part = _constant_part(indices, op)
     if isinstance(part, slice) or as_array(part).dtype.kind not in "iu":
         raise with_graph(IndexError)(f"{op}: want integer indices, got {indices!r}")
-    side = np.shape(_value(x))[axis]
+    side = np.shape(value_of(x))[axis]
     outside = np.less(part, -side) | np.greater_equal(part, side)
     if np.any(outside):
         first = np.asarray(part)[outside].flat[0]
@@ -390,7 +389,7 @@ def _checked_axis(op, axis, x):
     """Give one axis as a number from 0 up."""
     if isinstance(axis, (tuple, list)):
         raise with_graph(TypeError)(f"{op}: axis is {axis!r}; want one whole number")
-    return axes_of(op, axis, np.ndim(_value(x)))[0]
+    return axes_of(op, axis, np.ndim(value_of(x)))[0]
 
 
 __all__ = [

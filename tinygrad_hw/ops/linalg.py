@@ -12,7 +12,7 @@ import numpy as np
 from .. import domains
 from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
-from .constants import _value
+from ..graph import value_of
 from .elementwise import multiply
 from .index import getitem
 from .shape import axes_of, expand, expand_dims, reshape, swapaxes, transpose
@@ -165,9 +165,9 @@ def vdot(a: Any, b: Any) -> Any:
     >>> tg.vdot(np.ones((2, 2)), np.ones((2, 2)))
     array(4.)
     """
-    if np.size(_value(a)) != np.size(_value(b)):
+    if np.size(value_of(a)) != np.size(value_of(b)):
         raise ShapeError(f"vdot: got shapes {np.shape(a)} and {np.shape(b)}; want equal sizes")
-    if np.iscomplexobj(_value(a)):
+    if np.iscomplexobj(value_of(a)):
         # A conjugate has no rule here; without it, the product would be another than NumPy's.
         raise with_graph(TypeError)("vdot: got complex numbers; want real ones, or sum(a * b)")
     return matmul(reshape(a, -1), reshape(b, -1))

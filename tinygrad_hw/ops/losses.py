@@ -11,11 +11,11 @@ from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
-from ..graph import Handle
+from ..graph import Handle, value_of
 from ..settings import check, check_fraction
 from . import exponential, reduce
 from .activations import softplus
-from .constants import _array, _real, _value
+from .constants import _array, _real
 from .elementwise import abs as absolute
 from .elementwise import clip, log, negative, square, subtract, where
 from .index import _checked_axis
@@ -137,7 +137,7 @@ def softmax_cross_entropy(
         y = _classes(op, y, x.shape)
     else:
         y = _rows(op, _constant_like(op, y, x), axis)
-        if not _tracked(y) and _value(y).min(initial=0) < 0:
+        if not _tracked(y) and value_of(y).min(initial=0) < 0:
             raise with_graph(ValueError)(f"{op}: a target is negative; want probabilities")
     if label_smoothing:
         check_fraction(op, "label_smoothing", label_smoothing)
@@ -277,7 +277,7 @@ def binary_cross_entropy_with_logits(
     """
     op = "binary_cross_entropy_with_logits"
     x, t = _matched(op, logits, targets)
-    value = _value(t)
+    value = value_of(t)
     if value.size and not 0 <= value.min() <= value.max() <= 1:
         raise with_graph(ValueError)(
             f"{op}: a target is not in [0, 1]; labels -1 and 1 become (t + 1) / 2"
@@ -325,11 +325,11 @@ def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: 
     0.6931
     """
     x, t = _matched("kl_div", log_probs, target)
-    if _value(t).min(initial=0) < 0:
+    if value_of(t).min(initial=0) < 0:
         raise with_graph(ValueError)(
             "kl_div: a target is negative; want probabilities, not their logarithms"
         )
-    zero = np.equal(_value(t), 0)
+    zero = np.equal(value_of(t), 0)
     ratio = subtract(log(where(zero, 1, t)), where(zero, 0, x))
     return _reduced("kl_div", reduce.sum(t * ratio, axis=axis), reduction)
 
@@ -375,7 +375,7 @@ def _constant_like(op, t, x):
     dtype = x.dtype if x.dtype.kind == "f" else np.dtype(float)
     if _tracked(t) or t.dtype == dtype:
         return t
-    return _value(t).astype(dtype)
+    return value_of(t).astype(dtype)
 
 
 def _reduced(op, losses, reduction):

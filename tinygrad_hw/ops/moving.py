@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError, with_graph
-from ..graph import Handle
-from .constants import _value
+from ..graph import Handle, value_of
 from .index import _checked_axis, _getitem, _scatter_add, _setitem, take
 from .shape import _reshape, _whole_number, axes_of
 
@@ -23,7 +22,7 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
     >>> tg.flip(np.array([1.0, 2.0]))
     array([2., 1.])
     """
-    ndim = np.ndim(_value(x))
+    ndim = np.ndim(value_of(x))
     flipped = range(ndim) if axis is None else axes_of("flip", axis, ndim)
     return _getitem(
         x, index=tuple(slice(None, None, -1 if i in flipped else 1) for i in range(ndim))
@@ -46,7 +45,7 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     >>> tg.roll(np.array([1.0, 2.0, 3.0]), 1)
     array([3., 1., 2.])
     """
-    shape = np.shape(_value(x))
+    shape = np.shape(value_of(x))
     _check_whole("roll", "shift", shift)
     if axis is None:
         return _reshape(roll(_reshape(x, shape=(-1,)), shift, 0), shape=shape)
@@ -76,7 +75,7 @@ def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any
     """
     if axis is None:
         x, axis = _reshape(x, shape=(-1,)), 0
-    side, repeats = np.shape(_value(x))[_checked_axis("repeat", axis, x)], _value(repeats)
+    side, repeats = np.shape(value_of(x))[_checked_axis("repeat", axis, x)], value_of(repeats)
     _check_whole("repeat", "repeats", repeats)
     if np.min(repeats, initial=0) < 0:
         raise ShapeError(f"repeat: repeats is {repeats}; want no negative number")
@@ -102,7 +101,7 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     [(1, 2), (2, 2), (3, 2)]
     """
     axis = _checked_axis("split", axis, x)
-    side = np.shape(_value(x))[axis]
+    side = np.shape(value_of(x))[axis]
     if np.ndim(indices_or_sections) == 0:
         parts = _whole_number("split", "indices_or_sections", indices_or_sections)
         if parts < 1 or side % parts:
@@ -125,7 +124,7 @@ def diag(x: Any, k: int = 0) -> Any:
     array([[1., 0.],
            [0., 2.]])
     """
-    shape, k = np.shape(_value(x)), _whole_number("diag", "k", k)
+    shape, k = np.shape(value_of(x)), _whole_number("diag", "k", k)
     if len(shape) == 1:
         n = shape[0] + abs(k)
         rows = np.arange(shape[0]) + max(-k, 0)
@@ -146,7 +145,7 @@ def trace(x: Any, offset: int = 0) -> Any:
     """
     from .reduce import sum as sum_
 
-    shape = np.shape(_value(x))
+    shape = np.shape(value_of(x))
     if len(shape) < 2:
         raise ShapeError(f"trace: got shape {shape}; want matrices (..., n, m)")
     offset = _whole_number("trace", "offset", offset)
@@ -181,7 +180,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
     >>> tg.pad(np.array([1.0, 2.0, 3.0]), 2, mode="reflect")
     array([3., 2., 1., 2., 3., 2., 1.])
     """
-    shape = np.shape(_value(x))
+    shape = np.shape(value_of(x))
     _check_whole("pad", "pad_width", pad_width)
     try:
         widths = np.broadcast_to(pad_width, (len(shape), 2)).tolist()
@@ -193,7 +192,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any 
         raise ShapeError(f"pad: pad_width is {pad_width}; want no negative number")
     if mode == "constant":
         inner = tuple(slice(b, b + n) for (b, _), n in zip(widths, shape, strict=True))
-        dtype = getattr(_value(x), "dtype", None) or np.asarray(x).dtype
+        dtype = getattr(value_of(x), "dtype", None) or np.asarray(x).dtype
         return _setitem(_surroundings(shape, widths, constant_values, dtype), x, index=inner)
     if mode not in ("edge", "reflect"):
         raise with_graph(ValueError)(f"pad: mode is {mode!r}; want 'constant', 'edge' or 'reflect'")

@@ -12,10 +12,10 @@ from .. import domains
 from ..dispatch import constant, primitive
 from ..domains import Domain
 from ..errors import ShapeError, with_graph
-from ..graph import Handle, as_array
+from ..graph import Handle, as_array, value_of, wrap
 from ..settings import check_least, check_share
 from . import linalg, reduce
-from .constants import _array, _as_tensor, _value
+from .constants import _array
 from .elementwise import add, multiply, negative, sqrt, square
 from .shape import _whole_number, axes_of, reshape
 
@@ -173,7 +173,7 @@ def batch_statistics(x: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
     >>> tg.batch_statistics([[1.0, 5.0], [3.0, 5.0]])
     (array([2., 5.]), array([1., 0.]))
     """
-    value = _value(_array(x))
+    value = value_of(_array(x))
     axes = tuple(range(value.ndim - 1))
     return value.mean(axis=axes), value.var(axis=axes)
 
@@ -340,7 +340,7 @@ def one_hot(labels: Any, n: int, dtype: Any = float) -> Any:
     if (n := _whole_number("one_hot", "n", n)) < 0:
         raise with_graph(ValueError)(f"one_hot: n is {n}; want a number of classes, not below 0")
     hot = _hot("one_hot", labels, n).astype(dtype)
-    return _as_tensor(hot) if isinstance(labels, Handle) else hot
+    return wrap(hot) if isinstance(labels, Handle) else hot
 
 
 def _hot(op, labels, n):
@@ -353,7 +353,7 @@ def _hot(op, labels, n):
 
 
 def _whole(op, name, values):
-    values = as_array(_value(values))
+    values = as_array(value_of(values))
     if values.dtype.kind not in "iu" and values.size:
         raise with_graph(TypeError)(
             f"{op}: each {name} must be a whole number, these are {values.dtype}; use .astype(int)"

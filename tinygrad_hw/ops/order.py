@@ -9,7 +9,7 @@ import numpy as np
 from ..dispatch import primitive
 from ..domains import reduction
 from ..errors import ShapeError
-from .constants import _value
+from ..graph import value_of
 from .index import _checked_axis, _getitem, take_along_axis
 from .reduce import (
     Axis,
@@ -101,7 +101,7 @@ def topk(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
     >>> tg.topk(np.array([3.0, 1.0, 2.0]), 2)
     (array([3., 2.]), array([0, 2]))
     """
-    shape = np.shape(_value(x))
+    shape = np.shape(value_of(x))
     axis, k = _checked_axis("topk", axis, x), _whole_number("topk", "k", k)
     if not 0 <= k <= shape[axis]:
         raise ShapeError(f"topk: got k={k} for {shape[axis]} entries along axis {axis} of {shape}")
@@ -125,7 +125,7 @@ def _median(x, *, axis, keepdims):
 
 @_median.rule(keeps="x")
 def _(g, y, x, *, axis, keepdims):
-    return (_kept(g, x, axis, keepdims) * _middle_shares(_value(x), axis),)
+    return (_kept(g, x, axis, keepdims) * _middle_shares(value_of(x), axis),)
 
 
 def _middle_shares(x, axis):

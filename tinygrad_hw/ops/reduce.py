@@ -12,8 +12,8 @@ from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain, reduction
 from ..errors import ShapeError, about_call, with_graph
-from ..graph import Handle, as_array
-from .constants import _as_tensor, _value, equal
+from ..graph import Handle, as_array, value_of, wrap
+from .constants import equal
 from .elementwise import abs, cast, where
 from .shape import _reshape, _transpose, expand
 
@@ -220,9 +220,9 @@ def _std(x, *, axis, correction, keepdims):
 def _(g, y, x, *, axis, correction, keepdims):
     g, y = (_kept(value, x, axis, keepdims) for value in (g, y))
     # The mean of equal entries may be off by a rounding, and so not give the deviation 0.
-    flat = np.ptp(_value(x), axis=axis, keepdims=True) == 0
+    flat = np.ptp(value_of(x), axis=axis, keepdims=True) == 0
     share = g * (1 / (_count(x.shape, axis) - correction))
-    slope = _slope(share, y, flat | (_value(y) == 0))
+    slope = _slope(share, y, flat | (value_of(y) == 0))
     return (slope * _deviation(x, axis),)
 
 
@@ -290,7 +290,7 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
     >>> tg.norm(np.array([3.0, -4.0])), tg.norm(np.array([3.0, -4.0]), 1)
     (array(5.), array(7.))
     """
-    dtype = as_array(_value(x)).dtype
+    dtype = as_array(value_of(x)).dtype
     if dtype.kind == "c":
         x = abs(x)
     elif dtype.kind != "f":
@@ -301,10 +301,11 @@ def norm(x: Any, ord: float | str | None = None, axis: Axis = None, keepdims: bo
         raise with_graph(ValueError)(
             f"norm: got ord={ord!r}; want None, 'fro', inf, -inf or a number above 0"
         )
-    if (np.ndim(_value(x)) if axis is None else np.size(axis)) != 1:
+    shape = np.shape(value_of(x))
+    if (len(shape) if axis is None else np.size(axis)) != 1:
         raise with_graph(ValueError)(
-            f"norm: ord={ord} over axis {axis} of shape {np.shape(_value(x))} would be the norm of "
-            "a matrix; want one axis, or ravel(x); of a matrix, use svdvals(x)"
+            f"norm: ord={ord} over axis {axis} of shape {shape} would be the norm of a matrix; "
+            "want one axis, or ravel(x); of a matrix, use svdvals(x)"
         )
     if ord == 2:
         return _norm(x, axis=axis, keepdims=keepdims)
@@ -346,8 +347,8 @@ def _min(x, *, axis, keepdims):
 @_min.rule(keeps="y x")
 @_max.rule(keeps="y x")
 def _(g, y, x, *, axis, keepdims):
-    reached = _kept(_value(y), x, axis, keepdims)
-    return (_kept(g, x, axis, keepdims) * _shares(_value(x), reached, axis),)
+    reached = _kept(value_of(y), x, axis, keepdims)
+    return (_kept(g, x, axis, keepdims) * _shares(value_of(x), reached, axis),)
 
 
 def _shares(x, value, axis):
@@ -408,12 +409,12 @@ amax, amin = max, min
 
 def _constant(function, x, **params):
     """Compute on the value; a tensor in gives a tensor out, without a gradient."""
-    value = as_array(_value(x))
+    value = as_array(value_of(x))
     try:
         y = as_array(function(value, **params))
     except (ValueError, TypeError) as error:
         raise about_call(error, function.__name__, [value], params) from error
-    return _as_tensor(y) if isinstance(x, Handle) else y
+    return wrap(y) if isinstance(x, Handle) else y
 
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:

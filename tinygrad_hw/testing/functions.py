@@ -10,8 +10,7 @@ import numpy as np
 
 from .. import tree
 from ..errors import ShapeError
-from ..graph import Handle, Leaf
-from ..walk import wrap
+from ..graph import Handle, Leaf, wrap
 
 Array = np.ndarray[Any, Any]
 

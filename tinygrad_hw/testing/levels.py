@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Handle, Node, enable_grad
-from ..walk import pull, wrap
+from ..graph import Handle, Node, enable_grad, wrap
+from ..walk import pull
 from .functions import Flat, float_leaves, precision_of, variable, weigh
 from .oracle import Sample, scale_of, watching
 

@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Handle, observe
-from ..walk import wrap
+from ..graph import Handle, observe, wrap
 from .functions import Flat, float_arrays, precision_of
 
 __all__ = ["STEP", "Estimate", "Sample", "Slope", "numeric_gradient", "slope", "watching"]
