@@ -805,6 +805,31 @@ MISTAKES = {
         TypeError,
         "where: got 'x > 0'; want numbers, arrays or tensors",
     ),
+    "comparison of shapes that do not broadcast": (
+        lambda: leaf(2) < np.ones(3),
+        tg.ShapeError,
+        "less: shapes (2,) and (3,) do not broadcast; want equal sides, or sides of 1",
+    ),
+    "comparison with a text": (
+        lambda: leaf(2) < "a",
+        TypeError,
+        "less: got 'a'; want numbers, arrays or tensors",
+    ),
+    "comparison with rows of several lengths": (
+        lambda: tg.less(leaf(2), [[1], [2, 3]]),
+        tg.ShapeError,
+        "Want rows of one length.",
+    ),
+    "logic of floats": (
+        lambda: leaf(2) & True,
+        TypeError,
+        "bitwise_and: got float64 and bool; want integers or truth values, such as those of x > 0",
+    ),
+    "angle of a complex number": (
+        lambda: tg.arctan2(np.ones(2), 1j),
+        TypeError,
+        "arctan2: got float64 and complex128; want real numbers",
+    ),
     "nothing assigned": (
         lambda: tg.setitem(leaf(2), None, index=0),
         TypeError,

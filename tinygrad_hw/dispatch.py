@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ShapeError, about_call
+from .errors import about_call
 from .graph import (
     ORDINARY,
     SEQUENCES,
@@ -582,4 +582,4 @@ def _array_of(op: Primitive, items: Any) -> Any:
     try:
         return np.asarray(items)
     except ValueError as error:
-        raise ShapeError(f"{op.name}: {error} Want rows of one length.") from error
+        raise about_call(error, op.name, (), {}) from error

@@ -86,8 +86,10 @@ def about_call(
     error: Exception, op: str, values: Sequence[Any], params: Mapping[str, Any]
 ) -> Failed:
     """Make the error that says which op failed on what, of an error in its forward."""
-    shapes = [str(np.shape(value)) for value in values]
     text = str(error)
+    if "inhomogeneous" in text:
+        return ShapeError(f"{op}: {text} Want rows of one length.")
+    shapes = [str(np.shape(value)) for value in values]
     strange = [value for value in values if _is_strange(value)]
     if "negative integer powers" in text:
         return with_graph(ValueError)(
@@ -102,6 +104,11 @@ def about_call(
     elif strange:
         error = TypeError()
         text = f"got {reprlib.repr(strange[0])}; want numbers, arrays or tensors"
+    elif "not supported for the input types" in text:
+        dtypes = [str(np.asarray(value).dtype) for value in values]
+        reals = any(map(np.iscomplexobj, values))
+        wanted = "real numbers" if reals else "integers or truth values, such as those of x > 0"
+        text = f"got {' and '.join(dtypes)}; want {wanted}"
     elif not isinstance(error, ShapeError) and not any(shape in text for shape in shapes):
         extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
         text += f" (arguments of shape {', '.join(shapes)}{extra})"

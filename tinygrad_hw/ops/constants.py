@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError, with_graph
+from ..errors import about_call
 from ..graph import Handle, as_array, value_of, wrap
 
 __all__ = [
@@ -30,25 +30,22 @@ __all__ = [
 ]
 
 
-def _constant_op(function: Any, wanted: str = "numbers") -> Any:
-    """Make a NumPy function of tensors whose result has no gradient, such as a comparison."""
+def _constant(function: Any, *args: Any, **params: Any) -> Any:
+    """Call a function on the values; a tensor in gives a tensor out, without a gradient."""
+    values = [value_of(arg) for arg in args]
+    try:
+        y = as_array(function(*values, **params))
+    except (ValueError, TypeError) as error:
+        raise about_call(error, function.__name__, values, params) from error
+    return wrap(y) if any(isinstance(arg, Handle) for arg in args) else y
 
+
+def _elementwise(ufunc: Any) -> Any:
     def constant(*args: Any) -> Any:
-        values = [value_of(arg) for arg in args]
-        try:
-            y = as_array(function(*values))
-        except ValueError as error:
-            shapes = " and ".join(str(np.shape(value)) for value in values)
-            raise ShapeError(f"{function.__name__}: {error} (shapes {shapes})") from error
-        except TypeError as error:
-            kinds = [str(getattr(value, "dtype", type(value).__name__)) for value in values]
-            raise with_graph(TypeError)(
-                f"{function.__name__}: got {' and '.join(kinds)}; want {wanted}"
-            ) from error
-        return wrap(y) if any(isinstance(arg, Handle) for arg in args) else y
+        return _constant(ufunc, *args)
 
-    constant.__name__ = constant.__qualname__ = function.__name__
-    constant.__doc__ = f"NumPy's ``{function.__name__}``, element by element; a constant."
+    constant.__name__ = constant.__qualname__ = ufunc.__name__
+    constant.__doc__ = f"NumPy's ``{ufunc.__name__}``, element by element; a constant."
     return constant
 
 
@@ -62,13 +59,11 @@ def _real(x: Any) -> Any:
     return x.astype(float) if x.dtype.kind in "iub" else x
 
 
-equal, not_equal = _constant_op(np.equal), _constant_op(np.not_equal)
-less, less_equal = _constant_op(np.less), _constant_op(np.less_equal)
-greater, greater_equal = _constant_op(np.greater), _constant_op(np.greater_equal)
-isnan, isfinite, isinf = _constant_op(np.isnan), _constant_op(np.isfinite), _constant_op(np.isinf)
-logical_and, logical_or = _constant_op(np.logical_and), _constant_op(np.logical_or)
-logical_not, logical_xor = _constant_op(np.logical_not), _constant_op(np.logical_xor)
-
-_WHOLE = "integers or truth values, such as those of x > 0"
-bitwise_and, bitwise_or = _constant_op(np.bitwise_and, _WHOLE), _constant_op(np.bitwise_or, _WHOLE)
-bitwise_xor, invert = _constant_op(np.bitwise_xor, _WHOLE), _constant_op(np.invert, _WHOLE)
+equal, not_equal = _elementwise(np.equal), _elementwise(np.not_equal)
+less, less_equal = _elementwise(np.less), _elementwise(np.less_equal)
+greater, greater_equal = _elementwise(np.greater), _elementwise(np.greater_equal)
+isnan, isfinite, isinf = _elementwise(np.isnan), _elementwise(np.isfinite), _elementwise(np.isinf)
+logical_and, logical_or = _elementwise(np.logical_and), _elementwise(np.logical_or)
+logical_not, logical_xor = _elementwise(np.logical_not), _elementwise(np.logical_xor)
+bitwise_and, bitwise_or = _elementwise(np.bitwise_and), _elementwise(np.bitwise_or)
+bitwise_xor, invert = _elementwise(np.bitwise_xor), _elementwise(np.invert)

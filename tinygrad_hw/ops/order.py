@@ -10,11 +10,11 @@ from ..dispatch import primitive
 from ..domains import reduction
 from ..errors import ShapeError
 from ..graph import value_of
+from .constants import _constant
 from .index import _checked_axis, _getitem, take_along_axis
 from .reduce import (
     Axis,
     _check_count,
-    _constant,
     _count,
     _kept,
     _kept_shape,

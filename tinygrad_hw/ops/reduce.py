@@ -11,9 +11,9 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from .. import domains
 from ..dispatch import primitive
 from ..domains import Domain, reduction
-from ..errors import ShapeError, about_call, with_graph
-from ..graph import Handle, as_array, value_of, wrap
-from .constants import equal
+from ..errors import ShapeError, with_graph
+from ..graph import as_array, value_of
+from .constants import _constant, equal
 from .elementwise import abs, cast, where
 from .shape import _reshape, _transpose, expand
 
@@ -405,16 +405,6 @@ amax, amin = max, min
 
 
 # --- Constants: no gradient flows -------------------------------------------------------------
-
-
-def _constant(function, x, **params):
-    """Compute on the value; a tensor in gives a tensor out, without a gradient."""
-    value = as_array(value_of(x))
-    try:
-        y = as_array(function(value, **params))
-    except (ValueError, TypeError) as error:
-        raise about_call(error, function.__name__, [value], params) from error
-    return wrap(y) if isinstance(x, Handle) else y
 
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
