@@ -935,6 +935,8 @@ class Window:
         Zeros at the top and left, at the bottom and right.
     rows, columns : list of slice
         For each row and each column of the kernel, those of the image that it meets.
+    taps : list of (i, j, slice, slice)
+        The taps of the kernel, each with the rows and columns of the image that it meets.
     tiles : bool
         Whether every entry of the image is in exactly one window.
     """
@@ -968,15 +970,11 @@ class Window:
             [slice(i * d, i * d + s * (n - 1) + 1, s) for i in range(k)]
             for k, s, d, n in zip(self.size, self.stride, self.dilation, self.out, strict=True)
         )
-        self._taps = [
+        self.taps = [
             (i, j, rows, columns)
             for i, rows in enumerate(self.rows)
             for j, columns in enumerate(self.columns)
         ]
-
-    def taps(self) -> list[tuple[int, int, slice, slice]]:
-        """For each tap (i, j) of the kernel, the rows and columns that it meets, one per window."""
-        return self._taps
 
     def pad(self, x: Array, value: float = 0) -> Array:
         """Surround images (C, H, W, N) by a border of ``value``."""
@@ -1089,7 +1087,7 @@ def correlate_dx(
     (top, left), (bottom, right) = window.before, window.after
     padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
     dl_dx = np.zeros(padded, taps.dtype)
-    for i, j, rows, columns in window.taps():
+    for i, j, rows, columns in window.taps:
         dl_dx[:, rows, columns] += taps[i, j]
     return _batch_first(window.crop(dl_dx), dl_dy.shape[:-3])
 
@@ -1174,12 +1172,12 @@ def max_pool_dx(
     left = np.empty_like(y, dtype=dl_dy.dtype)
     left[...] = dl_dy
     parts = []
-    for _, _, rows, columns in window.taps()[:-1]:
+    for _, _, rows, columns in window.taps[:-1]:
         part = _masked(left, x[..., rows, columns, :] == y)
         left = _without(left, part)
         parts.append(part)
     dl_dx = (np.empty_like if window.tiles else np.zeros_like)(x, dtype=dl_dy.dtype)
-    for part, (_, _, rows, columns) in zip([*parts, left], window.taps(), strict=True):
+    for part, (_, _, rows, columns) in zip([*parts, left], window.taps, strict=True):
         if window.tiles:
             dl_dx[..., rows, columns, :] = part
         else:
@@ -1201,7 +1199,7 @@ def pool_winners(
     """
     window = windows_on(x.shape, size, size if stride is None else stride)
     top = max_pool(x, size=size, stride=stride) if y is None else y
-    *taps, _ = window.taps()
+    *taps, _ = window.taps
     kind = np.int8 if len(taps) < 2**7 else np.intp
     below = [x[..., rows, columns, :] != top for _, _, rows, columns in taps]
     for earlier, later in itertools.pairwise(below):
@@ -1226,7 +1224,7 @@ def pool_pick(x: Array, winners: Array, *, size: Pair = 2, stride: Pair | None =
     """
     window = windows_on(x.shape, size, size if stride is None else stride)
     y = np.zeros_like(winners, dtype=x.dtype)
-    for number, (_, _, rows, columns) in enumerate(window.taps()):
+    for number, (_, _, rows, columns) in enumerate(window.taps):
         y += _masked(x[..., rows, columns, :], winners == number)
     return y
 
@@ -1256,14 +1254,14 @@ def max_unpool(
     lying[...] = dl_dy
     if window.tiles:
         # Every entry is written once, so all masks can be made at once and nothing is added up.
-        numbers = np.arange(len(window.taps()), dtype=winners.dtype)
+        numbers = np.arange(len(window.taps), dtype=winners.dtype)
         parts = _masked(lying, winners == numbers.reshape(-1, *[1] * winners.ndim))
         dl_dx = np.empty_like(winners, dtype=dl_dy.dtype, shape=full)
-        for part, (_, _, rows, columns) in zip(parts, window.taps(), strict=True):
+        for part, (_, _, rows, columns) in zip(parts, window.taps, strict=True):
             dl_dx[..., rows, columns, :] = part
         return dl_dx
     dl_dx = np.zeros_like(winners, dtype=dl_dy.dtype, shape=full)
-    for number, (_, _, rows, columns) in enumerate(window.taps()):
+    for number, (_, _, rows, columns) in enumerate(window.taps):
         dl_dx[..., rows, columns, :] += _masked(lying, winners == number)
     return dl_dx
 

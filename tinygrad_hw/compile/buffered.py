@@ -64,7 +64,7 @@ def copied(out: Array) -> Step:
 
 def spread(out: Array, *, window: Any) -> Step:
     """Bordered images (C, H, W, N) of what windows (h, w, C, H', W', N) give to their entries."""
-    places = [(i, j, out[:, rows, columns]) for i, j, rows, columns in window.taps()]
+    places = [(i, j, out[:, rows, columns]) for i, j, rows, columns in window.taps]
 
     def run(taps: Array) -> Array:
         out.fill(0)
@@ -315,7 +315,7 @@ def _unpooling(r: Rewriter, i: Instruction) -> tuple[tuple[Any, ...], dict[str, 
         return None
     inner = zip(out.shape[-3:-1], g.shape[-3:-1], size, stride, strict=True)
     params = {
-        "taps": hw5.windows_on(out.shape, size, stride).taps(),
+        "taps": hw5.windows_on(out.shape, size, stride).taps,
         "covered": all(n == m * k == m * s for n, m, k, s in inner),
     }
     return (i.args[0], *won.args), params

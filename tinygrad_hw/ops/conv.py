@@ -409,7 +409,7 @@ def _(h, y, g, winners, *, shape, **window):
 def sum_windows(x, *, size, stride):
     """Sum of each window."""
     y = 0
-    for _, _, rows, columns in hw5.windows_on(x.shape, size, stride).taps():
+    for _, _, rows, columns in hw5.windows_on(x.shape, size, stride).taps:
         y = y + x[..., rows, columns, :]
     return y
 
@@ -418,7 +418,7 @@ def sum_windows(x, *, size, stride):
 def spread_windows(g, *, shape, size, stride):
     """Adjoint of ``sum_windows``: add each entry to all of its window."""
     y = np.zeros((*g.shape[:-3], *shape, g.shape[-1]), g.dtype)
-    for _, _, rows, columns in hw5.windows_on(y.shape, size, stride).taps():
+    for _, _, rows, columns in hw5.windows_on(y.shape, size, stride).taps:
         y[..., rows, columns, :] += g
     return y
 
