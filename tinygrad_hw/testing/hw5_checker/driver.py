@@ -140,7 +140,7 @@ class Session:
         outcomes: dict[str, list[Outcome]] = {}
         left = dict(wanted)
         while left:
-            messages, ended = self._process(left)
+            messages, ended = run(self._job(left))
             if not messages:
                 self._retry(ended)
                 continue
@@ -179,10 +179,10 @@ class Session:
         self.definitions_only = True
         self.notes.append(f"its import {ended.ended}; only its definitions were run")
 
-    def _process(self, wanted: Mapping[str, Sequence[Case]]) -> tuple[list[Any], Outcome]:
-        """Run one process; give what it said, and how it ended as an outcome."""
+    def _job(self, wanted: Mapping[str, Sequence[Case]]) -> dict[str, Any]:
+        """The calls as the worker reads them."""
         patience = 4 if self.definitions_only else 1
-        job = {
+        return {
             **vars(self.limits),
             "load_seconds": patience * self.limits.load_seconds,
             "path": str(self.path.resolve()),
@@ -190,32 +190,36 @@ class Session:
             "names": list(HANDOUT),
             "functions": {name: [_wire(case) for case in cases] for name, cases in wanted.items()},
         }
-        with tempfile.TemporaryDirectory(prefix="hw5-") as folder:
-            file = Path(folder, "job.json")
-            file.write_text(json.dumps(job), encoding="utf-8")
-            scratch = Path(folder, "scratch")
-            scratch.mkdir()
-            worker = Path(__file__).with_name("worker.py")
-            with Path(folder, "said").open("w+", encoding="utf-8") as said:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", str(worker), str(file)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=subprocess.DEVNULL,
-                    cwd=scratch,
-                    env=_environment(),
-                    start_new_session=True,
-                )
-                most = 3 * (job["load_seconds"] + len(wanted) * self.limits.seconds) + 10
-                try:
-                    process.wait(most)
-                except subprocess.TimeoutExpired:
-                    pass
-                finally:
-                    status = _end(process)
-                said.seek(0)
-                messages = [json.loads(line) for line in said if line.endswith("\n")]
-        return messages, _ending(status)
+
+
+def run(job: dict[str, Any]) -> tuple[list[Any], Outcome]:
+    """Do a job in a process; give what that said, and how it ended as an outcome."""
+    with tempfile.TemporaryDirectory(prefix="hw5-") as folder:
+        file = Path(folder, "job.json")
+        file.write_text(json.dumps(job), encoding="utf-8")
+        scratch = Path(folder, "scratch")
+        scratch.mkdir()
+        worker = Path(__file__).with_name("worker.py")
+        with Path(folder, "said").open("w+", encoding="utf-8") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(worker), str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.DEVNULL,
+                cwd=scratch,
+                env=_environment(),
+                start_new_session=True,
+            )
+            most = 3 * (job["load_seconds"] + len(job["functions"]) * job["seconds"]) + 10
+            try:
+                process.wait(most)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                status = _end(process)
+            said.seek(0)
+            messages = [json.loads(line) for line in said if line.endswith("\n")]
+    return messages, _ending(status)
 
 
 def _environment() -> dict[str, str]:

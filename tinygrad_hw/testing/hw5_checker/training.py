@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,14 @@ MISTAKEN: dict[str, dict[str, Gradients]] = {
 # No weight moves at the first rate, which shows where a training starts. Its square is still a
 # normal number, for files that let underflow raise.
 STILL, RATE = 1e-30, 0.125
-# The second decay by this factor is felt, and distinct from the first one.
-FAINT = 1e-6
-# Steps after one decay by this factor are felt in single precision, after several hardly.
-SOME = 2.0**-5
+# After a decay by STILL nothing moves; after one by this factor steps are shorter by just it, so
+# that several decays can be told apart, in single precision too.
+SOME = 2.0**-3
 BATCHES, STEPS = 4, 5
 EASY_STEPS = 300
 FEW_CALLS = 2000
 # What a training may be that is not seen step by step.
 NOT_DOWN = "the weights do not move down the gradient: it is w - gamma / R * dl/dw"
-OTHER_DECAY = "a decay at every 1000th step", "another one"
 BY_LOSS = "not compared step by step, as {}: judged by its loss alone"
 
 
@@ -194,54 +193,38 @@ def _judge_decay(
     """Whether the learning rate decays at every 1000th step, where there is time to see it."""
     if "decay_rate" not in session.parameters[name]:
         return ok
-    if 4000 * step_seconds > session.limits.train_seconds:
+    if 5000 * step_seconds > session.limits.train_seconds:
         return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay"))
-    # With this factor nothing moves after the first decay.
-    runs = [_exact(name, session, RATE, steps, STILL) for steps in (1, 992, 1000, 1002, 1010)]
-    first, before, last, after, later = _ends(name, session, runs)
-    if not (first and before and last and after and later):
+    runs = [_exact(name, session, RATE, n, STILL) for n in (1, 984, 1000)]
+    runs += [_exact(name, session, RATE, n, SOME) for n in (984, 1000, 1016)]
+    if 9000 * step_seconds <= session.limits.train_seconds:
+        runs += [_exact(name, session, RATE, n, SOME) for n in (2000, 2016)]
+    else:
+        ok = replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay twice"))
+    ends = [_weights(name, outcome) for outcome in session.call({name: runs})[name]]
+    if len(ends) < len(runs) or not all(ends):
         return ok
-    if _moved(first, before) < ROUNDING:
-        # A decay at step 0 as well is no more than another learning rate.
-        plain = [_exact(name, session, RATE, steps) for steps in (2, 10)]
-        start, end = _ends(name, session, plain)
-        return (start and end and _decays_on(name, session, 2, _moved(start, end))) or ok
-    if not _identical(after, later):
-        sentence = "the learning rate is not multiplied by decay_rate at every 1000th step"
-        return _wrong(runs[-1], session, *OTHER_DECAY, sentence)
-    if _identical(before, after):
-        sentence = "the learning rate decays before the 1000th step"
-        return _wrong(runs[-1], session, *OTHER_DECAY, sentence)
-    if 10000 * step_seconds > session.limits.train_seconds:
-        return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay twice"))
-    on = _decays_on(name, session, 1002, _moved(before, last))
-    return on or _decays_once(name, session, _moved(first, before)) or ok
+    sentence = _decay_mistake([end for end in ends if end])
+    expected = "a decay at every 1000th step", "another one"
+    return _wrong(runs[-1], session, *expected, sentence) if sentence else ok
 
 
-def _decays_on(name: str, session: Session, step: int, before: float) -> FunctionReport | None:
-    """The report on eight steps that are too short, by those before, for one decay by ``SOME``."""
-    runs = [_exact(name, session, RATE, steps, SOME) for steps in (step, step + 8)]
-    start, end = _ends(name, session, runs)
-    if not (start and end) or _moved(start, end) >= SOME**1.5 * before:
-        return None
-    sentence = "the learning rate decays at other steps than every 1000th"
-    return _wrong(runs[1], session, *OTHER_DECAY, sentence)
+def _decay_mistake(ends: Sequence[list[Array]]) -> str:
+    """What is wrong with a decay by the weights after some steps, empty if nothing.
 
-
-def _decays_once(name: str, session: Session, before: float) -> FunctionReport | None:
-    """The report on a learning rate that does not decay a second time."""
-    runs = [_exact(name, session, RATE, steps, FAINT) for steps in (2002, 2010)]
-    start, end = _ends(name, session, runs)
-    if not (start and end) or _moved(start, end) <= FAINT**2 * before:
-        return None
-    sentence = "the learning rate decays once only: it is due at every 1000th step"
-    return _wrong(runs[1], session, OTHER_DECAY[0], "no second one", sentence)
-
-
-def _ends(name: str, session: Session, cases: Sequence[Case]) -> list[list[Array] | None]:
-    """The weights that runs return, None for each if one does not return any."""
-    ends = [_weights(name, outcome) for outcome in session.call({name: cases})[name]]
-    return ends if len(ends) == len(cases) and all(ends) else [None] * len(cases)
+    A decay at step 0 as well is no more than another learning rate.
+    """
+    first, before, last, *decayed = ends
+    if _moved(first, before) > ROUNDING and _moved(before, last) < ROUNDING:
+        return "the learning rate decays before the 1000th step"
+    moved, once, *later = (_moved(a, b) for a, b in pairwise(decayed))
+    if once > SOME**0.5 * moved:
+        return "the learning rate is not multiplied by decay_rate at every 1000th step"
+    if later and later[-1] > SOME**1.5 * moved:
+        return "the learning rate decays once only: it is due at every 1000th step"
+    if once <= SOME**1.5 * moved or (later and later[-1] <= SOME**2.5 * moved):
+        return "the learning rate decays at other steps than every 1000th"
+    return ""
 
 
 def _moved(a: Sequence[Array], b: Sequence[Array]) -> float:

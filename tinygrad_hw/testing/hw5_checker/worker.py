@@ -423,27 +423,33 @@ def main(job_path: str) -> None:
     sys.argv = [str(path)]
     sys.path.insert(0, str(path.parent))
     module = types.ModuleType("hw5")
-    module.__file__ = str(path)
     # Whatever the file is called, a helper module that asks for hw5 means this one.
     for name in ("hw5", path.stem):
         sys.modules.setdefault(name, module)
     limit_files()
+    fix_generators()
+    work(job, module, say)
+    # Threads and exit handlers of the student's are none of ours.
+    os._exit(0)
+
+
+def work(job: dict[str, Any], module: types.ModuleType, say: Callable[..., None]) -> None:
+    """Load the file into a module and make the calls, within limits."""
+    path, there = Path(job["path"]), vars(module)
+    module.__file__ = str(path)
     limit_time(job["load_seconds"])
     limit_memory(job["load_bytes"])
-    fix_generators()
     compatible = sibling("older_numpy").OlderNumPy()
     try:
-        rewrite = functools.partial(compatible.rewrite, names=module.__dict__)
-        notes = load(source_of(path), path, module.__dict__, job, rewrite)
+        rewrite = functools.partial(compatible.rewrite, names=there)
+        notes = load(source_of(path), path, there, job, rewrite)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         text, line = describe(error), (getattr(error, "text", None) or "").lstrip()
         text = text.removesuffix(f" ({path.name}, line {getattr(error, 'lineno', None)})")
         if line.startswith(("%", "!")):
             text += ": a command of notebooks; delete the line"
-        say("unreadable", text, getattr(error, "lineno", None))
-        os._exit(0)
+        return say("unreadable", text, getattr(error, "lineno", None))
     Absent.loading = False
-    there = vars(module)
     found = {name: there[name] for name in job["functions"] if callable(there.get(name))}
     parameters = {name: list(signature(found[name]) or ()) for name in found}
     say("loaded", notes, parameters, sorted(functions_in(there)))
@@ -456,14 +462,13 @@ def main(job_path: str) -> None:
             first = case.get("first")
             if first and callable(there.get(first["name"])):
                 call(there[first["name"]], {**case, "parameters": first["parameters"]}, path)
-            if "watch" in case:
-                outcome = train(function, case, path, module.__dict__)
-            else:
-                outcome = call(function, case, path)
+            outcome = (
+                train(function, case, path, there)
+                if "watch" in case
+                else call(function, case, path)
+            )
             say("end", {**outcome, "older_numpy": compatible.needed})
     say("done")
-    # Threads and exit handlers of the student's are none of ours.
-    os._exit(0)
 
 
 if __name__ == "__main__":
