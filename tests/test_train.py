@@ -34,6 +34,15 @@ def data(tmp_path_factory) -> Path:
     return write_small_digits(tmp_path_factory.mktemp("digits"))
 
 
+@pytest.fixture(scope="module")
+def one_epoch(data, tmp_path_factory) -> dict[str, np.ndarray]:
+    """What a checkpoint after one epoch holds."""
+    out = tmp_path_factory.mktemp("one_epoch")
+    assert main(["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(out)]) == 0
+    with np.load(out / "mlp.checkpoint.npz") as file:
+        return dict(file)
+
+
 def weights(out: Path, model: str) -> dict[str, np.ndarray]:
     with np.load(out / f"{model}.npz") as file:
         return {name: file[name] for name in file.files}
@@ -240,15 +249,10 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path, capsys):
     ],
 )
 def test_a_checkpoint_whose_parts_are_something_else_is_refused(
-    data, tmp_path, capsys, name, value
+    data, one_epoch, tmp_path, capsys, name, value
 ):
     arguments = ["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(tmp_path)]
-    assert main(arguments) == 0
-    checkpoint = tmp_path / "mlp.checkpoint.npz"
-    with np.load(checkpoint) as file:
-        state = dict(file)
-    np.savez(checkpoint, **{**state, name: value})
-    capsys.readouterr()
+    np.savez(tmp_path / "mlp.checkpoint.npz", **{**one_epoch, name: value})
     assert main([*arguments, "--resume"]) == 2
     error = capsys.readouterr().err
     assert "mlp.checkpoint.npz: is no checkpoint of a training (" in error
