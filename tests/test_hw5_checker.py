@@ -328,6 +328,18 @@ def test_the_example_runs_and_shows_the_mistake(check, tmp_path):
 P = "p = np.exp(x - x.max()); p = p / p.sum(); "
 MISTAKEN = [
     ("fc", "return w @ x + b.ravel()", "a flat (n,)"),
+    ("fc", "return w @ x + b.T", "or a row"),
+    ("fc", "return w[:, -1:] * x[-1] + b", "only the last input"),
+    (
+        "loss_cross_entropy_softmax",
+        "p = np.exp(x - x.max()); p = p / p.sum(1); return -(y * np.log(p)).sum(), p[:, :1] - y",
+        "sums over axis 0",
+    ),
+    ("pool2x2", "y = RIGHT(x); y[1:] = 0; return y", "is the return inside it"),
+    ("conv", "y = RIGHT(x, w_conv, b_conv); y.flat[1:] = 0; return y", "is the return inside it"),
+    ("flattening", "return x.transpose(2, 0, 1).reshape(-1, 1)", "channel by channel"),
+    ("get_mini_batch", "return RIGHT(im_train, label_train[[1]], batch_size)", "label_train[0, n]"),
+    ("relu", "return numpy.maximum(x, 0)", "an import missing"),
     ("relu", "return np.vectorize(lambda v: v if v > 0 else 0)(x)", "np.vectorize"),
     ("relu", "return x if x > 0 else 0 * x", "whole array"),
     ("loss_cross_entropy_softmax", P + "return -np.log(p[0, 0]), p - y", "np.argmax(y)"),
@@ -706,7 +718,7 @@ def test_another_hw5_does_not_stand_in(tmp_path):
         ("import os; os.abort()", "raised", ""),
         ("exit()", "raised", "exit"),
         ("return [0] * 10**10", "raised", "memory"),
-        ("return np.zeros((10**6, 10**6))", "raised", "memory"),
+        ("return np.zeros((10**6, 10**6))", "raised", "an array far too large"),
         ("return fc(x, w, b)", "raised", "without end"),
         ("return input()", "raised", "waits for input"),
         ("return w @ x + np.loadtxt('bias.txt')", "raised", "opens a file"),

@@ -333,7 +333,10 @@ def _why(case: Case, outcome: Outcome, session: Session) -> str:
     ):
         return "two shapes do not fit: print both in that line and compare them with the handout's"
     if outcome.kind == "MemoryError" or "allocate" in text:
-        return f"it asks for more memory than the {session.limits.bytes >> 30} GiB that it may take"
+        return (
+            f"it asks for more memory than the {session.limits.bytes >> 30} GiB that it may take: "
+            "a loop that never ends, or an array far too large"
+        )
     if "relative import" in text:
         return (
             "an import that begins with a dot works only inside a package: name a file that lies "
@@ -344,11 +347,14 @@ def _why(case: Case, outcome: Outcome, session: Session) -> str:
             "it needs a module that is not here: put it beside the file, or install it, and check "
             "again; or do without, NumPy is enough"
         )
+    if outcome.kind == "IndexError" and case.function == "get_mini_batch" and _ONE_ROW in text:
+        return "label_train has the shape (1, N): the label of image n is label_train[0, n]"
     if outcome.kind == "IndexError":
         return _PAST_THE_END.format(_END.get(case.function.removesuffix("_backward"), ""))
     return _BY_KIND.get(outcome.kind, "")
 
 
+_ONE_ROW = "axis 0 with size 1"
 _PAST_THE_END = (
     "an index runs past the end: {}a size fixed where the argument's shape should be asked"
 )
@@ -359,7 +365,7 @@ _END = {
     "get_mini_batch": "of the last batch, which may be smaller, or by ",
 }
 _BY_KIND = {
-    "NameError": "it uses a name that is not defined where it stands",
+    "NameError": "it uses a name that is not defined where it stands: is an import missing?",
     "UnboundLocalError": "a variable is used before it has a value",
     "NotImplementedError": "it is not written yet",
     "RecursionError": "it calls itself without end",

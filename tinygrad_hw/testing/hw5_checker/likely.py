@@ -148,6 +148,14 @@ def _zeros(one: Evidence) -> bool:
     return one.got.shape == one.wanted.shape and not np.any(one.got)
 
 
+def _ends_early(one: Evidence) -> bool:
+    """Whether a result is right up to an entry and 0 from there on."""
+    if one.got.shape != one.wanted.shape:
+        return False
+    filled = np.trim_zeros(one.got.ravel(), "b")
+    return close(filled, one.wanted.ravel()[: filled.size])
+
+
 GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
     ("the numbers are right, but the shape is (n,) where (n, 1) is due", _flat),
     ("it is transposed", _transposed),
@@ -160,6 +168,11 @@ GENERAL: list[tuple[str, Callable[[Evidence], bool]]] = [
     ),
     ("the sign is the wrong way round", _negative),
     ("it is still the zeros that it starts with: nothing is written there", _zeros),
+    (
+        "it is right up to an entry and 0 from there on: does a loop end too early, or is the "
+        "return inside it?",
+        _ends_early,
+    ),
 ]
 _FACTOR = "it is off by a constant factor: an average where a sum is due, or a sum for an average"
 _WHOLE = (

@@ -42,7 +42,7 @@ def _sigmoid(x: Array) -> Array:
 
 _RELU_LAST = "the scores go through a ReLU: the class may be that of a negative one"
 _OFF_BY_ONE = "the class is off by one: the first is 0"
-_FLAT_SUM = "a flat (n,) and a column (n, 1) were added, which gives a matrix (n, n)"
+_FLAT_SUM = "a flat (n,) or a row and a column (n, 1) were added, which gives a matrix (n, n)"
 _SATURATED = (
     "the gradient is lost where a probability has become 0: the softmax's own times -y / p is p - y"
 )
@@ -63,6 +63,10 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
         (_FLAT_SUM, lambda x, w, b: w @ x + b.ravel()),
         ("the bias is added once for each input", lambda x, w, b: w @ x + len(x) * b),
         ("the result of w x is overwritten by what is added", lambda x, w, b: b),
+        (
+            "only the last input counts: add up over all of them (+= where = stands)",
+            lambda x, w, b: w[:, -1:] * x[-1] + b,
+        ),
     ],
     ("fc_backward", "dl_dx"): [
         ("w is transposed: dl_dx = w.T @ dl_dy", lambda dl_dy, x, w, b: w @ dl_dy),
@@ -147,6 +151,11 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
             lambda x, y: 0.0,
         ),
         (
+            "a column is divided by its flat sums along axis 1, which gives a matrix: the softmax "
+            "sums over axis 0",
+            lambda x, y: -(y * (x - x.T)).sum(),
+        ),
+        (
             "the largest logit is sought along the wrong axis, so that each is taken from itself",
             lambda x, y: np.log(len(x)),
         ),
@@ -187,6 +196,12 @@ MISTAKES: dict[tuple[str, str], list[tuple[str, Formula]]] = {
         ("x and y are swapped", lambda x, y: right.softmax(y) - x),
     ],
     **IMAGE_MISTAKES,
+    ("flattening", "y"): [
+        (
+            "it goes channel by channel: x.reshape(-1, 1) keeps the channels of a pixel together",
+            lambda x: x.transpose(2, 0, 1).reshape(-1, 1),
+        ),
+    ],
     ("flattening_backward", "dl_dx"): [
         (_TWO_ORDERS, lambda dl_dy, x: dl_dy.reshape(x.shape, order="F")),
         (_TWO_ORDERS, lambda dl_dy, x: dl_dy.reshape(x.shape)),
