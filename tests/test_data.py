@@ -26,8 +26,10 @@ from tinygrad_hw.data.files import (
     MNIST_FILES,
     course_sha256,
     derive_course,
+    read_course,
     read_mnist,
 )
+from tinygrad_hw.data.files import write_course as write_files
 
 pytest.importorskip("pooch")
 
@@ -280,6 +282,14 @@ def test_the_nearest_folder_wins(empty, tmp_path, monkeypatch):
     write_course(tmp_path / "given", 4)
     assert pixel(tmp_path / "given") == 4
     assert pixel(str(tmp_path / "given")) == 4
+
+
+def test_the_course_s_name_is_for_its_digits_alone(course_folder, empty, tmp_path):
+    assert load_digits(course_folder).source == f"the course's files in {course_folder}"
+    image_train, label_train, image_test, label_test = read_course(course_folder)
+    image_test[0, 0, 0] ^= 1
+    write_files(tmp_path, (image_train, label_train, image_test, label_test))
+    assert load_digits(tmp_path).source == f"digits other than the course's in {tmp_path}"
 
 
 def test_mnist_files_in_a_named_folder_are_derived(empty, tmp_path, small_mnist):

@@ -56,7 +56,7 @@ def test_it_writes_weights_metrics_and_figures(data, tmp_path, capsys):
     out = tmp_path / "new" / "folder"
     assert main(["train", "--data", str(data), "--epochs", "3", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert f"data: the course's files in {data}" in printed
+    assert f"data: digits other than the course's in {data}" in printed
     assert "MLP: accuracy " in printed
     assert "CNN: accuracy " in printed
     for model, shapes in SHAPES.items():

@@ -21,6 +21,7 @@ from .files import (
     derive_course,
     read_course,
     read_mnist,
+    unlike_course,
     write_course,
 )
 
@@ -168,7 +169,11 @@ def _in_folder(folder: Path) -> Digits | None:
     """Read the course's files, or derive them from MNIST's; None if neither are there."""
     # One file of a set is a damaged set, not a missing one: reading it tells which file lacks.
     if _holds_any(folder, COURSE_FILES):
-        return _digits(read_course(folder), f"the course's files in {folder}")
+        data = read_course(folder)
+        # Anybody may put other digits into such files: what was used is not to be taken for these.
+        other = unlike_course(data)
+        source = "digits other than the course's" if other else "the course's files"
+        return _digits(data, f"{source} in {folder}")
     if _holds_any(folder, MNIST_FILES):
         data = derive_course(read_mnist(folder))
         check_course(data)

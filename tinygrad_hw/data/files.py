@@ -95,12 +95,17 @@ def derive_course(mnist: tuple[Array, Array, Array, Array]) -> tuple[Array, Arra
 
 def check_course(data: tuple[Array, Array, Array, Array]) -> None:
     """Raise unless every pixel and label is that of the course's files."""
-    for name, images, labels in zip(COURSE_FILES, data[::2], data[1::2], strict=True):
-        if course_sha256(images, labels) != COURSE_SHA256[name]:
-            raise DataError(
-                f"{name}: derived from MNIST, but its pixels or labels differ from the course's; "
-                "report this as a bug"
-            )
+    for name in unlike_course(data):
+        raise DataError(
+            f"{name}: derived from MNIST, but its pixels or labels differ from the course's; "
+            "report this as a bug"
+        )
+
+
+def unlike_course(data: tuple[Array, Array, Array, Array]) -> list[str]:
+    """List the files of which a pixel or a label is not the course's."""
+    sets = zip(COURSE_FILES, data[::2], data[1::2], strict=True)
+    return [name for name, *pair in sets if course_sha256(*pair) != COURSE_SHA256[name]]
 
 
 def course_sha256(images: Array, labels: Array) -> str:
