@@ -173,8 +173,9 @@ def test_going_on_from_a_checkpoint_changes_no_bit(data, tmp_path, monkeypatch, 
     assert whole.rows == second.rows
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_control_c_keeps_what_it_has(data, tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_training_that_is_stopped_keeps_what_it_has(data, tmp_path, number, status):
     out = tmp_path / "out"
     process = subprocess.Popen(
         [*command(data, out), "--epochs", "100000", "--compile", "off"],
@@ -186,9 +187,9 @@ def test_control_c_keeps_what_it_has(data, tmp_path):
     )
     while process.poll() is None and not (out / "metrics.csv").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "interrupted in epoch" in error
     assert "go on with --resume" in error
     assert "Traceback" not in error

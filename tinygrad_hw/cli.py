@@ -87,7 +87,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # What a shell gives for a program that SIGPIPE ended.
     except KeyboardInterrupt as stopped:
-        print(f"tinygrad-hw {name}: interrupted", file=sys.stderr)
+        said = "; ".join(getattr(stopped, "__notes__", ["interrupted"]))
+        print(f"tinygrad-hw {name}: {said}", file=sys.stderr)
         return 128 + int(stopped.args[0] if stopped.args else signal.SIGINT)
     except (OSError, ValueError, ImportError) as error:
         print(f"tinygrad-hw {name}: {error}", file=sys.stderr)

@@ -86,9 +86,9 @@ def run(options: argparse.Namespace) -> int:
         start = time.perf_counter()
         try:
             _train(training, checkpoint, options.out)
-        except KeyboardInterrupt:
-            print(_interrupted(training, digits, options.out), file=sys.stderr)
-            return 130
+        except KeyboardInterrupt as stopped:
+            stopped.add_note(_interrupted(training, digits, options.out))
+            raise
         accuracy = _write_results(training, digits, options.out)
         seconds = time.perf_counter() - start
         count = len(digits.label_test)
