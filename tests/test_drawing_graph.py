@@ -433,10 +433,17 @@ def test_modules_nest_and_fold_with_their_parameters():
     assert first.lines == ("2 ops", "24 parameters")
     assert not [v for v in folded.nodes if v.kind == "parameter"]
 
-    linear = graph.fold(patterns="*Linear")
-    assert [v.title for v in linear.nodes if v.kind == "fold"] == [
-        "first: Linear", "steps.0.inner: Linear", "steps.1.inner: Linear",
-    ]  # fmt: skip
+    linear = ["first: Linear", "steps.0.inner: Linear", "steps.1.inner: Linear"]
+    for patterns, titles in {
+        "*Linear": linear,
+        "Linear": linear,
+        "first": ["first: Linear"],
+        "steps.?": ["steps.0: Step", "steps.1: Step"],
+        ("first: *", "St*"): ["first: Linear", "steps.0: Step", "steps.1: Step"],
+        "inner": [],
+    }.items():
+        some = graph.fold(patterns=patterns)
+        assert [v.title for v in some.nodes if v.kind == "fold"] == titles
     (whole,) = [v for v in graph.fold(depth=0).nodes if v.kind == "fold"]
     assert whole.title == "Deep"
 
@@ -539,6 +546,8 @@ def test_diff_says_what_was_added_and_removed():
     assert 'color="#1b7837"' in graph.dot()
     same = tg.draw(x * 2)
     assert not [v for v in same.diff(tg.draw(x * 2)).nodes if v.change]
+    with pytest.raises(TypeError, match="diff: got Tensor; want a Graph"):
+        same.diff(x * 2)
 
 
 @st.composite

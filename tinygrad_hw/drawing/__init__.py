@@ -42,7 +42,8 @@ def draw(
     depth : int, optional
         Modules that lie this deep are folded into one box each; 0 folds all.
     fold : str or several
-        Modules whose titles match such a pattern are folded; ``"repeats"`` folds what repeats.
+        Modules whose name or class matches such a pattern, as in a shell, are folded;
+        ``"repeats"`` folds what repeats.
     direction : str
         ``LR``, ``TB``, ``RL`` or ``BT``.
     max_nodes : int

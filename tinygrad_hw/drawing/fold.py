@@ -180,9 +180,7 @@ def _fold_groups(graph: Graph, depth: int | None, patterns: tuple[str, ...]) -> 
     folded_into: dict[str, str] = {}
     for group, path in _paths(graph).items():
         for level, around in enumerate(path):
-            if (depth is not None and level >= depth) or any(
-                fnmatch.fnmatchcase(around.title, pattern) for pattern in patterns
-            ):
+            if (depth is not None and level >= depth) or _matches(around, patterns):
                 folded_into[group] = around.id
                 break
     members: dict[str, list[Vertex]] = {}
@@ -200,6 +198,13 @@ def _fold_groups(graph: Graph, depth: int | None, patterns: tuple[str, ...]) -> 
         for v in folded.nodes
     )
     return replace(folded, nodes=moved, groups=used_groups(graph.groups, moved))
+
+
+def _matches(group: Group, patterns: tuple[str, ...]) -> bool:
+    """Tell whether a pattern is of a group's title or of a part of it, its name or its class."""
+    name = group.title.partition(": ")[0]
+    words = {group.title, name, group.kind}
+    return any(fnmatch.fnmatchcase(word, pattern) for word in words for pattern in patterns)
 
 
 # --- Repetitions ------------------------------------------------------------------------------
@@ -324,6 +329,8 @@ def _fold_stretches(graph: Graph, most: int) -> Graph:
 
 def diff(old: Graph, new: Graph) -> Graph:
     """Give both graphs in one: what is only in one of them is said to be added or removed."""
+    if not isinstance(new, Graph):
+        raise TypeError(f"diff: got {type(new).__name__}; want a Graph, as of tensor.graph()")
     before, after = ([(v.kind, v.title, v.shape, v.lines) for v in g.nodes] for g in (old, new))
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     same: dict[str, str] = {}

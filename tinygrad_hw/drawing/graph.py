@@ -255,7 +255,8 @@ class Graph:
         depth : int, optional
             Groups that lie this many groups deep, or deeper, are folded: 0 folds every module.
         patterns : str or several
-            Groups whose titles match one of these, as in a shell: ``"Linear*"``.
+            Modules whose name, class or title (both) match one of these, as in a shell:
+            ``"Linear"``, ``"blocks.*"``.
         repeats : bool
             Equal parts that follow one another become one box with their count.
         """
