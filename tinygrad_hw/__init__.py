@@ -36,7 +36,11 @@ __all__ = [
     "Primitive",
     "ShapeError",
     "Tensor",
+    "compile",
+    "data",
     "debug",
+    "draw",
+    "drawing",
     "is_recording",
     "load",
     "nn",
@@ -44,6 +48,7 @@ __all__ = [
     "optim",
     "primitive",
     "save",
+    "testing",
 ]
 __all__ += autodiff.__all__
 __all__ += ops.__all__
