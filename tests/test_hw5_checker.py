@@ -972,6 +972,8 @@ def test_the_command_leaves_nothing_behind_when_it_is_stopped(tmp_path, number):
 def test_the_command_cannot_run_what_is_no_file(capsys, tmp_path):
     assert main(["check", str(tmp_path / "absent.py")]) == 2
     assert "no such file" in capsys.readouterr().err
+    assert main(["check", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
         main(["check", str(HW5), "--function", "absent"])
     assert exit_.value.code == 2

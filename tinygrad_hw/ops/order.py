@@ -103,8 +103,10 @@ def topk(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
     """
     shape = np.shape(value_of(x))
     axis, k = _checked_axis("topk", axis, x), _whole_number("topk", "k", k)
-    if not 0 <= k <= shape[axis]:
-        raise ShapeError(f"topk: got k={k} for {shape[axis]} entries along axis {axis} of {shape}")
+    if not 0 <= k <= (n := shape[axis]):
+        raise ShapeError(
+            f"topk: got k={k} for {n} entries along axis {axis} of {shape}; want 0 to {n}"
+        )
     order = argsort(x, axis, descending=True)
     indices = _getitem(order, index=(*(slice(None),) * axis, slice(k)))
     return take_along_axis(x, indices, axis), indices

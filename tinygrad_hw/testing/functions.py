@@ -187,7 +187,7 @@ def _chosen(wrt: int | Sequence[int] | None, count: int) -> set[int]:
     if not all(isinstance(n, int) for n in numbers):
         raise TypeError(f"wrt is {wrt!r}; want the position of an argument, from 0, or several")
     if not all(-count <= n < count for n in numbers):
-        raise ValueError(f"wrt is {wrt}, but there are {count} arguments, counted from 0")
+        raise ValueError(f"wrt is {wrt}; want positions of arguments, 0 to {count - 1}")
     return {n % count for n in numbers}
 
 

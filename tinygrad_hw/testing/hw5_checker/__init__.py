@@ -79,7 +79,8 @@ def check_file(
     if path.suffix == ".ipynb":
         raise CouldNotRun(f"{path}: is a notebook; export it as Python and check that")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; want a student's hw5.py")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{path}: {what}; want a student's hw5.py")
     session = Session(path, limits or Limits())
     found = _judge_all(session, _with_uses(asked))
     due = ASSIGNED if functions is None else {*ASSIGNED, *asked}
