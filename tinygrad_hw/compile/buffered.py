@@ -18,7 +18,7 @@ from ..ops import activations, losses
 from ..ops import conv as convolution
 from ..ops import shape as moving
 from .expand import REDUCTIONS, exponentials, total
-from .images import bordered, images
+from .images import bordered, images, windows
 from .program import Array, Instruction, Program, Ref, Spec
 from .rewriting import Rewriter, plain, rewritten
 
@@ -195,57 +195,53 @@ def _part(r: Rewriter, x: Ref, axis: int, span: slice) -> Ref:
     return _viewed(r, "getitem", operator.getitem, (x, index), {}, made)
 
 
-def _patches_of(r: Rewriter, x: Any, window: Any) -> tuple[Ref, Spec] | None:
-    spec = r.spec(x)
-    assert spec is not None
+def _patches_of(r: Rewriter, x: Ref, window: Any) -> Ref | None:
+    spec = r.specs[x.index]
     n, c = spec.shape[0], spec.shape[3]
     made = plain((*window.size, c, *window.out, n), spec.dtype)
     if made.nbytes > _MOST:
         return None
     around = bordered(r, x, window, surround)
     met = _viewed(r, "entries", entries, (around,), {"window": window}, made)
-    return r.emit("patches", copied, (met,), {}, made), made
+    return r.emit("patches", copied, (met,), {}, made)
 
 
 def _conv(r: Rewriter, i: Instruction) -> bool:
-    (x, w), p = i.args, i.params
-    spec, out = r.spec(x), r.specs[i.out]
-    filters = r.spec(w)
-    if spec is None or filters is None or not images(spec) or spec.dtype != filters.dtype:
+    (x, w), out = i.args, r.specs[i.out]
+    spec, filters = r.spec(x), r.spec(w)
+    if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
-    window = hw5.windows_on(
-        spec.shape, (filters.shape[0], filters.shape[1]), p["stride"], p["padding"], p["dilation"]
-    )
-    made = _patches_of(r, x, window)
-    if made is None:
+    window = windows(spec.shape, filters.shape[:2], i.params)
+    met = _patches_of(r, x, window)
+    if met is None:
         return False
     n, h, k, c = out.shape
     terms = math.prod(filters.shape[:3])
     rows = r.transposed(_reshaped(r, w, (terms, c)), (1, 0))
-    flat = _reshaped(r, made[0], (terms, h * k * n))
+    flat = _reshaped(r, met, (terms, h * k * n))
     y = r.emit("conv", np.matmul, (rows, flat), {}, plain((c, h * k * n), out.dtype))
     return r.end_view((3, 1, 2, 0), _reshaped(r, y, (c, h, k, n)), i.out)
 
 
 def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     """Gradient of filters: the few as scalar products, others summed over rows of windows."""
-    (g, x), p, out = i.args, i.params, r.specs[i.out]
+    (g, x), out = i.args, r.specs[i.out]
     spec, other = r.spec(x), r.spec(g)
-    if spec is None or other is None or not images(spec) or spec.dtype != other.dtype:
+    if not images(spec) or not images(other) or spec.dtype != other.dtype:
         return False
-    window = hw5.windows_on(spec.shape, tuple(p["size"]), p["stride"], p["padding"], p["dilation"])
-    made = _patches_of(r, x, window)
-    if made is None or not images(other):
+    window = windows(spec.shape, i.params["size"], i.params)
+    met = _patches_of(r, x, window)
+    if met is None:
         return False
     n, h, k, c = other.shape
     terms = math.prod(out.shape[:3])
     slopes = r.transposed(g, (3, 1, 2, 0))
     sums = plain((terms, c), out.dtype)
     if out.size <= hw5.FEW_PRODUCTS:
-        args = _reshaped(r, made[0], (terms, 1, h * k * n)), _reshaped(r, slopes, (c, h * k * n))
+        args = _reshaped(r, met, (terms, 1, h * k * n)), _reshaped(r, slopes, (c, h * k * n))
         y = r.emit("conv_dw", np.vecdot, args, {}, sums)
     else:
-        rows = r.transposed(_reshaped(r, made[0], (terms, h, k * n)), (1, 0, 2))
+        rows = r.transposed(_reshaped(r, met, (terms, h, k * n)), (1, 0, 2))
         columns = r.transposed(_reshaped(r, slopes, (c, h, k * n)), (1, 2, 0))
         parts = r.emit("conv_dw", np.matmul, (rows, columns), {}, plain((h, terms, c), out.dtype))
         y = r.emit("sum", total, (parts,), {"axis": (0,), "shape": sums.shape}, sums)
@@ -255,14 +251,13 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
 
 
 def _conv_dx(r: Rewriter, i: Instruction) -> bool:
-    (g, w), p, out = i.args, i.params, r.specs[i.out]
+    (g, w), out = i.args, r.specs[i.out]
     spec, filters = r.spec(g), r.spec(w)
-    if spec is None or filters is None or not images(spec) or spec.dtype != filters.dtype:
+    if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
     if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > _MOST:
         return False
-    size = (filters.shape[0], filters.shape[1])
-    window = hw5.windows_on(out.shape, size, p["stride"], p["padding"], p["dilation"])
+    window = windows(out.shape, filters.shape[:2], i.params)
     rows = _reshaped(r, w, (math.prod(filters.shape[:3]), filters.shape[3]))
     slopes = r.transposed(g, (3, 1, 2, 0))
     slopes = _reshaped(r, slopes, (filters.shape[3], math.prod(spec.shape[:3])))
@@ -324,7 +319,7 @@ def _unpooling(r: Rewriter, i: Instruction) -> tuple[tuple[Any, ...], dict[str, 
 def _flatten(r: Rewriter, i: Instruction) -> bool:
     """Images whose batch lies innermost as rows, by a copy in long runs."""
     spec, out = r.spec(i.args[0]), r.specs[i.out]
-    if spec is None or not images(spec) or spec.order not in ((3, 1, 2, 0), (1, 2, 3, 0)):
+    if not images(spec) or spec.order not in ((3, 1, 2, 0), (1, 2, 3, 0)):
         return False
     n, h, w, c = spec.shape
     if out.shape != (n, h * w * c):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -71,10 +71,17 @@ def turned(w: Array) -> Array:
 # --- Rewriting ----------------------------------------------------------------------------------
 
 
-def images(spec: Spec | None) -> bool:
+def images(spec: Spec | None) -> TypeGuard[Spec]:
     """Tell whether a value is a batch of images (N, H, W, C) of floats."""
     return (
         spec is not None and len(spec.shape) == 4 and 0 not in spec.shape and spec.dtype.kind == "f"
+    )
+
+
+def windows(shape: tuple[int, ...], size: Any, params: dict[str, Any]) -> Any:
+    """The windows of a convolution on images of a shape, by its parameters."""
+    return hw5.windows_on(
+        shape, tuple(size), params["stride"], params["padding"], params["dilation"]
     )
 
 
@@ -97,14 +104,12 @@ def bordered(r: Rewriter, x: Any, window: Any, forward: Any) -> Ref:
 def _conv(r: Rewriter, i: Instruction) -> bool:
     (x, w), out = i.args, r.specs[i.out]
     xs, ws = r.spec(x), r.spec(w)
-    if not images(xs) or ws is None or xs is None or not xs.dtype == ws.dtype == out.dtype:
+    if not images(xs) or ws is None or not xs.dtype == ws.dtype == out.dtype:
         return False
     if math.prod(ws.shape[:3]) > DIRECT:
         return False
     p = i.params
-    window = hw5.windows_on(
-        xs.shape, (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
-    )
+    window = windows(xs.shape, ws.shape[:2], p)
     params = {"out": window.out, "stride": p["stride"], "dilation": p["dilation"]}
     r.specs[i.out] = out._replace(order=(3, 1, 2, 0))
     return r.end("conv", correlation, (bordered(r, x, window, border), w), params, i.out)
@@ -113,12 +118,12 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
 def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     (g, x), out = i.args, r.specs[i.out]
     gs, xs = r.spec(g), r.spec(x)
-    if not images(xs) or not images(gs) or xs is None or gs is None or xs.dtype != gs.dtype:
+    if not images(xs) or not images(gs) or xs.dtype != gs.dtype:
         return False
     if math.prod(out.shape[:3]) > DIRECT:
         return False
     p = i.params
-    window = hw5.windows_on(xs.shape, p["size"], p["stride"], p["padding"], p["dilation"])
+    window = windows(xs.shape, p["size"], p)
     params = {"size": tuple(p["size"]), "stride": p["stride"], "dilation": p["dilation"]}
     # A view, where the images lie as convolution makes them, else a copy.
     slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (gs.size,))
@@ -130,14 +135,12 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     """The adjoint is a correlation with the turned filters, of pixels as far apart as windows."""
     (g, w), out, p = i.args, r.specs[i.out], i.params
     gs, ws = r.spec(g), r.spec(w)
-    if not images(gs) or gs is None or ws is None or gs.dtype != ws.dtype:
+    if not images(gs) or ws is None or gs.dtype != ws.dtype:
         return False
     if math.prod((*ws.shape[:2], ws.shape[3], *p["stride"])) > DIRECT:
         return False
     n, *sides, c = gs.shape
-    window = hw5.windows_on(
-        (*p["shape"], 1), (ws.shape[0], ws.shape[1]), p["stride"], p["padding"], p["dilation"]
-    )
+    window = windows((*p["shape"], 1), ws.shape[:2], p)
     reach = [d * (k - 1) for d, k in zip(p["dilation"], ws.shape[:2], strict=True)]
     before = tuple(map(operator.sub, reach, window.before))
     bare = _spaced_sides(sides, before, (0, 0), p["stride"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ..program import Instruction
 from .layout import Place, places
@@ -84,16 +85,54 @@ def turned(w: Writer, i: Instruction) -> bool:
     return True
 
 
-def correlation(w: Writer, i: Instruction) -> bool:
-    """Rows of windows at once: at stride 1 the windows of a row, image by image, lie in a run.
+class _Rows(NamedTuple):
+    """Windows in bordered images (C1, H, W, N): at stride 1 those of a row lie in one run.
 
-    For a few filters at a time, each entry that is read meets all of them.
+    Image lies by image, so that else those at one place do.
     """
+
+    x: Place
+    size: tuple[int, int]
+    out: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def row(self) -> int:
+        """Entries of a row of results."""
+        return self.out[1] * self.x.shape[3]
+
+    @property
+    def run(self) -> int:
+        """Entries in a run."""
+        return self.row if self.stride[1] == 1 else self.x.shape[3]
+
+    def go(self, w: Writer, depth: int) -> tuple[int, str]:
+        """Write the loop over runs of a row; give how deep it is, and where a run begins in it."""
+        if self.stride[1] == 1:
+            return depth, "0"
+        w.line(depth, f"for j in range({self.out[1]}):")
+        return depth + 1, f"j * {self.x.shape[3]}"
+
+    def begin(self, w: Writer, depth: int, start: str) -> None:
+        """Write where each row of a window begins, for run ``start`` of channel c and row i."""
+        _, height, width, n = self.x.shape
+        for r in range(self.size[0]):
+            row = f"(c * {height} + i * {self.stride[0]} + {r * self.dilation[0]}) * {width * n}"
+            w.line(depth, f"r{r} = {row} + ({start}) * {self.stride[1]}")
+
+    def read(self, w: Writer, t: int) -> str:
+        """Spell entry ``t`` of the window at ``k`` in the run."""
+        r, across = divmod(t, self.size[1])
+        return w.load(self.x.root, f"r{r} + k + {across * self.dilation[1] * self.x.shape[3]}")
+
+
+def correlation(w: Writer, i: Instruction) -> bool:
+    """Rows of windows at once; for a few filters at a time, each entry read meets all of them."""
     x, f = places(w.layout, i)
     y = w.layout.places[i.out]
-    c1, _, width, n = x.shape
     a, b, _, c2 = f.shape
-    (rows, columns), stride, dilation = (i.params[k] for k in ("out", "stride", "dilation"))
+    rows = _Rows(x, (a, b), **i.params)
     taps = a * b
     if taps > _UNROLLED:
         return False
@@ -108,87 +147,57 @@ def correlation(w: Writer, i: Instruction) -> bool:
             continue
         filters = [f"o * {block} + {first + k}" for k in range(size)]
         w.line(0, f"for o in range({count}):")
-        w.line(1, f"for i in range({w.share(rows)}):")
-        w.line(2, f"for c in range({c1}):")
+        w.line(1, f"for i in range({w.share(rows.out[0])}):")
+        w.line(2, f"for c in range({x.shape[0]}):")
         for k, filter_ in enumerate(filters):
             for t in range(taps):
                 weight = w.load(f.root, _at(f, t // b, t % b, "c", filter_))
                 w.line(3, f"w{k}_{t} = {weight}")
-        _row(w, i, x, y, filters, (a, b), (columns, n, width), stride, dilation)
+        depth, start = rows.go(w, 3)
+        for k, filter_ in enumerate(filters):
+            w.line(depth, f"q{k} = (({filter_}) * {y.shape[1]} + i) * {rows.row} + {start}")
+        rows.begin(w, depth, start)
+        _sum_up(w, depth, rows, i.out, size)
     return True
 
 
-def _row(
-    w: Writer,
-    i: Instruction,
-    x: Place,
-    y: Place,
-    filters: list[str],
-    size: tuple[int, int],
-    sides: tuple[int, int, int],
-    stride: Any,
-    dilation: Any,
-) -> None:
-    columns, n, width = sides
-    rows = x.shape[1]
-    run = columns * n if stride[1] == 1 else n
-    depth = 3
-    shift = "0"
-    if stride[1] != 1:
-        w.line(3, f"for j in range({columns}):")
-        depth, shift = 4, f"j * {n}"
-    for o in range(len(filters)):
-        place = f"q{o} = (({filters[o]}) * {y.shape[1]} + i) * {columns * n} + {shift}"
-        w.line(depth, place)
-    for r in range(size[0]):
-        row = f"(c * {rows} + i * {stride[0]} + {r * dilation[0]}) * {width * n}"
-        w.line(depth, f"r{r} = {row} + ({shift}) * {stride[1]}")
-    for first in (True, False)[: min(x.shape[0], 2)]:
+def _sum_up(w: Writer, depth: int, rows: _Rows, out: int, filters: int) -> None:
+    """Add what some filters make of a run of channel c to what they made of those before."""
+    taps, zero = math.prod(rows.size), literal(0, w.dtype(out))
+    for first in (True, False)[: min(rows.x.shape[0], 2)]:
         w.line(depth, "if c == 0:" if first else "else:")
-        w.line(depth + 1, f"for k in range({run}):")
-        for t in range(size[0] * size[1]):
-            at = f"r{t // size[1]} + k + {t % size[1] * dilation[1] * n}"
-            w.line(depth + 2, f"x{t} = {w.load(x.root, at)}")
-        for o in range(len(filters)):
-            zero = literal(0, w.dtype(i.out))
-            sum_ = zero if first else w.load(i.out, f"q{o} + k")
-            for t in range(size[0] * size[1]):
-                sum_ = f"plus(times(x{t}, w{o}_{t}), {sum_})"
-            w.line(depth + 2, w.store(i.out, f"q{o} + k", sum_))
+        w.line(depth + 1, f"for k in range({rows.run}):")
+        for t in range(taps):
+            w.line(depth + 2, f"x{t} = {rows.read(w, t)}")
+        for o in range(filters):
+            total = zero if first else w.load(out, f"q{o} + k")
+            for t in range(taps):
+                total = f"plus(times(x{t}, w{o}_{t}), {total})"
+            w.line(depth + 2, w.store(out, f"q{o} + k", total))
 
 
 def correlation_dw(w: Writer, i: Instruction) -> bool:
     g, x = places(w.layout, i)
     y = w.layout.places[i.out]
-    c1, height, width, n = x.shape
-    (a, b), (rows, columns), stride, dilation = (
-        i.params[k] for k in ("size", "out", "stride", "dilation")
-    )
-    taps, c2 = a * b, y.shape[3]
+    rows = _Rows(x, **i.params)
+    taps, b = math.prod(rows.size), rows.size[1]
     if g.strides != (1,) or taps > _UNROLLED:
         return False
     zero = literal(0, w.dtype(i.out))
-    run = columns * n if stride[1] == 1 else n
-    w.line(0, f"for c in range({c1}):")
-    w.line(1, f"for o in range({w.share(c2)}):")
+    w.line(0, f"for c in range({x.shape[0]}):")
+    w.line(1, f"for o in range({w.share(y.shape[3])}):")
     for t in range(taps):
         w.line(2, f"s{t} = {zero}")
-    w.line(2, f"for i in range({rows}):")
-    depth, shift = 3, "0"
-    if stride[1] != 1:
-        w.line(3, f"for j in range({columns}):")
-        depth, shift = 4, f"j * {n}"
-    w.line(depth, f"q = (o * {rows} + i) * {columns * n} + {shift}")
-    for r in range(a):
-        row = f"(c * {height} + i * {stride[0]} + {r * dilation[0]}) * {width * n}"
-        w.line(depth, f"r{r} = {row} + ({shift}) * {stride[1]}")
+    w.line(2, f"for i in range({rows.out[0]}):")
+    depth, start = rows.go(w, 3)
+    w.line(depth, f"q = (o * {rows.out[0]} + i) * {rows.row} + {start}")
+    rows.begin(w, depth, start)
     # As many sums at a time as there are registers for.
-    for start in range(0, taps, 16):
-        w.line(depth, f"for k in range({run}):")
+    for first in range(0, taps, 16):
+        w.line(depth, f"for k in range({rows.run}):")
         w.line(depth + 1, f"g = {w.load(g.root, 'q + k', g.offset)}")
-        for t in range(start, min(start + 16, taps)):
-            at = f"r{t // b} + k + {t % b * dilation[1] * n}"
-            w.line(depth + 1, f"s{t} = plus(s{t}, times(g, {w.load(x.root, at)}))")
+        for t in range(first, min(first + 16, taps)):
+            w.line(depth + 1, f"s{t} = plus(s{t}, times(g, {rows.read(w, t)}))")
     for t in range(taps):
         w.line(2, w.store(i.out, _at(y, t // b, t % b, "c", "o"), f"s{t}"))
     return True
@@ -211,54 +220,54 @@ def _window_reads(w: Writer, x: Place, size: Any, stride: Any) -> None:
         w.line(4, f"x{t} = {w.load(x.root, _at(x, 'n', i, j, 'c'))}")
 
 
-def _largest(w: Writer, taps: int) -> None:
-    w.line(4, "y = x0")
-    for t in range(1, taps):
-        w.line(4, f"y = larger(y, x{t})")
-
-
 def _fits_pool(w: Writer, i: Instruction) -> bool:
     return len(w.layout.places[i.args[0].index].shape) == 4 and math.prod(i.params["size"]) <= 16
 
 
-def pool(w: Writer, i: Instruction) -> bool:
-    (x,), y = places(w.layout, i), w.layout.places[i.out]
-    if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
-        return False
-    size, stride = i.params["size"], i.params["stride"]
-    _pool_loops(w, x, y.shape)
-    _window_reads(w, x, size, stride)
-    _largest(w, math.prod(size))
-    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), "y"))
-    return True
-
-
-def winners(w: Writer, i: Instruction) -> bool:
+def _of_windows(w: Writer, i: Instruction, spell: Callable[[Writer, int], str]) -> bool:
+    """Make one entry of those of each window, spelled by how many they are."""
     x, y = places(w.layout, i)[0], w.layout.places[i.out]
     if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
         return False
-    size, stride = i.params["size"], i.params["stride"]
-    taps = math.prod(size)
+    size = i.params["size"]
     _pool_loops(w, x, y.shape)
-    _window_reads(w, x, size, stride)
-    _largest(w, taps)
-    text = str(taps - 1)
-    for t in reversed(range(taps - 1)):
-        text = f"pick(x{t} == y, {t}, {text})"
-    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), f"np.{w.dtype(i.out).name}({text})"))
+    _window_reads(w, x, size, i.params["stride"])
+    made = f"np.{w.dtype(i.out).name}({spell(w, math.prod(size))})"
+    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), made))
     return True
+
+
+def _largest(w: Writer, taps: int) -> str:
+    w.line(4, "y = x0")
+    for t in range(1, taps):
+        w.line(4, f"y = larger(y, x{t})")
+    return "y"
+
+
+def _winner(w: Writer, taps: int) -> str:
+    y, text = _largest(w, taps), str(taps - 1)
+    for t in reversed(range(taps - 1)):
+        text = f"pick(x{t} == {y}, {t}, {text})"
+    return text
+
+
+def _sum(w: Writer, taps: int) -> str:
+    return " + ".join(f"x{t}" for t in range(taps))
+
+
+def pool(w: Writer, i: Instruction) -> bool:
+    """Largest entry of each window."""
+    return _of_windows(w, i, _largest)
+
+
+def winners(w: Writer, i: Instruction) -> bool:
+    """Number of the first largest entry of each window."""
+    return _of_windows(w, i, _winner)
 
 
 def total(w: Writer, i: Instruction) -> bool:
     """Sum of each window."""
-    (x,), y = places(w.layout, i), w.layout.places[i.out]
-    if not _fits_pool(w, i) or w.dtype(x.root).kind != "f":
-        return False
-    _pool_loops(w, x, y.shape)
-    _window_reads(w, x, i.params["size"], i.params["stride"])
-    terms = [f"x{t}" for t in range(math.prod(i.params["size"]))]
-    w.line(4, w.store(i.out, _at(y, "n", "i", "j", "c"), " + ".join(terms)))
-    return True
+    return _of_windows(w, i, _sum)
 
 
 def spread(w: Writer, i: Instruction) -> bool:
