@@ -60,15 +60,12 @@ class _Caller:
             "MISS": MISS,
             "rebuild": effects.rebuild,
         }
+        self.ids = {id(value): name for name, value in self.names.items()}
         self.given: set[int] = {*program.inputs, *program.constants}
-        self.copied: set[int] = set()
 
     def known(self, value: Any) -> str:
         """Name an object in the function."""
-        for name, there in self.names.items():
-            if there is value:
-                return name
-        name = f"k{len(self.names)}"
+        name = self.ids.setdefault(id(value), f"k{len(self.names)}")
         self.names[name] = value
         return name
 
@@ -121,16 +118,12 @@ class _Caller:
             leaf = f"leaves[{source.key}]"
             if source.owner == "grad":
                 return f"{leaf}._node.grad"
-            return f"{leaf}._data" if source.key in self.tensor_arguments() else leaf
+            return f"{leaf}._data" if source.key in self.program.tensor_arguments else leaf
         owner = self.known(source.owner)
         if source.kind == "entry":
             return f"{owner}[{source.key!r}]"
         names = {"data": "._data", "grad": "._node.grad", "rate": ".lr", "steps": ".steps"}
         return owner + names[source.kind]
-
-    def tensor_arguments(self) -> set[int]:
-        """Numbers of the arguments that are tensors."""
-        return self.program.tensor_arguments
 
     def owned(self, value: Any) -> str:
         """Spell a result as an array that nobody else has."""

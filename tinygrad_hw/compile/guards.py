@@ -411,10 +411,8 @@ class Test:
 
     def known(self, value: Any) -> str:
         """Name an object in the conditions."""
-        name = self._ids.get(id(value))
-        if name is None:
-            name = self._ids[id(value)] = f"k{len(self._ids)}"
-            self._names[name] = value
+        name = self._ids.setdefault(id(value), f"k{len(self._ids)}")
+        self._names[name] = value
         return name
 
     def term(self, condition: str) -> None:

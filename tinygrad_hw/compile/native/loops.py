@@ -43,15 +43,12 @@ FOLDS = {
 }
 
 
-class Operand:
+class Operand(NamedTuple):
     """One way of going through memory along with a loop."""
 
-    def __init__(self, root: int, offset: int, strides: Shape) -> None:
-        self.root, self.offset, self.strides = root, offset, strides
-
-    def key(self) -> Any:
-        """What makes two reads the same."""
-        return self.root, self.offset, self.strides
+    root: int
+    offset: int
+    strides: Shape
 
     def load(self, w: Writer, index: str) -> str:
         """Spell a read."""

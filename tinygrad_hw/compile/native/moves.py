@@ -216,12 +216,14 @@ def _positions(
 # --- Loops ----------------------------------------------------------------------------------------
 
 
-def _loops(w: Writer, nest: Nest, *, share: bool = False) -> list[str]:
-    """Write the heads of loops; give the names of their variables."""
-    names = [f"j{a}" for a in range(len(nest.sides))]
+def _loops(
+    w: Writer, nest: Nest, letter: str = "j", depth: int = 0, *, share: bool = False
+) -> list[str]:
+    """Write the heads of loops; give the names of their variables, which begin with a letter."""
+    names = [f"{letter}{a}" for a in range(len(nest.sides))]
     for a, (name, side) in enumerate(zip(names, nest.sides, strict=True)):
         span = w.share(side) if share and a == 0 else f"0, {side}"
-        w.line(a, f"for {name} in range({span}):")
+        w.line(depth + a, f"for {name} in range({span}):")
     return names
 
 
@@ -245,11 +247,8 @@ def _copy(
     """Write entries to other places; the shifts say how much further each is."""
     operands = [Operand(*place[:3]) for place in (source, target)]
     nest = Nest(source.shape, operands, operands[1])
-    names = [f"i{a}" for a in range(len(nest.sides))]
     share = share or (depth == 0 and math.prod(source.shape) >= BLOCK)
-    for a, (name, side) in enumerate(zip(names, nest.sides, strict=True)):
-        span = w.share(side) if share and a == 0 else f"0, {side}"
-        w.line(depth + a, f"for {name} in range({span}):")
+    names = _loops(w, nest, "i", depth, share=share)
     old, new = (f"{nest.index(k, names)} + {shift}" for k, shift in enumerate(shifts))
     value = cast(operands[0].load(w, old), w.dtype(source.root), w.dtype(target.root))
     text = operands[1].store(w, new, join(operands[1].load(w, new), value))
