@@ -12,6 +12,17 @@
 ...     return loss
 >>> [step(np.ones(2)).item() for _ in range(3)]
 [5.0, 1.25, 0.3125]
+
+A function goes through these modules:
+
+- ``function``: calls the variant that fits, and records another where none does;
+- ``recording`` and ``traced``: run it on what stands for arrays, and note a ``program``; with
+  ``pullback``, the gradients of what it returns;
+- ``variant``: one program and when it fits, by its ``arguments``, the tensors that it ``reached``
+  and the ``guards`` of Python values, which use ``names``, ``progress`` and ``same``;
+- ``rewriting``, with ``expand``, ``images`` and ``indices``: the program in simpler operations;
+- ``straight``, with ``buffered``, ``spelling`` and ``recycle``, and ``native``: the back ends;
+- ``call``: one run, from what it reads to what it writes.
 """
 
 from __future__ import annotations
