@@ -244,6 +244,9 @@ def test_dot_on_the_path_comes_first(monkeypatch, tmp_path):
     assert (tmp_path / "arguments").read_text().split()[-1] == "-Tsvg"
     assert (tmp_path / "source").read_text() == graph.dot()
     program.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    with pytest.raises(drawing.RendererError, match=r"^dot failed: broken; repair Graphviz"):
+        graph.svg()
+    program.write_text("no program")
     with pytest.raises(drawing.RendererError, match="dot failed"):
         graph.svg()
 

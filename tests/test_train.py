@@ -173,6 +173,18 @@ def test_going_on_from_a_checkpoint_changes_no_bit(data, tmp_path, monkeypatch, 
     assert whole.rows == second.rows
 
 
+@pytest.mark.skipif(os.name != "posix", reason="writes a shell script")
+def test_a_broken_renderer_costs_the_picture_alone(data, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "dot"
+    program.write_text("#!/bin/sh\necho no plugins >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    out = tmp_path / "out"
+    assert main(["train", "mlp", "--data", str(data), "--epochs", "1", "--out", str(out)]) == 0
+    assert "MLP: no picture of the graph: dot failed: no plugins" in capsys.readouterr().out
+    assert {"mlp_loss.png", "mlp_confusion.png"} <= {path.name for path in out.iterdir()}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_training_that_is_stopped_keeps_what_it_has(data, tmp_path, number, status):

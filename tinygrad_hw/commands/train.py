@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_hw.commands import add_data, output_folder
 from tinygrad_hw.data import Digits, load_digits
-from tinygrad_hw.drawing import draw, renderer
+from tinygrad_hw.drawing import RendererError, draw, renderer
 from tinygrad_hw.kernels import hw5
 from tinygrad_hw.models import example_loss
 from tinygrad_hw.training import Run, backend_for, seconds_a_step, settings_for
@@ -189,9 +189,14 @@ def _write_results(training: Run, digits: Digits, out: Path) -> float:
 
 def _draw_graph(training: Run, out: Path) -> None:
     """Picture the model where a renderer is present; `tinygrad-hw doctor` tells how to get one."""
-    if renderer() is not None:
-        loss, names = example_loss(training.model)
-        draw(loss, names=names).save(out / f"{training.settings.model}_graph.png")
+    if renderer() is None:
+        return
+    name = training.settings.model
+    loss, names = example_loss(training.model)
+    try:
+        draw(loss, names=names).save(out / f"{name}_graph.png")
+    except RendererError as error:
+        print(f"{name.upper()}: no picture of the graph: {error}")
 
 
 def _write_metrics(training: Run, out: Path) -> None:

@@ -79,9 +79,14 @@ def package() -> Any:
 def _by_dot(source: str, format: str) -> bytes:
     graphviz = package()
     try:
-        drawn: bytes = graphviz.Source(source).pipe(format=format, encoding=None)
-    except graphviz.CalledProcessError as error:
-        raise RendererError(f"dot failed: {error}") from error
+        # Sent as a whole: a dot that ends before it has read all lines would be a broken pipe.
+        drawn: bytes = graphviz.pipe("dot", format, source.encode(), quiet=True)
+    except (graphviz.CalledProcessError, OSError) as error:
+        said = getattr(error, "stderr", b"").decode(errors="replace").strip() or str(error)
+        raise RendererError(
+            f"dot failed: {said}; repair Graphviz (`dot -c` registers its plugins), or take dot "
+            'off the PATH and run pip install "tinygrad_hw[draw]"'
+        ) from error
     return drawn
 
 
