@@ -294,6 +294,16 @@ MISTAKES = {
         TypeError,
         "mean: axis is [0]; want a whole number, or several in a tuple",
     ),
+    "axis in a list, of a sum": (
+        lambda: leaf(2, 3).sum(axis=[0]),
+        TypeError,
+        "sum: axis is [0]; want a whole number, or several in a tuple",
+    ),
+    "singular values of NaN": (
+        lambda: tg.svdvals(np.full((2, 2), np.nan)),
+        np.linalg.LinAlgError,
+        "svdvals: SVD did not converge; look for NaN and infinities in what it got",
+    ),
     "axis of a constant op": (
         lambda: leaf(2, 3).argmax(axis=2),
         np.exceptions.AxisError,
@@ -302,7 +312,7 @@ MISTAKES = {
     "axes of argsort": (
         lambda: leaf(2, 3).argsort(axis=(0, 1)),
         TypeError,
-        "argsort: 'tuple' object cannot be interpreted as an integer (arguments of shape (2, 3)",
+        "argsort: axis is (0, 1); want one whole number",
     ),
     "axis of topk": (
         lambda: leaf(2, 3).topk(1, axis=2),

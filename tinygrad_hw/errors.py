@@ -109,6 +109,10 @@ def about_call(
         reals = any(map(np.iscomplexobj, values))
         wanted = "real numbers" if reals else "integers or truth values, such as those of x > 0"
         text = f"got {' and '.join(dtypes)}; want {wanted}"
+    elif "integer" in text and isinstance(error, TypeError) and "axis" in params:
+        text = _about_axis(params["axis"])
+    elif "did not converge" in text:
+        text += "; look for NaN and infinities in what it got"
     elif not isinstance(error, ShapeError) and not any(shape in text for shape in shapes):
         extra = "".join(f", {key}={reprlib.repr(value)}" for key, value in params.items())
         text += f" (arguments of shape {', '.join(shapes)}{extra})"
@@ -121,6 +125,12 @@ def about_call(
     )  # fmt: skip
     kind: type[Exception] = next((k for k in kinds if isinstance(error, k)), ShapeError)
     return with_graph(kind)(f"{op}: {text}")
+
+
+def _about_axis(axis: Any) -> str:
+    several = isinstance(axis, tuple) and all(isinstance(n, int) for n in axis)
+    wanted = "one whole number" if several else "a whole number, or several in a tuple"
+    return f"axis is {axis!r}; want {wanted}"
 
 
 def _spaced(shape: str) -> str:

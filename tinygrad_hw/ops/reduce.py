@@ -33,10 +33,6 @@ def _kept_shape(shape, axis):
             kept[n] = 1
         except IndexError:
             raise np.exceptions.AxisError(n, len(shape)) from None
-        except TypeError:
-            raise TypeError(
-                f"axis is {axis!r}; want a whole number, or several in a tuple"
-            ) from None
     return tuple(kept)
 
 
