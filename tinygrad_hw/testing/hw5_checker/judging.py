@@ -24,6 +24,7 @@ ONE_SIZE = (
     "it is right for some sizes and not for others: take all sizes from the arguments' shapes, "
     "which are not always those of the homework's networks"
 )
+SQUARE = "it is right for square images only: somewhere height and width change places"
 KEEPS = (
     "its result depends on the calls before: it keeps something from call to call, in a global "
     "variable or a default argument"
@@ -88,7 +89,8 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
         # Other numbers in the right shape have another reason than sizes.
         sizes = first.verdict == "raised" or likely == OTHER_SHAPE
         one_size = ONE_SIZE if sizes and _only_later(calls, failed) else ""
-        likely = _depends_on(case, session, order) or one_size or likely
+        square = SQUARE if _only_square(calls, failed) else ""
+        likely = _depends_on(case, session, order) or square or one_size or likely
     before = _before(case, calls) if likely == KEEPS else None
     text = example(case, session.path, output_too=OLDER in notes, before=before)
     failure = Failure(text, first.expected, first.got, likely)
@@ -129,6 +131,14 @@ def _only_later(calls: Calls, failed: Sequence[Case]) -> bool:
     if asked[:1] != failed[:1] or max(asked, key=_size) not in right:
         return False
     return {_shapes(case) for case in failed}.isdisjoint(map(_shapes, right))
+
+
+def _only_square(calls: Calls, failed: Sequence[Case]) -> bool:
+    """Whether all images of another shape failed, and no square one."""
+    images = [
+        (np.shape(case.named().get("x", 0)), case in failed) for case, _ in calls if not case.remark
+    ]
+    return all(len(shape) == 3 and wrong == (shape[0] != shape[1]) for shape, wrong in images)
 
 
 def _size(case: Case) -> int:

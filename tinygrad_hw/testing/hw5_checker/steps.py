@@ -317,6 +317,11 @@ def _later_step(
     carried = reference.train(gradients, start, batches, rate, number + 1, carried_over=True)
     if all(alike(start[n], after[n], carried[n]) for n in off):
         return Finding(False, CARRIED_OVER, number + 1, off[0], wanted[off[0]])
+    if all(_equal(before, later) for later in positions[number + 1 :]):
+        sentence = (
+            f"no step after number {number} changes the weights, however many num_iters asks for"
+        )
+        return Finding(False, sentence, number + 1, off[0], wanted[off[0]])
     momentum = _momentum(positions[number - 1], before, after, wanted)
     if momentum is not None:
         return Finding(True, f"takes its steps with momentum {momentum:.2g}, unlike Algorithm 1")

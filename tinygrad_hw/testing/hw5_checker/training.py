@@ -55,11 +55,14 @@ STILL, RATE = 1e-30, 0.125
 # After a decay by STILL nothing moves; after one by this factor steps are shorter by just it, so
 # that several decays can be told apart, in single precision too.
 SOME = 2.0**-3
+# Short enough for the way of a few steps to be as long as the rate is.
+GENTLE = RATE / 8
 BATCHES, STEPS = 4, 5
 EASY_STEPS = 300
 FEW_CALLS = 2000
 # What a training may be that is not seen step by step.
 NOT_DOWN = "the weights do not move down the gradient: it is w - gamma / R * dl/dw"
+OTHER_DECAY = "a decay at every 1000th step", "another one"
 BY_LOSS = "not compared step by step, as {}: judged by its loss alone"
 
 
@@ -83,6 +86,8 @@ def _judge_steps(name: str, session: Session) -> FunctionReport | str:
     short = _exact(name, session, RATE, STEPS)
     cases = [still, still, short]
     outcomes = session.call({name: cases})[name]
+    if outcomes and outcomes[0].slow:
+        return _failed(name, still, outcomes[0], session) or ""
     if len(outcomes) < len(cases) or any(o.ended or o.raised for o in outcomes):
         # Perhaps only because it counts on 32 images.
         return "a run on few images fails"
@@ -195,36 +200,51 @@ def _judge_decay(
         return ok
     if 5000 * step_seconds > session.limits.train_seconds:
         return replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay"))
-    runs = [_exact(name, session, RATE, n, STILL) for n in (1, 984, 1000)]
-    runs += [_exact(name, session, RATE, n, SOME) for n in (984, 1000, 1016)]
-    if 9000 * step_seconds <= session.limits.train_seconds:
-        runs += [_exact(name, session, RATE, n, SOME) for n in (2000, 2016)]
-    else:
-        ok = replace(ok, notes=(*ok.notes, "too slow to see its learning rate decay twice"))
-    ends = [_weights(name, outcome) for outcome in session.call({name: runs})[name]]
-    if len(ends) < len(runs) or not all(ends):
+    long = 9000 * step_seconds <= session.limits.train_seconds
+    still = [_exact(name, session, GENTLE, n, STILL) for n in (1, 984, 1000)]
+    if not (ends := _ends(name, session, still)):
         return ok
-    sentence = _decay_mistake([end for end in ends if end])
-    expected = "a decay at every 1000th step", "another one"
-    return _wrong(runs[-1], session, *expected, sentence) if sentence else ok
+    first, before, last = ends
+    moves = _moved(first, before) > ROUNDING
+    if moves and _moved(before, last) < ROUNDING:
+        plain = _ends(name, session, [_exact(name, session, GENTLE, n) for n in (984, 1000)])
+        if plain and _identical(*plain):
+            return replace(ok, notes=(*ok.notes, "stops before it has taken num_iters steps"))
+        sentence = "the learning rate decays before the 1000th step"
+        return _wrong(still[-1], session, *OTHER_DECAY, sentence)
+    # A decay at step 0 as well is no more than another learning rate.
+    rate = GENTLE if moves else GENTLE / SOME
+    steps = (984, 1000, 1016, 2000, 2016) if long else (984, 1000, 1016)
+    runs = [_exact(name, session, rate, n, SOME) for n in steps]
+    ways = [_moved(a, b) for a, b in pairwise(_ends(name, session, runs))]
+    if not ways or (moves and ways[0] < 100 * ROUNDING):
+        return ok  # Perhaps its weights have come to rest.
+    sentence = _decay_mistake(ways[0], ways[1], ways[-1] if long else SOME * ways[1])
+    if sentence:
+        return _wrong(runs[-1], session, *OTHER_DECAY, sentence)
+    late = () if long else ("too slow to see its learning rate decay twice",)
+    return replace(ok, notes=(*ok.notes, *late))
 
 
-def _decay_mistake(ends: Sequence[list[Array]]) -> str:
-    """What is wrong with a decay by the weights after some steps, empty if nothing.
+def _decay_mistake(never: float, once: float, twice: float) -> str:
+    """What is wrong with decays by ``SOME`` after the 1000th and 2000th step; empty if nothing.
 
-    A decay at step 0 as well is no more than another learning rate.
+    Given is how far the weights move in 16 steps before the first, between, and after the second.
     """
-    first, before, last, *decayed = ends
-    if _moved(first, before) > ROUNDING and _moved(before, last) < ROUNDING:
-        return "the learning rate decays before the 1000th step"
-    moved, once, *later = (_moved(a, b) for a, b in pairwise(decayed))
-    if once > SOME**0.5 * moved:
+    if once > SOME**0.5 * never:
         return "the learning rate is not multiplied by decay_rate at every 1000th step"
-    if later and later[-1] > SOME**1.5 * moved:
+    if twice > SOME**0.5 * once:
         return "the learning rate decays once only: it is due at every 1000th step"
-    if once <= SOME**1.5 * moved or (later and later[-1] <= SOME**2.5 * moved):
+    if once <= SOME**1.5 * never or twice <= SOME**1.5 * once:
         return "the learning rate decays at other steps than every 1000th"
     return ""
+
+
+def _ends(name: str, session: Session, cases: Sequence[Case]) -> list[list[Array]]:
+    """The weights that runs return, none if one does not return any."""
+    ends = [_weights(name, outcome) for outcome in session.call({name: cases})[name]]
+    found = [end for end in ends if end]
+    return found if len(found) == len(cases) else []
 
 
 def _moved(a: Sequence[Array], b: Sequence[Array]) -> float:
