@@ -76,12 +76,30 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
         notes += [COLUMN_MAJOR] if order == "F" and name in _FLATTENS else []
         return FunctionReport(name, "ok", seconds, notes=tuple(dict.fromkeys(notes)))
     case, first = faults[0]
-    evidence = [f.evidence for c, f in faults if f.evidence is not None and not c.again]
+    likely = _likely(name, calls, faults, session, order)
+    before = _before(case, calls) if likely == KEEPS else None
+    text = example(case, session.path, output_too=OLDER in notes, before=before)
+    failure = Failure(text, first.expected, first.got, likely)
+    remarks = {case.remark for case, _ in calls}
+    kept = tuple(dict.fromkeys(note for note in notes if note not in remarks))
+    return FunctionReport(name, first.verdict, seconds, failure, kept)
+
+
+def _likely(
+    name: str,
+    calls: Calls,
+    faults: Sequence[tuple[Case, Fault]],
+    session: Session,
+    order: Order,
+) -> str:
+    """The mistake behind all faults: by how it is called, its numbers, other calls or sizes."""
+    case, first = faults[0]
     failed = [case for case, _ in faults]
     likely = KEEPS if case.again else first.likely
     if _swaps_parameters(name, session):
         likely = _other_parameters(name, session)
     if not likely and first.evidence is not None:
+        evidence = [f.evidence for c, f in faults if f.evidence is not None and not c.again]
         likely = explain(name, evidence, _passed(calls, failed, first.evidence.result, order))
     unknown = first.verdict == "raised" or likely in ("", OTHER_SHAPE)
     # Images that were kept for a shape look like changed ones.
@@ -91,12 +109,7 @@ def judge(name: str, calls: Calls, session: Session, order: Order = "C") -> Func
         one_size = ONE_SIZE if sizes and _only_later(calls, failed) else ""
         square = SQUARE if _only_square(calls, failed) else ""
         likely = _depends_on(case, session, order) or square or one_size or likely
-    before = _before(case, calls) if likely == KEEPS else None
-    text = example(case, session.path, output_too=OLDER in notes, before=before)
-    failure = Failure(text, first.expected, first.got, likely)
-    remarks = {case.remark for case, _ in calls}
-    kept = tuple(dict.fromkeys(note for note in notes if note not in remarks))
-    return FunctionReport(name, first.verdict, seconds, failure, kept)
+    return likely
 
 
 def _passed(calls: Calls, failed: Sequence[Case], result: str, order: Order) -> Iterator[Evidence]:
