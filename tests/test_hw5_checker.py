@@ -216,10 +216,9 @@ def test_a_step_more_or_fewer_is_right_with_a_note(check_here, steps, note):
     assert note in report.functions[0].notes[0]
 
 
-@pytest.mark.parametrize("start", ["rand(30, 196)", "randn(30, 196)"])
-def test_a_training_that_comes_to_rest_is_right_whatever_it_starts_from(check_here, start):
+def test_a_training_that_comes_to_rest_is_right(check_here):
     # With weights that are all positive most ReLUs are off before long.
-    source = EINSUM.replace("0.1 * np.random.randn(30, 196)", f"np.random.{start}")
+    source = EINSUM.replace("0.1 * np.random.randn(30, 196)", "np.random.rand(30, 196)")
     assert check_here(source, ["train_mlp"], PATIENT).ok
     stopping = "        if i and losses[i - 1] < 1:\n            break\n        x, y = mini"
     source = EINSUM.replace("i % 1000 == 0", "i % 1000 == 999")
