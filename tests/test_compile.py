@@ -592,6 +592,7 @@ def test_a_shape_that_depends_on_values_raises():
         lambda x, n: np.insert(x, n > 1, 0.0),
     ],
 )
+@pytest.mark.filterwarnings("ignore:in the future insert:FutureWarning")  # By NumPy 2.0.
 def test_a_shape_that_numpy_makes_of_values_raises(use):
     with pytest.raises(CompileError, match="shape depends on values"):
         tg.compile(use)(np.ones(3), np.array([1, 2, 1]))
