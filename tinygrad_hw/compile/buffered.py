@@ -108,7 +108,7 @@ def scattered_by_relu(
     """The same behind a relu that made ``x``, with its gradient: nothing for windows of zeros.
 
     So equal entries, which are zeros as a rule, need not be told apart. Whole images are compared
-    and masked then, which takes half the time of one tap after the other.
+    and masked then, which takes a third less than one tap after the other.
     """
     bits, zero = np.dtype(f"i{left.itemsize}"), np.zeros((), left.dtype)
     rest, result, windows = left.view(bits), out.view(bits), out.reshape(tiles)

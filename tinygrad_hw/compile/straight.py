@@ -206,7 +206,7 @@ class Straight:
         """Make a view of what lies at the same place at every call once, and name it."""
         op, args, params, out = instruction
         refs = instruction.refs()
-        if out not in self.program.views or len(refs) > 1:
+        if out not in self.program.views or len(refs) != 1:
             return None
         viewed = self._fixed.get(refs[0])
         # Of others, what they give may depend on entries, which are not there yet.
