@@ -642,6 +642,26 @@ MISTAKES = {
         ValueError,
         "norm: got ord=(0, 1); want None, 'fro', inf, -inf or a number above 0",
     ),
+    "a setting that is no text": (
+        lambda: tg.draw(leaf(2), fold=3),
+        ValueError,
+        "draw: fold is 3; want a pattern, or several",
+    ),
+    "what to show that is no text": (
+        lambda: tg.draw(leaf(2), show=3),
+        ValueError,
+        "draw: show is 3; want a name, or several",
+    ),
+    "patterns that are no text": (
+        lambda: tg.draw(leaf(2)).fold(patterns=3),
+        ValueError,
+        "fold: patterns is 3; want a pattern, or several",
+    ),
+    "keeps that is no text": (
+        lambda: tg.primitive(lambda x: x, name="same").rule(lambda g, y, x: (g,), keeps=3),
+        ValueError,
+        "same.rule: keeps is 3; want a name of an input, or several",
+    ),
     "truth": (
         lambda: bool(leaf(3) > 0),
         ValueError,

@@ -31,6 +31,7 @@ from .graph import (
     value_of,
     view_of,
 )
+from .settings import check
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -90,6 +91,7 @@ class Primitive:
             return lambda function: self.rule(function, keeps=keeps)
         required, others, variadic = _parameters_of(function)
         names = [name for name in required if name != "needs"]
+        check(f"{self.name}.rule", "keeps", keeps, "a name of an input, or several", iter)
         wanted = keeps.split() if isinstance(keeps, str) else list(keeps)
         unknown = [name for name in wanted if name not in names[1:] and name != "*"]
         if unknown or len(names) < 2:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..settings import check_least
+from ..settings import check, check_least
 from .build import MOST_DESCRIBED, build
 from .fold import fold as _fold
 from .fold import limit
@@ -74,6 +74,8 @@ def draw(
     2 ops; 2 parameters in 1 tensor; 16 bytes kept for backward; 4 FLOPs
     """
     check_least("draw", "max_nodes", max_nodes, 2)
+    check("draw", "show", show, "a name, or several", iter)
+    check("draw", "fold", fold, "a pattern, or several", iter)
     shown = (show,) if isinstance(show, str) else tuple(show)
     patterns = (fold,) if isinstance(fold, str) else tuple(fold)
     with _uncollected():

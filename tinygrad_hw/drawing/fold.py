@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..settings import check_whole
+from ..settings import check, check_whole
 from .facts import count, size
 from .graph import Cost, Edge, Graph, Group, Vertex, used_groups
 
@@ -21,6 +21,7 @@ LONGEST_PERIOD = 256
 
 def fold(graph: Graph, *, depth: int | None, patterns: str | Iterable[str], repeats: bool) -> Graph:
     """Fold groups by depth and by title, then repeated parts."""
+    check("fold", "patterns", patterns, "a pattern, or several", iter)
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     if depth is not None:
         check_whole("fold", "depth", depth, 0)
