@@ -2841,6 +2841,16 @@ def test_what_each_thread_has_of_its_own_is_guarded():
     np.testing.assert_array_equal(run(X), 2 * X)
 
 
+def test_what_a_thread_has_of_its_own_later_is_noticed():
+    own = threading.local()
+    run = tg.compile(lambda x: x * getattr(own, "factor", 1.0))
+    np.testing.assert_array_equal(run(X), X)
+    own.factor = 3.0
+    np.testing.assert_array_equal(run(X), 3 * X)
+    del own.factor
+    np.testing.assert_array_equal(run(X), X)
+
+
 def test_imports_that_fail_or_come_after_many_names(monkeypatch):
     module = types.ModuleType("settings_of_a_test")
     monkeypatch.setitem(sys.modules, module.__name__, module)

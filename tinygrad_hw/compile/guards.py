@@ -112,6 +112,8 @@ class Place(NamedTuple):
 _READ: dict[str, Callable[[Any, Any], Any]] = {
     "cell": lambda owner, _: owner.cell_contents,
     "length": lambda owner, _: len(owner),
+    # Of the attributes that an object has in this thread.
+    "own length": lambda owner, _: len(vars(owner)),
     "whole": lambda owner, _: owner,
     "absent": lambda owner, keys: ", ".join(sorted(keys & owner.keys())),
     "attribute": getattr,
@@ -236,6 +238,8 @@ class Guards:
             return found
         if isinstance(value, threading.local):
             # Another thread has others.
+            what = f"the number of attributes of {name}"
+            self.places.append(Place("own length", value, None, len(attributes), what))
             keys = list(attributes)
             return found + [self._place("attribute", value, k, f"{name}.{k}") for k in keys]
         if isinstance(value, Module) and "_record" not in attributes:
@@ -384,6 +388,8 @@ class Guards:
             o, v = test.known(owner), test.known(value)
             if kind == "length":
                 test.term(f"len({o}) == {value}")
+            elif kind == "own length":
+                test.term(f"len({o}.__dict__) == {value}")
             elif kind == "cell":
                 test.term(f"{o}.cell_contents is {v}")
             elif kind == "whole":
