@@ -2851,6 +2851,21 @@ def test_what_a_thread_has_of_its_own_later_is_noticed():
     np.testing.assert_array_equal(run(X), X)
 
 
+@pytest.mark.parametrize("get", [None, {"factor": 1.0}.__getitem__])
+def test_what_a_module_has_later_is_noticed(get):
+    module = types.ModuleType("settings_of_a_test")
+    if get is not None:
+        module.__getattr__ = get
+    run = tg.compile(lambda x: x * getattr(module, "factor", 1.0))
+    np.testing.assert_array_equal(run(X), X)
+    module.factor = 3.0
+    np.testing.assert_array_equal(run(X), 3 * X)
+    del module.factor
+    np.testing.assert_array_equal(run(X), X)
+    module.__getattr__ = {"factor": 5.0}.__getitem__
+    np.testing.assert_array_equal(run(X), 5 * X)
+
+
 def test_imports_that_fail_or_come_after_many_names(monkeypatch):
     module = types.ModuleType("settings_of_a_test")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -158,7 +158,7 @@ class Guards:
         self._root = function
         self._unnamed: dict[str, list[tuple[Any, str]]] = {}
         self._kinds: set[type] = set()
-        # Attributes of the user's objects, where others may come later.
+        # Attributes of the user's objects and modules, where others may come later.
         self._open: list[tuple[dict[str, Any], type, str]] = []
         # Numbers of the objects that it has come by.
         self.seen: set[int] = set()
@@ -279,6 +279,7 @@ class Guards:
         if not isinstance(value, type):
             if not _by_user(value):
                 return []
+            self._open.append((vars(value), type(value), name))
             # Python calls the function of this name for names that are not there.
             return [*self._name({"__getattr__"}), *self._named(vars(value), name)]
         found = []
@@ -395,7 +396,8 @@ class Guards:
             elif kind == "whole":
                 test.term(f"{o} == {v}")
             elif kind == "absent":
-                test.term(f"{test.known(key)}.isdisjoint({o})")
+                # The keys are looked up in what may be a long module.
+                test.term(f"{o}.keys().isdisjoint({test.known(key)})")
             elif kind == "attribute":
                 test.term(f"{o}.{key} is {v}")
             elif kind == "class":
