@@ -598,6 +598,13 @@ def test_a_shape_that_numpy_makes_of_values_raises(use):
         tg.compile(use)(np.ones(3), np.array([1, 2, 1]))
 
 
+def test_a_dtype_that_numpy_makes_of_values_raises():
+    run = tg.compile(np.real_if_close)
+    np.testing.assert_array_equal(run(np.ones(3)), np.ones(3), strict=True)
+    with pytest.raises(CompileError, match="dtype depends on values"):
+        run(np.full(3, 1 + 1j))
+
+
 def test_shapes_that_numpy_makes_of_constants_are_recorded():
     def function(x):
         return np.repeat(x, 2), np.pad(x, 1, constant_values=x[0]), np.insert(x, 1, x[2])

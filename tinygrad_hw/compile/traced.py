@@ -147,6 +147,9 @@ class Traced(Recorded):
             return Traced(self.recorder, self.recorder.ref(self).index, self.value, self.root)
         for sizing in refs_in(_sizing(function, args, kwargs), Traced):
             self.recorder.refuse(f"{name}, whose shape depends on values,", sizing)
+        if name == "real_if_close" and self.dtype.kind == "c":
+            advice = "use np.real"
+            self.recorder.refuse(f"{name}, whose dtype depends on values,", self, advice)
         if name in _IN_PLACE and args:
             return self._write(function, name, args, kwargs)
         if name == "nan_to_num" and not _given(function, "copy", args, kwargs, True):
