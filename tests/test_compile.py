@@ -2848,6 +2848,24 @@ def test_what_each_thread_has_of_its_own_is_guarded():
     np.testing.assert_array_equal(run(X), 2 * X)
 
 
+@pytest.mark.parametrize("name", ["lambda", "learning rate"])
+def test_attributes_that_are_no_names_of_python_are_guarded(name):
+    own = threading.local()
+    run = tg.compile(lambda x: x * getattr(own, name))
+    for factor in (2.0, 3.0):
+        setattr(own, name, factor)
+        np.testing.assert_array_equal(run(X), factor * X)
+
+
+def test_attributes_of_a_class_that_are_words_of_python_are_guarded():
+    kind = type("Settings", (), {"lambda": 2.0})
+    settings = kind()
+    run = tg.compile(lambda x: x * getattr(settings, "lambda"))
+    np.testing.assert_array_equal(run(X), 2 * X)
+    setattr(kind, "lambda", 3.0)
+    np.testing.assert_array_equal(run(X), 3 * X)
+
+
 def test_what_a_thread_has_of_its_own_later_is_noticed():
     own = threading.local()
     run = tg.compile(lambda x: x * getattr(own, "factor", 1.0))

@@ -22,6 +22,7 @@ import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -399,7 +400,9 @@ class Guards:
                 # The keys are looked up in what may be a long module.
                 test.term(f"{o}.keys().isdisjoint({test.known(key)})")
             elif kind == "attribute":
-                test.term(f"{o}.{key} is {v}")
+                plain = key.isidentifier() and not iskeyword(key)
+                read = f"{o}.{key}" if plain else f"getattr({o}, {key!r})"
+                test.term(f"{read} is {v}")
             elif kind == "class":
                 test.term(f"{test.known(vars(owner))}[{key!r}] is {v}")
             else:
