@@ -2891,6 +2891,17 @@ def test_what_a_module_has_later_is_noticed(get):
     np.testing.assert_array_equal(run(X), 5 * X)
 
 
+@pytest.mark.parametrize("of_kinds", [type, OfTheClass])
+def test_what_a_class_has_later_is_noticed(of_kinds):
+    kind = of_kinds("Settings", (), {})
+    run = tg.compile(lambda x: x * getattr(kind, "rate", 1.0))
+    np.testing.assert_array_equal(run(X), X)
+    kind.rate = 3.0
+    np.testing.assert_array_equal(run(X), 3 * X)
+    del kind.rate
+    np.testing.assert_array_equal(run(X), X)
+
+
 def test_imports_that_fail_or_come_after_many_names(monkeypatch):
     module = types.ModuleType("settings_of_a_test")
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -286,6 +286,8 @@ class Guards:
         found = []
         for kind in inspect.getmro(value) + inspect.getmro(type(value)):
             if _by_user(kind):
+                there, what = vars(kind), f"the number of attributes of {kind.__name__}"
+                self.places.append(Place("length", there, None, len(there), what))
                 found += self._named(kind, kind.__name__)
                 # Python calls these of the objects that the function makes, without their names.
                 special = [k for k, v in vars(kind).items() if k[:2] == "__" and _is_method(v)]
