@@ -53,6 +53,25 @@ def test_a_mixed_derivative_keeps_no_graph():
     assert not tangent.requires_grad
 
 
+def test_a_derivative_keeps_the_graph_of_leaves_that_its_function_makes():
+    made = []
+
+    def loss(x):
+        # As a layer that learns the size of its weights from its first input.
+        if not made:
+            made.append(tg.Tensor([1.0, 2.0], requires_grad=True))
+        return (made[0] * x**2).sum()
+
+    for derivative in (tg.grad, tg.jacobian):
+        made.clear()
+        (derivative(loss)([3.0, 4.0]) ** 2).sum().backward()
+        np.testing.assert_allclose(made[0].grad, [72, 256])
+    made.clear()
+    value, _ = tg.value_and_grad(loss)([3.0, 4.0])
+    value.backward()
+    np.testing.assert_array_equal(made[0].grad, [9, 16])
+
+
 def test_argnums_containers_and_keywords():
     def loss(params, x, *, scale=1.0):
         return ((x @ params["w"] + params["b"][0]) ** 2).sum() * scale

@@ -10,6 +10,7 @@ import numpy as np
 from .dispatch import Primitive
 from .errors import GraphError
 from .graph import VARIABLES, Handle, Leaf, Node, enable_grad, is_recording, tick, value_of, wrap
+from .linearize import fresh_variable
 from .ops.elementwise import identity
 from .walk import by_index, pull, reachable
 
@@ -101,7 +102,7 @@ def _replaying(
                 data = value_of(value)
                 linked = isinstance(value, Handle) and value._node is not None
                 # A node of its own, apart from those that the function reaches in other ways.
-                variable = identity(value) if linked else wrap(data, Leaf(data))
+                variable = identity(value) if linked else fresh_variable(data)
                 arguments[place] = variable
                 nodes.append(variable._node)
             again = function(*arguments)

@@ -70,7 +70,7 @@ class Linearized:
     def push(self, outputs: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
         """Tangents of the outputs: the pullback of the pullback, which is linear."""
         values = [_uneven(y._data, k) for k, y in enumerate(outputs, 1)]
-        probes = [wrap(value, Leaf(value)) for value in values]
+        probes = [fresh_variable(value) for value in values]
         seeds = self._seeds(probes)
         deeper = self.outer and (
             self._reaches_outside([(node, None) for node, _ in seeds])
@@ -82,14 +82,19 @@ class Linearized:
         return pull_to(pairs, [probe._node for probe in probes], create_graph=deeper)
 
     def _reaches_outside(self, seeds: list[tuple[Node, Any]]) -> bool:
-        """Tell whether anything from before the call that wants a gradient is in the outputs.
+        """Tell whether anything else that wants a gradient had a part in the outputs.
 
-        What is younger are the variables of this call, and those of derivatives inside it.
+        These are all leaves but the variables of this call and of derivatives inside it, which are
+        younger than the call, unlike those of derivatives around it.
         """
         if any(isinstance(g, Handle) and g._node is not None for _, g in seeds):
             return True
         nodes = reachable([node for node, _ in seeds])[0]
-        return any(isinstance(node, Leaf) and node.index < self.start for node in nodes)
+        return any(
+            isinstance(node, Leaf)
+            and (node.index < self.start or "derivative" not in (node.extras or ()))
+            for node in nodes
+        )
 
     def released(self, y: Any) -> Any:
         """Give an output without the graph, unless an outer derivative needs it."""
@@ -183,8 +188,14 @@ def _variable(x: Any, op: str) -> Any:
             f"{op}: cannot differentiate by an argument of dtype {data.dtype}; want floats, as in "
             "x.astype(float)"
         )
+    return fresh_variable(data)
+
+
+def fresh_variable(data: np.ndarray[Any, Any]) -> Any:
+    """Make a variable that is known to a derivative alone, unlike the leaves of users."""
     variable = wrap(data)
     variable._node = Leaf(data)
+    variable._node.extras = {"derivative": True}
     return variable
 
 
