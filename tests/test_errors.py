@@ -855,6 +855,11 @@ MISTAKES = {
         TypeError,
         "bitwise_and: got float64 and bool; want integers or truth values, such as those of x > 0",
     ),
+    "logic of complex numbers": (
+        lambda: tg.invert(np.array([1j])),
+        TypeError,
+        "invert: got complex128; want integers or truth values, such as those of x > 0",
+    ),
     "angle of a complex number": (
         lambda: tg.arctan2(np.ones(2), 1j),
         TypeError,

@@ -106,8 +106,8 @@ def about_call(
         text = f"got {reprlib.repr(strange[0])}; want numbers, arrays or tensors"
     elif "not supported for the input types" in text:
         dtypes = [str(np.asarray(value).dtype) for value in values]
-        reals = any(map(np.iscomplexobj, values))
-        wanted = "real numbers" if reals else "integers or truth values, such as those of x > 0"
+        whole = op == "invert" or op.startswith("bitwise")
+        wanted = "integers or truth values, such as those of x > 0" if whole else "real numbers"
         text = f"got {' and '.join(dtypes)}; want {wanted}"
     elif "integer" in text and isinstance(error, TypeError) and "axis" in params:
         text = _about_axis(params["axis"])

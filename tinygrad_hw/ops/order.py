@@ -103,7 +103,8 @@ def topk(x: Any, k: int, axis: int = -1) -> tuple[Any, Any]:
     """
     shape = np.shape(value_of(x))
     axis, k = _checked_axis("topk", axis, x), _whole_number("topk", "k", k)
-    if not 0 <= k <= (n := shape[axis]):
+    n = shape[axis]
+    if not 0 <= k <= n:
         raise ShapeError(
             f"topk: got k={k} for {n} entries along axis {axis} of {shape}; want 0 to {n}"
         )
