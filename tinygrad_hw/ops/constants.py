@@ -37,7 +37,7 @@ def _constant(function: Any, *args: Any, **params: Any) -> Any:
         y = as_array(function(*values, **params))
     except (ValueError, TypeError) as error:
         raise about_call(error, function.__name__, values, params) from error
-    return wrap(y) if any(isinstance(arg, Handle) for arg in args) else y
+    return wrap(y) if any([isinstance(arg, Handle) for arg in args]) else y
 
 
 def _elementwise(ufunc: Any) -> Any:

@@ -484,6 +484,10 @@ def _svdvals(a):
 
 @_svdvals.rule(keeps="a")
 def _(g, y, a):
+    if type(g) is type(a) is np.ndarray:
+        # The same in one step, for a gradient of order 1.
+        u, _, vt = np.linalg.svd(a, full_matrices=False)
+        return (u * g[..., None, :] @ vt,)
     u, _, v = _unpacked(_svd(a), a.shape[-2])
     return (u * expand_dims(g, -2) @ _mT(v),)
 
