@@ -16,10 +16,12 @@ from tinygrad_hw.testing.suite import PROFILES
 
 
 def test_tensors_shrink_to_the_simplest_numbers_every_time():
+    # An example that an earlier run has kept might shrink to another one.
+    anew = settings(max_examples=2000, database=None)
     for _ in range(10):
-        found = find(ts.tensors((2,)), lambda x: x.sum().item() > 2.5)
+        found = find(ts.tensors((2,)), lambda x: x.sum().item() > 2.5, settings=anew)
         assert repr(found) == "Tensor([1., 2.], requires_grad=True)"
-        found = find(ts.tensors(), lambda x: (x.numpy() < 0).sum() >= 2)
+        found = find(ts.tensors(), lambda x: (x.numpy() < 0).sum() >= 2, settings=anew)
         assert repr(found) == "Tensor([-1., -1.], requires_grad=True)"
 
 
