@@ -104,6 +104,17 @@ def test_the_examples_of_ci_differ_from_primitive_to_primitive():
     assert drawn("one") == drawn("one") != drawn("other")
 
 
+def test_a_product_with_zeros_is_no_broken_broadcasting():
+    column, row = np.ones((2, 1)), np.zeros((1, 2))
+    product = declare(
+        np.matmul,
+        lambda g, y, a, b: (g @ b.T, a.T @ g),
+        "a b",
+        domain=domains.Domain("a column and zeros", lambda draw: ((column, row), {})),
+    )
+    check_primitive(product, order=1)
+
+
 def test_masks_as_parameters_are_no_broken_broadcasting():
     # The index of an assignment has the shape of the array and not of both broadcast.
     profile = settings(PROFILES["ci"], max_examples=60)
