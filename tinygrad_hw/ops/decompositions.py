@@ -404,7 +404,13 @@ def _tall_call(draw):
     return (draw.array((*lead, m, n), -0.3, 0.3) + np.eye(m, n) * (1 + np.arange(n)),), {}
 
 
+def _oblong_call(draw):
+    (a,), params = _tall_call(draw)
+    return (np.swapaxes(a, -1, -2).copy() if draw.integer(0, 1) else a,), params
+
+
 _TALL = domains.Domain("matrices of full column rank", _tall_call)
+_OBLONG = domains.Domain("matrices of full rank", _oblong_call)
 
 
 @primitive(name="qr", domain=_TALL)
@@ -475,7 +481,7 @@ def svdvals(a: Any) -> Any:
     return _svdvals(a)
 
 
-@primitive(name="svdvals", domain=_TALL, conventions="distinct, nonzero singular values")
+@primitive(name="svdvals", domain=_OBLONG, conventions="distinct, nonzero singular values")
 def _svdvals(a):
     if np.ndim(a) < 2:
         raise ShapeError(f"got shape {np.shape(a)}; want matrices (..., m, n)")
@@ -492,7 +498,7 @@ def _(g, y, a):
     return (u * expand_dims(g, -2) @ _mT(v),)
 
 
-@primitive(name="svd", domain=_TALL, conventions="distinct, nonzero singular values")
+@primitive(name="svd", domain=_OBLONG, conventions="distinct, nonzero singular values")
 def _svd(a):
     """The matrices u, s and v of ``a = u * s @ v.T``, with s a row, on top of each other."""
     u, s, vt = np.linalg.svd(a, full_matrices=False)
