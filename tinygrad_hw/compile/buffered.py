@@ -174,17 +174,6 @@ def squares(x: Array) -> Any:
 # --- Rewriting ------------------------------------------------------------------------------------
 
 
-def _viewed(r: Rewriter, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
-    y = r.emit(name, forward, args, params, spec)
-    r.program.views.add(y.index)
-    return y
-
-
-def _reshaped(r: Rewriter, x: Ref, shape: tuple[int, ...]) -> Ref:
-    made = plain(shape, r.specs[x.index].dtype)
-    return _viewed(r, "reshape", moving._reshape.forward, (x,), {"shape": shape}, made)
-
-
 def _part(r: Rewriter, x: Ref, axis: int, span: slice) -> Ref:
     """Some of the rows, or of the columns, of images."""
     spec = r.specs[x.index]
@@ -192,7 +181,7 @@ def _part(r: Rewriter, x: Ref, axis: int, span: slice) -> Ref:
     shape[axis] = len(range(*span.indices(shape[axis])))
     index = (..., span, *[slice(None)] * (-1 - axis))
     made = spec._replace(shape=tuple(shape))
-    return _viewed(r, "getitem", operator.getitem, (x, index), {}, made)
+    return r.viewed("getitem", operator.getitem, (x, index), {}, made)
 
 
 def _patches_of(r: Rewriter, x: Ref, window: Any) -> Ref | None:
@@ -202,7 +191,7 @@ def _patches_of(r: Rewriter, x: Ref, window: Any) -> Ref | None:
     if made.nbytes > _MOST:
         return None
     around = bordered(r, x, window, surround)
-    met = _viewed(r, "entries", entries, (around,), {"window": window}, made)
+    met = r.viewed("entries", entries, (around,), {"window": window}, made)
     return r.emit("patches", copied, (met,), {}, made)
 
 
@@ -217,10 +206,10 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
         return False
     n, h, k, c = out.shape
     terms = math.prod(filters.shape[:3])
-    rows = r.transposed(_reshaped(r, w, (terms, c)), (1, 0))
-    flat = _reshaped(r, met, (terms, h * k * n))
+    rows = r.transposed(r.reshaped(w, (terms, c)), (1, 0))
+    flat = r.reshaped(met, (terms, h * k * n))
     y = r.emit("conv", np.matmul, (rows, flat), {}, plain((c, h * k * n), out.dtype))
-    return r.end_view((3, 1, 2, 0), _reshaped(r, y, (c, h, k, n)), i.out)
+    return r.end_view((3, 1, 2, 0), r.reshaped(y, (c, h, k, n)), i.out)
 
 
 def _conv_dw(r: Rewriter, i: Instruction) -> bool:
@@ -238,11 +227,11 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     slopes = r.transposed(g, (3, 1, 2, 0))
     sums = plain((terms, c), out.dtype)
     if out.size <= hw5.FEW_PRODUCTS:
-        args = _reshaped(r, met, (terms, 1, h * k * n)), _reshaped(r, slopes, (c, h * k * n))
+        args = r.reshaped(met, (terms, 1, h * k * n)), r.reshaped(slopes, (c, h * k * n))
         y = r.emit("conv_dw", np.vecdot, args, {}, sums)
     else:
-        rows = r.transposed(_reshaped(r, met, (terms, h, k * n)), (1, 0, 2))
-        columns = r.transposed(_reshaped(r, slopes, (c, h, k * n)), (1, 2, 0))
+        rows = r.transposed(r.reshaped(met, (terms, h, k * n)), (1, 0, 2))
+        columns = r.transposed(r.reshaped(slopes, (c, h, k * n)), (1, 2, 0))
         parts = r.emit("conv_dw", np.matmul, (rows, columns), {}, plain((h, terms, c), out.dtype))
         y = r.emit("sum", total, (parts,), {"axis": (0,), "shape": sums.shape}, sums)
     r.end("reshape", moving._reshape.forward, (y,), {"shape": out.shape}, i.out)
@@ -258,12 +247,12 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > _MOST:
         return False
     window = windows(out.shape, filters.shape[:2], i.params)
-    rows = _reshaped(r, w, (math.prod(filters.shape[:3]), filters.shape[3]))
+    rows = r.reshaped(w, (math.prod(filters.shape[:3]), filters.shape[3]))
     slopes = r.transposed(g, (3, 1, 2, 0))
-    slopes = _reshaped(r, slopes, (filters.shape[3], math.prod(spec.shape[:3])))
+    slopes = r.reshaped(slopes, (filters.shape[3], math.prod(spec.shape[:3])))
     met = plain((*filters.shape[:3], *spec.shape[1:3], spec.shape[0]), out.dtype)
     flat = plain((math.prod(met.shape[:3]), math.prod(met.shape[3:])), out.dtype)
-    taps = _reshaped(r, r.emit("conv_dx", np.matmul, (rows, slopes), {}, flat), met.shape)
+    taps = r.reshaped(r.emit("conv_dx", np.matmul, (rows, slopes), {}, flat), met.shape)
     n, h, k, c = out.shape
     (top, left), (bottom, right) = window.before, window.after
     lying = plain((c, top + h + bottom, left + k + right, n), out.dtype)
@@ -327,7 +316,7 @@ def _flatten(r: Rewriter, i: Instruction) -> bool:
     y = r.transposed(i.args[0], (1, 2, 3, 0))
     if spec.order == (3, 1, 2, 0):
         y = r.emit("copy", copied, (y,), {}, plain((h, w, c, n), spec.dtype))
-    return r.end_view((1, 0), _reshaped(r, y, (h * w * c, n)), i.out)
+    return r.end_view((1, 0), r.reshaped(y, (h * w * c, n)), i.out)
 
 
 def _cross_entropy(r: Rewriter, i: Instruction) -> bool:

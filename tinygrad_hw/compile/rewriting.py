@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ops.shape import _reshape
 from .program import Array, Instruction, Operation, Program, Ref, Spec
 
 
@@ -57,22 +58,27 @@ class Rewriter:
         self.next += 1
         return Ref(self.next - 1)
 
+    def viewed(self, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
+        """Look at a value in another way, which may be a copy where it lies otherwise."""
+        y = self.emit(name, forward, args, params, spec)
+        self.program.views.add(y.index)
+        return y
+
     def transposed(self, x: Ref, axes: tuple[int, ...]) -> Ref:
         """Exchange axes."""
         spec = self.specs[x.index]
         if axes == tuple(range(len(axes))):
             return x
-        shape = [spec.shape[a] for a in axes]
-        y = self.emit("transpose", np.transpose, (x,), {"axes": axes}, plain(shape, spec.dtype))
-        self.program.views.add(y.index)
-        return y
+        made = plain([spec.shape[a] for a in axes], spec.dtype)
+        return self.viewed("transpose", np.transpose, (x,), {"axes": axes}, made)
 
     def reshaped(self, x: Ref, shape: tuple[int, ...]) -> Ref:
         """Give the same entries another shape."""
         spec = self.specs[x.index]
         if spec.shape == shape:
             return x
-        return self.emit("reshape", np.reshape, (x, shape), {}, plain(shape, spec.dtype))
+        made = plain(shape, spec.dtype)
+        return self.viewed("reshape", _reshape.forward, (x,), {"shape": shape}, made)
 
     def end_view(self, axes: tuple[int, ...], arg: Any, out: int) -> bool:
         """Make the result of the rewritten instruction another one with its axes exchanged."""
