@@ -2866,40 +2866,40 @@ def test_attributes_of_a_class_that_are_words_of_python_are_guarded():
     np.testing.assert_array_equal(run(X), 3 * X)
 
 
-def test_what_a_thread_has_of_its_own_later_is_noticed():
-    own = threading.local()
-    run = tg.compile(lambda x: x * getattr(own, "factor", 1.0))
+@pytest.mark.parametrize(
+    "make",
+    [
+        threading.local,
+        lambda: types.ModuleType("settings_of_a_test"),
+        lambda: made_with_getattr({"rate": 1.0}.__getitem__),
+        lambda: type("Settings", (), {}),
+        lambda: OfTheClass("Settings", (), {}),
+    ],
+    ids=["of a thread", "module", "module with __getattr__", "class", "class of a metaclass"],
+)
+def test_an_attribute_that_is_there_later_is_noticed(make):
+    owner = make()
+    run = tg.compile(lambda x: x * getattr(owner, "rate", 1.0))
     np.testing.assert_array_equal(run(X), X)
-    own.factor = 3.0
+    owner.rate = 3.0
     np.testing.assert_array_equal(run(X), 3 * X)
-    del own.factor
+    del owner.rate
     np.testing.assert_array_equal(run(X), X)
 
 
-@pytest.mark.parametrize("get", [None, {"factor": 1.0}.__getitem__])
-def test_what_a_module_has_later_is_noticed(get):
+def made_with_getattr(get):
     module = types.ModuleType("settings_of_a_test")
-    if get is not None:
-        module.__getattr__ = get
-    run = tg.compile(lambda x: x * getattr(module, "factor", 1.0))
+    module.__getattr__ = get
+    return module
+
+
+@pytest.mark.parametrize("get", [None, {"rate": 1.0}.__getitem__])
+def test_a_getattr_that_a_module_has_later_is_noticed(get):
+    module = types.ModuleType("settings_of_a_test") if get is None else made_with_getattr(get)
+    run = tg.compile(lambda x: x * getattr(module, "rate", 1.0))
     np.testing.assert_array_equal(run(X), X)
-    module.factor = 3.0
-    np.testing.assert_array_equal(run(X), 3 * X)
-    del module.factor
-    np.testing.assert_array_equal(run(X), X)
-    module.__getattr__ = {"factor": 5.0}.__getitem__
+    module.__getattr__ = {"rate": 5.0}.__getitem__
     np.testing.assert_array_equal(run(X), 5 * X)
-
-
-@pytest.mark.parametrize("of_kinds", [type, OfTheClass])
-def test_what_a_class_has_later_is_noticed(of_kinds):
-    kind = of_kinds("Settings", (), {})
-    run = tg.compile(lambda x: x * getattr(kind, "rate", 1.0))
-    np.testing.assert_array_equal(run(X), X)
-    kind.rate = 3.0
-    np.testing.assert_array_equal(run(X), 3 * X)
-    del kind.rate
-    np.testing.assert_array_equal(run(X), X)
 
 
 def test_imports_that_fail_or_come_after_many_names(monkeypatch):
