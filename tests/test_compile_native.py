@@ -144,11 +144,16 @@ SIZES = [
     (6, 5, 1),
     (2, 3, 5),
     (9, 8, 33),
+    (20, 5, 45),
+    (31, 9, 100),
 ]
 
 
+@pytest.mark.parametrize("vectors", [(32, 16), (64, 32)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_products_of_many_sizes(dtype):
+def test_products_of_many_sizes(dtype, vectors, monkeypatch):
+    # Of vectors as wide as those of other processors LLVM makes several of this one's.
+    monkeypatch.setattr("tinygrad_hw.compile.native.matrices.vectors", lambda: vectors)
     factors = [
         (RNG.normal(size=(m, k)).astype(dtype), RNG.normal(size=(k, n)).astype(dtype))
         for m, k, n in SIZES

@@ -12,7 +12,8 @@ A program goes through these modules:
 - ``backend``: the text of whole functions, with their ``arguments``, and what calls them;
 - ``translation``: from the text to LLVM's, with ``emission`` for numbers, memory and loops, and
   what the text may call: ``intrinsics``, ``products`` and ``formulas``;
-- ``object_code`` and ``store``: what LLVM makes of it, loaded, and kept on disk;
+- ``processor``, ``object_code`` and ``store``: what LLVM makes of it for this machine, loaded, and
+  kept on disk;
 - ``crew``: the threads that run it.
 
 LLVM comes with llvmlite, the library under Numba.

@@ -160,7 +160,9 @@ def _from_real(builder: Builder, code: Any, before: Dtype, dtype: Dtype) -> Any:
         wider = dtype.itemsize > before.itemsize
         return builder.fpext(code, wanted) if wider else builder.fptrunc(code, wanted)
     if dtype == np.uint64:
-        return builder.fptoui(code, wanted)
+        # What is negative wraps around: processors that convert to unsigned give something else.
+        large = builder.fcmp_ordered(">=", code, code.type(2.0**63))
+        return builder.select(large, builder.fptoui(code, wanted), builder.fptosi(code, wanted))
     # Small numbers come from wider ones, so that -1.0 is 255 as a byte.
     wide = WHOLE if wanted.width < 32 or dtype == np.int32 else SIZE
     whole = builder.fptosi(code, wide)

@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 from ..program import Instruction
 from .layout import Place, places
+from .processor import vectors
 from .writer import Writer
 
 # Bytes of a second factor that stays in the cache while the rows of the first pass by.
 _SMALL = 200_000
-# Rows of a product that are computed at once, as many as there are registers for.
-_TILE_ROWS = 4
-# What those rows have of a row of the second factor; products.py computes so much at once.
-_TILE_BYTES = 64
 
 
 class _Product(NamedTuple):
@@ -124,19 +121,31 @@ def _in_tiles(w: Writer, p: _Product) -> bool:
     # Threads of BLAS and those of the crew would take each other's cores.
     if y.strides[1] != 1 or columns == 1 or not (small or w.crew):
         return False
-    height = min(_TILE_ROWS, rows)
+    dtype = w.dtype(b.root)
+    tile = _tile(rows, columns, dtype.itemsize)
     places = ", ".join(str(m.strides) for m in (a, b, y))
-    given = f"{(height, rows, columns, terms)}, {places}"
+    given = f"{tile}, {(rows, columns, terms)}, {places}"
     depth, memories = _inside(w, p)
     if small and b.strides[1] == 1:
-        w.line(depth, f"product({memories}, {_rest(w, -(-rows // height))}, {given})")
+        w.line(depth, f"product({memories}, {_rest(w, -(-rows // tile[0]))}, {given})")
         return True
-    dtype = w.dtype(b.root)
-    block = min(_TILE_BYTES // dtype.itemsize, columns)
+    block = min(tile[1] * tile[2], columns)
     w.packing = max(w.packing, terms * block * dtype.itemsize)
     w.line(depth, f"o = part(packed, 0, np.{dtype.name})")
     w.line(depth, f"packed_product({memories}, {_rest(w, -(-columns // block))}, {given}, o)")
     return True
+
+
+def _tile(rows: int, columns: int, itemsize: int) -> tuple[int, int, int]:
+    """Choose how many rows of a product are computed at once, in how many vectors of how many
+    entries: as many as there are registers for, and such that few are computed twice."""
+    nbytes, registers = vectors()
+    lanes = nbytes // itemsize
+    while lanes > columns:
+        lanes //= 2
+    across = min((3, 2), key=lambda n: -(-columns // (n * lanes)) * n)
+    tiles = -(-rows // (registers // 4))
+    return -(-rows // tiles), across, lanes
 
 
 def _rest(w: Writer, count: int) -> str:

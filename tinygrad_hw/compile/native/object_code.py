@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 import numpy as np
 
+from .processor import target_machine
+
 ENTRY = "tinygrad_hw_native"
 _FASTCALL = 0x80
 
@@ -30,7 +32,7 @@ class ObjectCode(NamedTuple):
 
 def emitted(text: str) -> ObjectCode:
     """Make object code of LLVM's text of a function named ``ENTRY``."""
-    module, machine = llvm.parse_assembly(text), _machine()
+    module, machine = llvm.parse_assembly(text), target_machine()
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -42,23 +44,6 @@ def emitted(text: str) -> ObjectCode:
     declared = [f.name for f in module.functions if f.is_declaration]
     needs = [name for name in declared if not name.startswith("llvm.")]
     return ObjectCode(needs, machine.emit_object(module))
-
-
-def machine_name() -> str:
-    """The processor and what it can do, for which code is made."""
-    triple, name = llvm.get_process_triple(), llvm.get_host_cpu_name()
-    return f"{triple} {name} {llvm.get_host_cpu_features().flatten()}"
-
-
-def _machine() -> Any:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=3,
-        jit=True,
-    )
 
 
 class _MethodDef(ctypes.Structure):
@@ -77,7 +62,7 @@ _builtin = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object
 
 def loaded(made: ObjectCode) -> Callable[..., Any]:
     """Load object code; give its function."""
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
     if _missing(made):
         # Numba tells LLVM of functions of C where the system does not.
         from numba.core.registry import cpu_target

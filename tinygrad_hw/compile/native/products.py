@@ -11,8 +11,8 @@ from .intrinsics import intrinsic
 
 # How a matrix lies in memory: its steps of rows and of columns.
 Lie = tuple[int, int]
-# The sums of a tile stay in registers: some rows of so many vectors.
-_TILE_VECTORS, _VECTOR_BYTES = 2, 32
+# A tile, whose sums stay in registers: its rows, its vectors in a row, entries in a vector.
+Tile = tuple[int, int, int]
 # Terms of the sums that are added in one round of the loop.
 _UNROLLED = 4
 
@@ -54,18 +54,21 @@ class _Product:
     """Writes the code of a product in tiles, from what :func:`product` is given."""
 
     def __init__(
-        self, builder: Builder, factors: tuple[Memory, Memory, Memory], sizes: Any, lies: Any
+        self,
+        builder: Builder,
+        factors: tuple[Memory, Memory, Memory],
+        tile: Tile,
+        sizes: tuple[int, int, int],
+        lies: Any,
     ) -> None:
         self.builder = builder
-        self.rows, self.height, self.width, self.terms = sizes
+        self.rows, vectors, lanes = tile
+        self.height, self.width, self.terms = sizes
         self.a, self.b, self.y = (
             _Matrix(builder, memory, lie) for memory, lie in zip(factors, lies, strict=True)
         )
-        lanes = _VECTOR_BYTES // self.a.itemsize
-        while lanes > self.width:
-            lanes //= 2
         self.vector = ir.VectorType(kind(factors[0].dtype), lanes)
-        self.block = min(_TILE_VECTORS * lanes, self.width)
+        self.block = min(vectors * lanes, self.width)
         self.columns = [min(c, self.block - lanes) for c in range(0, self.block, lanes)]
 
     def down(self, b: _Matrix, left: tuple[Any, Any], first: Any, last: Any) -> None:
@@ -130,16 +133,17 @@ def product(
     y: Memory,
     first: Any,
     last: Any,
-    sizes: tuple[int, ...],
+    tile: Tile,
+    sizes: tuple[int, int, int],
     *lies: Lie,
 ) -> None:
     """``y = a @ b``, in tiles of rows number ``first`` to ``last``.
 
-    ``sizes`` are rows in a tile, rows and columns of ``y``, and terms of its sums; the lies are
-    those of ``a``, ``b`` and ``y``, where columns of ``b`` and ``y`` lie side by side. The last
-    tile begins earlier instead of being smaller: it computes some entries once more.
+    ``sizes`` are rows and columns of ``y``, and terms of its sums; the lies are those of ``a``,
+    ``b`` and ``y``, where columns of ``b`` and ``y`` lie side by side. The last tile begins earlier
+    instead of being smaller: it computes some entries once more.
     """
-    p = _Product(builder, (a, b, y), sizes, lies)
+    p = _Product(builder, (a, b, y), tile, sizes, lies)
     with counting(builder, 0, -(-p.width // p.block)) as block:
         left = p.left_of(block)
         p.down(p.b, (left, left), first, last)
@@ -153,7 +157,8 @@ def packed_product(
     y: Memory,
     first: Any,
     last: Any,
-    sizes: tuple[int, ...],
+    tile: Tile,
+    sizes: tuple[int, int, int],
     *given: Any,
 ) -> None:
     """The same in blocks of columns number ``first`` to ``last``, each of which is packed first.
@@ -161,7 +166,7 @@ def packed_product(
     ``b`` may lie in any way; the last of what is given is memory for a block of its columns.
     """
     *lies, memory = given
-    p = _Product(builder, (a, b, y), sizes, lies)
+    p = _Product(builder, (a, b, y), tile, sizes, lies)
     packed = _Matrix(builder, memory, (p.block, 1))
     with counting(builder, first, last) as block:
         left = p.left_of(block)

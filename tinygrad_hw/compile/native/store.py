@@ -14,7 +14,7 @@ from typing import Any
 import llvmlite
 import numpy as np
 
-from . import object_code
+from . import object_code, processor
 
 _loaded: dict[str, Callable[..., Any]] = {}
 # Files whose text is part of what native code is made of: the last has coefficients.
@@ -23,6 +23,7 @@ _PARTS = (
     "formulas.py",
     "intrinsics.py",
     "object_code.py",
+    "processor.py",
     "products.py",
     "translation.py",
     "../../ops/special.py",
@@ -59,7 +60,7 @@ def compiled(source: str) -> Callable[..., Any]:
 
 def _key(source: str) -> str:
     versions = [llvmlite.__version__, np.__version__, sys.version]
-    digest = hashlib.sha256("\n".join([source, object_code.machine_name(), *versions]).encode())
+    digest = hashlib.sha256("\n".join([source, processor.name(), *versions]).encode())
     for name in _PARTS:
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()[:32]
