@@ -1003,7 +1003,7 @@ def test_pooling_over_any_window(backend, window):
 
 @pytest.mark.parametrize("dtype", "efd")
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
+def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride, backend):
     rng = np.random.default_rng(0)
     x = rng.integers(-3, 4, (2, 7, 6, 3)).astype(dtype)
     weights = rng.choice([np.nan, np.inf, -np.inf, -0.0, 1.0, 2.0], (2, 7, 6, 3)).astype(dtype)
@@ -1013,7 +1013,7 @@ def test_the_gradient_of_pooling_moves_what_is_no_number(dtype, stride):
         y = tg.max_pool2d(x, 2, stride)
         return tg.grad(y, x, weights[:, : y.shape[1], : y.shape[2]])
 
-    compiled = tg.compile(gradient, backend="numpy")
+    compiled = tg.compile(gradient, backend=backend)
     for _ in range(2):
         got, wanted = compiled(x, weights).numpy(), gradient(x, weights).numpy()
         np.testing.assert_array_equal(got, wanted, strict=True)
@@ -1037,7 +1037,7 @@ def _images(kind, window):
 
 @pytest.mark.parametrize("window", [(2, 2), (1, 3), (3, 1)])
 @pytest.mark.parametrize("kind", ["apart", "equal", "NaN", "NaN beside equal ones"])
-def test_the_gradient_of_pooling_behind_a_relu(kind, window):
+def test_the_gradient_of_pooling_behind_a_relu(kind, window, backend):
     rng = np.random.default_rng(0)
 
     def gradient(x, weights):
@@ -1045,7 +1045,7 @@ def test_the_gradient_of_pooling_behind_a_relu(kind, window):
         y = tg.max_pool2d(tg.relu(x), window)
         return tg.grad(y, x, weights[:, : y.shape[1], : y.shape[2]])
 
-    compiled = tg.compile(gradient, backend="numpy")
+    compiled = tg.compile(gradient, backend=backend)
     for entries in ("apart", kind):
         x = _images(entries, window)
         weights = rng.choice([np.inf, -0.0, 1.0, -2.0], x.shape).astype(x.dtype)

@@ -423,6 +423,50 @@ def test_convolution_with_strides(stride, padding, dilation, shape, maybe_crew):
     assert phases(run) == [True]
 
 
+@pytest.mark.parametrize("size", [(1, 1, 9), (2, 3, 1), (3, 5, 7), (3, 3, 12)])
+@pytest.mark.parametrize("activation", [tg.relu, tg.tanh, lambda y: y, lambda y: tg.relu(y) * y])
+def test_convolution_with_a_bias_and_what_follows(size, activation, maybe_crew):
+    height, channels, filters = size
+    x = RNG.normal(size=(3, 6, 5, channels))
+    x[0, 0, 0, 0], x[1, 5, 4, 0] = np.nan, np.inf
+    w = tg.Tensor(RNG.normal(size=(height, 2, channels, filters)), requires_grad=True)
+    b = tg.Tensor(RNG.normal(size=filters), requires_grad=True)
+
+    def gradients(x):
+        w.grad = b.grad = None
+        y = tg.conv2d(x, w, b, padding="same")
+        z = activation(y)
+        z[1:, 1:4].sum().backward()
+        return z
+
+    with np.errstate(invalid="ignore"):
+        run = native(gradients)
+        for _ in range(2):
+            found, *mine = run(x).numpy(), w.grad, b.grad
+        np.testing.assert_allclose(found, gradients(x).numpy(), atol=1e-12)
+    for mine_, other in zip(mine, (w.grad, b.grad), strict=True):
+        np.testing.assert_allclose(mine_, other, atol=1e-12)
+    assert phases(run) == [True]
+
+
+def test_pooling_behind_a_convolution(maybe_crew):
+    x, w, b = RNG.normal(size=(4, 8, 6, 2)), RNG.normal(size=(3, 3, 2, 5)), RNG.normal(size=5)
+
+    def slopes(x, w, b):
+        def total(w):
+            return (tg.max_pool2d(tg.relu(tg.conv2d(x, w, b, padding="same")), 2) ** 3).sum()
+
+        return tg.grad(total)(w), tg.grad(lambda w: (tg.grad(total)(w) ** 2).sum())(w)
+
+    run = native(slopes)
+    for _ in range(2):
+        found = run(x, w, b)
+    for mine, other in zip(found, slopes(x, w, b), strict=True):
+        np.testing.assert_allclose(mine.numpy(), other.numpy())
+    # What convolves also adds and cuts off.
+    assert "relu" not in run._variants[0].executable.explain().split()
+
+
 def test_gradients_of_images_that_lie_otherwise(maybe_crew):
     x = tg.Tensor(RNG.normal(size=(5, 6, 7, 2)), requires_grad=True)
     w = tg.Tensor(RNG.normal(size=(3, 2, 2, 4)), requires_grad=True)

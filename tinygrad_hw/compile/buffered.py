@@ -18,7 +18,7 @@ from ..ops import activations, losses
 from ..ops import conv as convolution
 from ..ops import shape as moving
 from .expand import REDUCTIONS, exponentials, total
-from .images import bordered, images, windows
+from .images import bordered, images, relu_grad, windows
 from .program import Array, Instruction, Program, Ref, Spec
 from .rewriting import Rewriter, plain, rewritten
 
@@ -331,18 +331,13 @@ def _cross_entropy(r: Rewriter, i: Instruction) -> bool:
 
 
 def _relu_grad(r: Rewriter, i: Instruction) -> bool:
-    """The mask of relu's argument is that of its result, so that the argument need not be kept."""
-    g, x = i.args
-    y = r.computed(activations.relu.forward, x)
-    if y is None:
-        return False
-    return _unpool_by_relu(r, i, y) or r.end("relu_grad", i.op.forward, (g, y), {}, i.out)
+    return _unpool_by_relu(r, i) or relu_grad(r, i)
 
 
-def _unpool_by_relu(r: Rewriter, i: Instruction, y: Ref) -> bool:
+def _unpool_by_relu(r: Rewriter, i: Instruction) -> bool:
     """The gradient of pooling what a relu gave, with that of the relu."""
-    made = r.made_by(i.args[0])
-    if made is None or made.op.forward is not convolution.unpool.forward:
+    y, made = r.computed(activations.relu.forward, i.args[1]), r.made_by(i.args[0])
+    if y is None or made is None or made.op.forward is not convolution.unpool.forward:
         return False
     found = _unpooling(r, made)
     if found is None or found[0][1] != y or not found[1]["covered"]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..ops import exponential, linalg, losses, nn, reduce, shape
-from .images import CONVOLUTIONS
+from .images import FUSIONS, IMAGES
 from .indices import INDICES
 from .program import Array, Instruction, Program, Ref, Spec
 from .rewriting import Rewrite, Rewriter, plain, rewritten
@@ -372,7 +372,7 @@ REDUCTIONS: dict[Any, Rewrite] = {
 }
 _REWRITES: dict[Any, Rewrite] = (
     REDUCTIONS
-    | CONVOLUTIONS
+    | IMAGES
     | INDICES
     | {
         losses._cross_entropy.forward: _cross_entropy,
@@ -390,4 +390,4 @@ _REWRITES: dict[Any, Rewrite] = (
 
 def expanded(program: Program) -> Program:
     """Give the same program in simpler operations."""
-    return rewritten(program, _REWRITES)
+    return rewritten(rewritten(program, _REWRITES), FUSIONS)

@@ -1,4 +1,4 @@
-"""Rewrite convolution, for native code: images with zeros around, and loops over them."""
+"""Rewrite convolution and the gradient of pooling, for native code: loops over images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..kernels import hw5
+from ..ops import activations
 from ..ops import conv as convolution
 from .program import Array, Instruction, Ref, Spec
 from .rewriting import Rewrite, Rewriter, plain
@@ -43,12 +44,24 @@ def _spaced_sides(sides: Any, before: Any, after: Any, step: Any) -> tuple[int, 
     )
 
 
-def correlation(x: Array, w: Array, *, out: Any, stride: Any, dilation: Any) -> Array:
-    """Correlate bordered images (C1, H', W', N) with filters: (N, H, W, C2)."""
+def correlation(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    out: Any,
+    stride: Any,
+    dilation: Any,
+    relu: bool = False,
+) -> Array:
+    """Correlate bordered images (C1, H', W', N) with filters: (N, H, W, C2); add ``b``, if given,
+    and then do as relu does, if wanted."""
     images = x.transpose(3, 1, 2, 0)
     size = {"stride": stride, "padding": "valid", "dilation": dilation}
-    y = hw5.correlate(images, w, **size)
-    return y[:, : out[0], : out[1]]
+    y = hw5.correlate(images, w, **size)[:, : out[0], : out[1]]
+    if b is not None:
+        y = y + b
+    return hw5.relu(y) if relu else y
 
 
 def correlation_dw(g: Array, x: Array, *, size: Any, out: Any, stride: Any, dilation: Any) -> Array:
@@ -66,6 +79,15 @@ def correlation_dw(g: Array, x: Array, *, size: Any, out: Any, stride: Any, dila
 def turned(w: Array) -> Array:
     """Filters turned by half a circle, with inputs and outputs exchanged."""
     return np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+def pool_dx(
+    g: Array, x: Array, y: Array, *, shape: Any, size: Any, stride: Any, relu: bool
+) -> Array:
+    """Gradient of pooling ``x`` to ``y``, and that of the relu that made ``x``, if one did."""
+    winners = hw5.pool_winners(x, y, size=size, stride=stride)
+    gradient = hw5.max_unpool(g, winners, shape=shape, size=size, stride=stride)
+    return hw5.relu_backward(gradient, x) if relu else gradient
 
 
 # --- Rewriting ----------------------------------------------------------------------------------
@@ -160,8 +182,73 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     return r.end("conv_dx", correlation, (bordered_g, filters), params, i.out)
 
 
-CONVOLUTIONS: dict[Any, Rewrite] = {
+def relu_grad(r: Rewriter, i: Instruction) -> bool:
+    """The mask of relu's argument is that of its result, so that the argument need not be kept."""
+    y = r.computed(activations.relu.forward, i.args[1])
+    return y is not None and r.end("relu_grad", i.op.forward, (i.args[0], y), {}, i.out)
+
+
+def _unpool(r: Rewriter, i: Instruction) -> bool:
+    """Find the winners on the way."""
+    args = _pooled(r, i)
+    return args is not None and r.end("unpool", pool_dx, args, i.params | {"relu": False}, i.out)
+
+
+def _pooled(r: Rewriter, unpool: Instruction) -> tuple[Any, ...] | None:
+    """The gradient of what was pooled, what was, and what it became."""
+    won, g = r.made_by(unpool.args[1]), r.spec(unpool.args[0])
+    if won is None or won.op.forward is not hw5.pool_winners or not images(g):
+        return None
+    spec = r.spec(won.args[0])
+    known = spec is not None and spec.dtype == g.dtype and len(won.args) == 2
+    return (unpool.args[0], *won.args) if known else None
+
+
+def _relu_grad(r: Rewriter, i: Instruction) -> bool:
+    """The gradient of pooling what a relu made comes with that of the relu."""
+    y, made = r.computed(activations.relu.forward, i.args[1]), r.made_by(i.args[0])
+    if y is not None and made is not None and made.op.forward is convolution.unpool.forward:
+        args = _pooled(r, made)
+        if args is not None and args[1] == y:
+            return r.end("unpool", pool_dx, args, made.params | {"relu": True}, i.out)
+    return relu_grad(r, i)
+
+
+def _add(r: Rewriter, i: Instruction) -> bool:
+    """A convolution adds what is the same for all of a channel, while it has the sums at hand."""
+    found = _with_bias(r, i)
+    return found is not None and r.end("conv", correlation, *found, i.out)
+
+
+def _relu(r: Rewriter, i: Instruction) -> bool:
+    """And makes zeros of what is negative."""
+    made = r.made_by(i.args[0])
+    found = _with_bias(r, made) if made is not None and r.alone(i.args[0]) else None
+    if found is None:
+        return False
+    args, params = found
+    return r.end("conv", correlation, args, params | {"relu": True}, i.out)
+
+
+def _with_bias(r: Rewriter, add: Instruction) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """What a convolution is of whose result nobody wants but a sum with a vector."""
+    if add.op.forward is not np.add or len(add.args) != 2:
+        return None
+    made, bias = r.made_by(add.args[0]), r.spec(add.args[1])
+    if made is None or made.op.forward is not correlation or len(made.args) != 2 or bias is None:
+        return None
+    out = r.specs[made.out]
+    if bias != plain(out.shape[-1:], out.dtype) or not r.alone(add.args[0]):
+        return None
+    return (*made.args, add.args[1]), made.params | {"relu": False}
+
+
+# In a program of these operations: what comes after a convolution is done by it.
+FUSIONS: dict[Any, Rewrite] = {np.add: _add, activations.relu.forward: _relu}
+IMAGES: dict[Any, Rewrite] = {
     convolution.conv.forward: _conv,
     convolution.conv_dw.forward: _conv_dw,
     convolution.conv_dx.forward: _conv_dx,
+    convolution.unpool.forward: _unpool,
+    activations.relu_grad.forward: _relu_grad,
 }

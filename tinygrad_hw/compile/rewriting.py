@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,8 @@ class Rewriter:
         constants = dict(program.constants)
         self.program = replace(program, views=set(program.views), constants=constants)
         self.made = {i.out: i for i in program.instructions}
+        everywhere = (*program.results(), *(r for i in program.instructions for r in i.refs()))
+        self.uses = Counter(everywhere)
         self.specs = dict(program.specs)
         self.instructions: list[Instruction] = []
         self.next = max(self.specs, default=0) + 1
@@ -37,6 +40,10 @@ class Rewriter:
             if i.op.forward is forward and i.refs() == [arg.index]:
                 return Ref(i.out)
         return None
+
+    def alone(self, arg: Ref) -> bool:
+        """Tell whether a value of the given program is asked for in but one place."""
+        return self.uses[arg.index] == 1
 
     def emit(self, name: str, forward: Any, args: Any, params: Any, spec: Spec) -> Ref:
         """Add an instruction with a new result."""

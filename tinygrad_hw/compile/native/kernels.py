@@ -14,7 +14,7 @@ import numpy as np
 
 from ...kernels import hw5
 from ...ops import conv, index, linalg, scan, shape
-from ..images import border, correlation, correlation_dw, spaced, turned
+from ..images import border, correlation, correlation_dw, pool_dx, spaced, turned
 from ..program import Instruction, Spec
 from . import matrices, moves, windows
 from .writer import Writer
@@ -32,6 +32,7 @@ KERNELS: dict[Any, Rule] = {
     conv.max_pool.forward: windows.pool,
     hw5.pool_winners: windows.winners,
     conv.unpool.forward: windows.unpool,
+    pool_dx: windows.pool_dx,
     conv.sum_windows.forward: windows.total,
     conv.spread_windows.forward: windows.spread,
     shape._concatenate.forward: moves.concatenate,
@@ -45,6 +46,7 @@ LIKE_ARGUMENT = {
     conv.max_pool.forward: 0,
     hw5.pool_winners: 0,
     conv.unpool.forward: 1,
+    pool_dx: 1,
     conv.sum_windows.forward: 0,
     conv.spread_windows.forward: 0,
 }

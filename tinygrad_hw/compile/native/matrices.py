@@ -122,30 +122,34 @@ def _in_tiles(w: Writer, p: _Product) -> bool:
     if y.strides[1] != 1 or columns == 1 or not (small or w.crew):
         return False
     dtype = w.dtype(b.root)
-    tile = _tile(rows, columns, dtype.itemsize)
-    places = ", ".join(str(m.strides) for m in (a, b, y))
-    given = f"{tile}, {(rows, columns, terms)}, {places}"
+    tile = tile_of(rows, columns, dtype.itemsize)
+    given = f"{tile}, {(rows, columns)}, {(a.strides[0], y.strides[0])}"
     depth, memories = _inside(w, p)
     if small and b.strides[1] == 1:
-        w.line(depth, f"product({memories}, {_rest(w, -(-rows // tile[0]))}, {given})")
+        summed = ((terms, a.strides[1], b.strides[0]),)
+        w.line(depth, f"product({memories}, {_rest(w, -(-rows // tile[0]))}, {given}, {summed})")
         return True
     block = min(tile[1] * tile[2], columns)
     w.packing = max(w.packing, terms * block * dtype.itemsize)
     w.line(depth, f"o = part(packed, 0, np.{dtype.name})")
-    w.line(depth, f"packed_product({memories}, {_rest(w, -(-columns // block))}, {given}, o)")
+    given = f"{given}, {(terms, a.strides[1])}, {b.strides}, o"
+    w.line(depth, f"packed_product({memories}, {_rest(w, -(-columns // block))}, {given})")
     return True
 
 
-def _tile(rows: int, columns: int, itemsize: int) -> tuple[int, int, int]:
+def tile_of(rows: int, columns: int, itemsize: int) -> tuple[int, int, int]:
     """Choose how many rows of a product are computed at once, in how many vectors of how many
     entries: as many as there are registers for, and such that few are computed twice."""
     nbytes, registers = vectors()
     lanes = nbytes // itemsize
-    while lanes > columns:
+    while lanes >= 2 * columns:
         lanes //= 2
-    across = min((3, 2), key=lambda n: -(-columns // (n * lanes)) * n)
-    tiles = -(-rows // (registers // 4))
-    return -(-rows // tiles), across, lanes
+    wide = -(-columns // lanes)
+    height = -(-rows // -(-rows // (registers // (4 if wide > 1 else 2))))
+    # An entry of a row is read once for so many vectors.
+    most = min((registers - 1) // (height + 1), 8)
+    across = min(range(most, 0, -1), key=lambda n: -(-wide // n) * (n + 1))
+    return height, across, lanes
 
 
 def _rest(w: Writer, count: int) -> str:

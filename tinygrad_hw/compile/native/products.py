@@ -13,30 +13,10 @@ from .intrinsics import intrinsic
 Lie = tuple[int, int]
 # A tile, whose sums stay in registers: its rows, its vectors in a row, entries in a vector.
 Tile = tuple[int, int, int]
-# Terms of the sums that are added in one round of the loop.
-_UNROLLED = 4
-
-
-class _Matrix:
-    """A matrix in flat memory."""
-
-    def __init__(self, builder: Builder, memory: Memory, lie: Lie) -> None:
-        self.builder, self.memory = builder, memory
-        self.steps = lie
-        self.itemsize = memory.dtype.itemsize
-
-    def pointer(self, i: Any, j: Any) -> Any:
-        """Point to an entry."""
-        down, across = (
-            self.builder.mul(place, SIZE(step))
-            for place, step in zip((i, j), self.steps, strict=True)
-        )
-        index = self.builder.add(down, across)
-        return self.builder.gep(self.memory.code, [index], inbounds=True)
-
-    def vector(self, i: Any, j: Any, vector: Any) -> Any:
-        """Point to entries side by side."""
-        return self.builder.bitcast(self.pointer(i, j), vector.as_pointer())
+# Terms of sums in nested loops: how many, and the steps of both factors.
+Terms = tuple[tuple[int, int, int], ...]
+# Terms that are added in one round of the innermost loop.
+_UNROLLED = 8
 
 
 def _repeated(builder: Builder, entry: Any, vector: Any) -> Any:
@@ -58,71 +38,141 @@ class _Product:
         builder: Builder,
         factors: tuple[Memory, Memory, Memory],
         tile: Tile,
-        sizes: tuple[int, int, int],
-        lies: Any,
+        sizes: tuple[int, int],
+        steps: tuple[int, int],
     ) -> None:
         self.builder = builder
+        self.a, self.b, self.y = factors
         self.rows, vectors, lanes = tile
-        self.height, self.width, self.terms = sizes
-        self.a, self.b, self.y = (
-            _Matrix(builder, memory, lie) for memory, lie in zip(factors, lies, strict=True)
-        )
-        self.vector = ir.VectorType(kind(factors[0].dtype), lanes)
+        self.height, self.width = sizes
+        self.steps = steps
+        self.vector = ir.VectorType(kind(self.a.dtype), lanes)
+        self.half = ir.VectorType(kind(self.a.dtype), lanes // 2)
         self.block = min(vectors * lanes, self.width)
-        self.columns = [min(c, self.block - lanes) for c in range(0, self.block, lanes)]
+        self.columns = [max(min(c, self.block - lanes), 0) for c in range(0, self.block, lanes)]
+        # What is added to each row at the end: a memory of numbers, its step, and whether to make
+        # zeros of what is negative.
+        self.end: Any = None
 
-    def down(self, b: _Matrix, left: tuple[Any, Any], first: Any, last: Any) -> None:
+    def at(self, memory: Memory, *terms: tuple[Any, int]) -> Any:
+        """Point to an entry, given positions and their steps."""
+        builder, index = self.builder, SIZE(0)
+        for position, step in terms:
+            index = builder.add(index, builder.mul(position, SIZE(step)))
+        return builder.gep(memory.code, [index], inbounds=True)
+
+    def down(self, b: Memory, terms: Terms, left: tuple[Any, Any], first: Any, last: Any) -> None:
         """Go through tiles of rows; ``left`` is the first column in ``b`` and that in ``y``."""
         builder = self.builder
         with counting(builder, first, last) as tile:
             top = builder.mul(tile.code, SIZE(self.rows))
-            self._tile(b, _least_of(builder, top, self.height - self.rows), left)
+            self._tile(b, terms, _least_of(builder, top, self.height - self.rows), left)
 
-    def _tile(self, b: _Matrix, top: Any, left: tuple[Any, Any]) -> None:
+    def _tile(self, b: Memory, terms: Terms, top: Any, left: tuple[Any, Any]) -> None:
         """Compute the entries of some rows, in vectors that begin at some columns."""
         builder, vector = self.builder, self.vector
         sums = [[slot(builder, vector) for _ in self.columns] for _ in range(self.rows)]
         for row in sums:
             for place in row:
                 builder.store(vector(None), place)
-        at = [builder.add(top, SIZE(r)) for r in range(self.rows)]
-        starts = [builder.add(left[0], SIZE(c)) for c in self.columns]
-
-        def add(term: Any) -> None:
-            across = [
-                builder.load(b.vector(term, start, vector), align=b.itemsize) for start in starts
-            ]
-            for r, row in enumerate(sums):
-                entry = _repeated(builder, builder.load(self.a.pointer(at[r], term)), vector)
-                for place, other in zip(row, across, strict=True):
-                    product = builder.fmul(entry, other, flags=["contract"])
-                    total = builder.fadd(builder.load(place), product, flags=["contract"])
-                    builder.store(total, place)
-
-        rest = self.terms % _UNROLLED
-        with counting(builder, 0, self.terms - rest, _UNROLLED) as first:
-            for k in range(_UNROLLED):
-                add(builder.add(first.code, SIZE(k)))
-        for k in range(self.terms - rest, self.terms):
-            add(SIZE(k))
+        first = self.at(self.a, (top, self.steps[0]))
+        self._add_up(sums, first, self.at(b, (left[0], 1)), terms)
         for r, row in enumerate(sums):
+            down = builder.add(top, SIZE(r))
             for column, place in zip(self.columns, row, strict=True):
-                start = builder.add(left[1], SIZE(column))
-                target = self.y.vector(at[r], start, vector)
-                builder.store(builder.load(place), target, align=self.y.itemsize)
+                across = builder.add(left[1], SIZE(column))
+                target = self.at(self.y, (down, self.steps[1]), (across, 1))
+                self._store(self._ended(builder.load(place), down), target)
+
+    def _ended(self, value: Any, row: Any) -> Any:
+        """Add the row's number to a vector, and make zeros of what is negative, if wanted."""
+        if self.end is None:
+            return value
+        builder, (bias, step, relu) = self.builder, self.end
+        number = builder.load(self.at(bias, (row, step)))
+        value = builder.fadd(value, _repeated(builder, number, self.vector))
+        if not relu:
+            return value
+        # NaN stays.
+        kept = builder.fcmp_unordered(">", value, self.vector(None))
+        return builder.select(kept, value, self.vector(None))
+
+    def _load(self, pointer: Any) -> Any:
+        """Read a vector; of fewer columns than it has entries two halves, which overlap."""
+        lanes, rest = self.vector.count, self.vector.count - self.width
+        if rest <= 0:
+            return self._read(pointer, self.vector)
+        low, high = (self._read(p, self.half) for p in self._halves(pointer))
+        order = [k if k < lanes // 2 else min(k + rest, lanes - 1) for k in range(lanes)]
+        return self._shuffled(low, high, order)
+
+    def _store(self, value: Any, pointer: Any) -> None:
+        half, rest = self.half.count, self.width - self.half.count
+        if rest >= half:
+            return self._write(value, pointer)
+        for start, place in zip((0, rest), self._halves(pointer), strict=True):
+            part = self._shuffled(value, value, range(start, start + half))
+            self._write(part, place)
+
+    def _halves(self, pointer: Any) -> tuple[Any, Any]:
+        return pointer, self.builder.gep(pointer, [SIZE(self.width - self.half.count)])
+
+    def _shuffled(self, a: Any, b: Any, order: Any) -> Any:
+        places = ir.VectorType(WHOLE, len(order))(list(map(WHOLE, order)))
+        return self.builder.shuffle_vector(a, b, places)
+
+    def _read(self, pointer: Any, vector: Any) -> Any:
+        place = self.builder.bitcast(pointer, vector.as_pointer())
+        return self.builder.load(place, align=self.b.dtype.itemsize)
+
+    def _write(self, value: Any, pointer: Any) -> None:
+        place = self.builder.bitcast(pointer, value.type.as_pointer())
+        self.builder.store(value, place, align=self.y.dtype.itemsize)
+
+    def _add_up(self, sums: Any, a: Any, b: Any, terms: Terms) -> None:
+        """Add terms, given where the tile's first row and first column begin."""
+        (count, *steps), inner = terms[0], terms[1:]
+        builder, rest = self.builder, 0 if inner else count % _UNROLLED
+
+        def beyond(term: Any) -> tuple[Any, Any]:
+            down, across = (builder.mul(term, SIZE(step)) for step in steps)
+            return builder.gep(a, [down], inbounds=True), builder.gep(b, [across], inbounds=True)
+
+        if inner:
+            with counting(builder, 0, count) as term:
+                self._add_up(sums, *beyond(term.code), inner)
+            return
+        with counting(builder, 0, count - rest, _UNROLLED) as first:
+            for k in range(_UNROLLED):
+                self._add(sums, *beyond(builder.add(first.code, SIZE(k))))
+        for k in range(count - rest, count):
+            self._add(sums, *beyond(SIZE(k)))
+
+    def _add(self, sums: Any, a: Any, b: Any) -> None:
+        """Add the products of an entry of each row and of some vectors."""
+        builder = self.builder
+        vectors = [self._load(builder.gep(b, [SIZE(c)], inbounds=True)) for c in self.columns]
+        for r, row in enumerate(sums):
+            place = builder.gep(a, [SIZE(r * self.steps[0])], inbounds=True)
+            entry = _repeated(builder, builder.load(place), self.vector)
+            for total, vector in zip(row, vectors, strict=True):
+                product = builder.fmul(entry, vector, flags=["contract"])
+                more = builder.fadd(builder.load(total), product, flags=["contract"])
+                builder.store(more, total)
 
     def left_of(self, block: Value) -> Any:
         """The first column of a block of columns."""
         start = self.builder.mul(block.code, SIZE(self.block))
         return _least_of(self.builder, start, self.width - self.block)
 
-    def pack(self, left: Any, packed: _Matrix) -> None:
-        """Copy a block of columns of ``b`` to where it lies without gaps."""
+    def pack(self, left: Any, packed: Memory, count: int, lie: Lie) -> None:
+        """Copy a block of columns of ``b``, which lies so, to where it lies without gaps."""
         builder = self.builder
-        with counting(builder, 0, self.terms) as term:
+        with counting(builder, 0, count) as term:
             for c in range(self.block):
-                entry = builder.load(self.b.pointer(term.code, builder.add(left, SIZE(c))))
-                builder.store(entry, packed.pointer(term.code, SIZE(c)))
+                column = builder.add(left, SIZE(c))
+                entry = builder.load(self.at(self.b, (term.code, lie[0]), (column, lie[1])))
+                builder.store(entry, self.at(packed, (term.code, self.block), (SIZE(c), 1)))
 
 
 @intrinsic
@@ -134,19 +184,23 @@ def product(
     first: Any,
     last: Any,
     tile: Tile,
-    sizes: tuple[int, int, int],
-    *lies: Lie,
+    sizes: tuple[int, int],
+    steps: tuple[int, int],
+    terms: Terms,
+    *end: Any,
 ) -> None:
-    """``y = a @ b``, in tiles of rows number ``first`` to ``last``.
+    """Sums of products of entries of ``a`` and rows of ``b``, in tiles ``first`` to ``last``.
 
-    ``sizes`` are rows and columns of ``y``, and terms of its sums; the lies are those of ``a``,
-    ``b`` and ``y``, where columns of ``b`` and ``y`` lie side by side. The last tile begins earlier
-    instead of being smaller: it computes some entries once more.
+    ``sizes`` are rows and columns of ``y``; ``steps`` those of the rows of ``a`` and of ``y``.
+    Columns of ``b`` and ``y`` lie side by side. The last tile begins earlier instead of being
+    smaller: it computes some entries once more. At the end a number is added to each row, if the
+    memory of these is given with its step and whether to make zeros of what is negative.
     """
-    p = _Product(builder, (a, b, y), tile, sizes, lies)
+    p = _Product(builder, (a, b, y), tile, sizes, steps)
+    p.end = end or None
     with counting(builder, 0, -(-p.width // p.block)) as block:
         left = p.left_of(block)
-        p.down(p.b, (left, left), first, last)
+        p.down(b, terms, (left, left), first, last)
 
 
 @intrinsic
@@ -158,20 +212,24 @@ def packed_product(
     first: Any,
     last: Any,
     tile: Tile,
-    sizes: tuple[int, int, int],
-    *given: Any,
+    sizes: tuple[int, int],
+    steps: tuple[int, int],
+    terms: tuple[int, int],
+    lie: Lie,
+    packed: Memory,
 ) -> None:
-    """The same in blocks of columns number ``first`` to ``last``, each of which is packed first.
+    """``y = a @ b`` in blocks of columns number ``first`` to ``last``, each packed first.
 
-    ``b`` may lie in any way; the last of what is given is memory for a block of its columns.
+    ``b`` may lie in any way; ``terms`` are how many there are and the step of ``a``, and ``packed``
+    is memory for a block of columns of ``b``.
     """
-    *lies, memory = given
-    p = _Product(builder, (a, b, y), tile, sizes, lies)
-    packed = _Matrix(builder, memory, (p.block, 1))
+    p = _Product(builder, (a, b, y), tile, sizes, steps)
+    count, step = terms
     with counting(builder, first, last) as block:
         left = p.left_of(block)
-        p.pack(left, packed)
-        p.down(packed, (SIZE(0), left), 0, -(-p.height // p.rows))
+        p.pack(left, packed, count, lie)
+        whole = ((count, step, p.block),)
+        p.down(packed, whole, (SIZE(0), left), 0, -(-p.height // p.rows))
 
 
 # --- BLAS -----------------------------------------------------------------------------------------

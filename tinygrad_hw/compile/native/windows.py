@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from ..program import Instruction
 from .layout import Place, places
+from .matrices import tile_of
+from .processor import vectors
 from .scalars import literal
 from .writer import Writer
 
-# Products in one statement list: more would not fit the registers.
-_UNROLLED = 64
+# Entries in a row of a filter: of more, gradients are left to NumPy.
+_TAPS = 64
 
 
 def _at(place: Place, *names: str | int) -> str:
@@ -114,93 +116,90 @@ class _Rows(NamedTuple):
         w.line(depth, f"for j in range({self.out[1]}):")
         return depth + 1, f"j * {self.x.shape[3]}"
 
-    def begin(self, w: Writer, depth: int, start: str) -> None:
-        """Write where each row of a window begins, for run ``start`` of channel c and row i."""
+    def place(self, start: str, c: str = "0", r: str = "0") -> str:
+        """Spell where row r of the windows of a run of channel c and row i begins."""
         _, height, width, n = self.x.shape
-        for r in range(self.size[0]):
-            row = f"(c * {height} + i * {self.stride[0]} + {r * self.dilation[0]}) * {width * n}"
-            w.line(depth, f"r{r} = {row} + ({start}) * {self.stride[1]}")
-
-    def read(self, w: Writer, t: int) -> str:
-        """Spell entry ``t`` of the window at ``k`` in the run."""
-        r, across = divmod(t, self.size[1])
-        return w.load(self.x.root, f"r{r} + k + {across * self.dilation[1] * self.x.shape[3]}")
+        row = f"({c}) * {height} + i * {self.stride[0]} + ({r}) * {self.dilation[0]}"
+        return f"({row}) * {width * n} + ({start}) * {self.stride[1]}"
 
 
 def correlation(w: Writer, i: Instruction) -> bool:
-    """Rows of windows at once; for a few filters at a time, each entry read meets all of them."""
-    x, f = places(w.layout, i)
+    """In each run of windows a product of filters and of what stands at each of their entries."""
+    x, f, *bias = places(w.layout, i)
     y = w.layout.places[i.out]
-    a, b, _, c2 = f.shape
-    rows = _Rows(x, (a, b), **i.params)
-    taps = a * b
-    if taps > _UNROLLED:
-        return False
-    most = max(1, min(c2, _UNROLLED // taps, 8))
-    # Blocks that leave nothing over, if they need not be small for that.
-    block = next((k for k in range(most, 3, -1) if c2 % k == 0), most)
-    whole = c2 // block
-    # One text for all whole blocks, and one for what is left: a text for each of many blocks takes
-    # minutes to compile.
-    for first, count, size in ((0, whole, block), (whole * block, 1, c2 - whole * block)):
-        if not size:
-            continue
-        filters = [f"o * {block} + {first + k}" for k in range(size)]
-        w.line(0, f"for o in range({count}):")
-        w.line(1, f"for i in range({w.share(rows.out[0])}):")
-        w.line(2, f"for c in range({x.shape[0]}):")
-        for k, filter_ in enumerate(filters):
-            for t in range(taps):
-                weight = w.load(f.root, _at(f, t // b, t % b, "c", filter_))
-                w.line(3, f"w{k}_{t} = {weight}")
-        depth, start = rows.go(w, 3)
-        for k, filter_ in enumerate(filters):
-            w.line(depth, f"q{k} = (({filter_}) * {y.shape[1]} + i) * {rows.row} + {start}")
-        rows.begin(w, depth, start)
-        _sum_up(w, depth, rows, i.out, size)
+    a, b, c1, c2 = f.shape
+    window = {key: i.params[key] for key in ("out", "stride", "dilation")}
+    rows = _Rows(x, (a, b), **window)
+    _, height, width, n = x.shape
+    tile = tile_of(c2, rows.run, w.dtype(i.out).itemsize)
+    w.line(0, f"for i in range({w.share(rows.out[0])}):")
+    depth, start = rows.go(w, 1)
+    images = f"beyond({w.memory(x.root, x.offset)}, {rows.place(start)})"
+    result = f"beyond({w.memory(i.out)}, i * {rows.row} + {start})"
+    terms = (
+        (c1, f.strides[2], height * width * n),
+        (a, f.strides[0], rows.dilation[0] * width * n),
+        (b, f.strides[1], rows.dilation[1] * n),
+    )
+    given: list[Any] = [tile, (c2, rows.run), (f.strides[3], y.shape[1] * rows.row), terms]
+    if bias:
+        given += [w.memory(bias[0].root, bias[0].offset), bias[0].strides[0], i.params["relu"]]
+    filters, count = w.memory(f.root, f.offset), -(-c2 // tile[0])
+    shown = ", ".join(map(str, given))
+    w.line(depth, f"product({filters}, {images}, {result}, 0, {count}, {shown})")
     return True
-
-
-def _sum_up(w: Writer, depth: int, rows: _Rows, out: int, filters: int) -> None:
-    """Add what some filters make of a run of channel c to what they made of those before."""
-    taps, zero = math.prod(rows.size), literal(0, w.dtype(out))
-    for first in (True, False)[: min(rows.x.shape[0], 2)]:
-        w.line(depth, "if c == 0:" if first else "else:")
-        w.line(depth + 1, f"for k in range({rows.run}):")
-        for t in range(taps):
-            w.line(depth + 2, f"x{t} = {rows.read(w, t)}")
-        for o in range(filters):
-            total = zero if first else w.load(out, f"q{o} + k")
-            for t in range(taps):
-                total = f"plus(times(x{t}, w{o}_{t}), {total})"
-            w.line(depth + 2, w.store(out, f"q{o} + k", total))
 
 
 def correlation_dw(w: Writer, i: Instruction) -> bool:
+    """Run by run, what stands at a row of some filters' entries meets each of their gradients."""
     g, x = places(w.layout, i)
     y = w.layout.places[i.out]
     rows = _Rows(x, **i.params)
-    taps, b = math.prod(rows.size), rows.size[1]
-    if g.strides != (1,) or taps > _UNROLLED:
+    height, width, channels, filters = y.shape
+    if g.strides != (1,) or width > _TAPS:
         return False
-    zero = literal(0, w.dtype(i.out))
-    w.line(0, f"for c in range({x.shape[0]}):")
-    w.line(1, f"for o in range({w.share(y.shape[3])}):")
-    for t in range(taps):
-        w.line(2, f"s{t} = {zero}")
-    w.line(2, f"for i in range({rows.out[0]}):")
-    depth, start = rows.go(w, 3)
-    w.line(depth, f"q = (o * {rows.out[0]} + i) * {rows.row} + {start}")
-    rows.begin(w, depth, start)
-    # As many sums at a time as there are registers for.
-    for first in range(0, taps, 16):
-        w.line(depth, f"for k in range({rows.run}):")
-        w.line(depth + 1, f"g = {w.load(g.root, 'q + k', g.offset)}")
-        for t in range(first, min(first + 16, taps)):
-            w.line(depth + 1, f"s{t} = plus(s{t}, times(g, {rows.read(w, t)}))")
-    for t in range(taps):
-        w.line(2, w.store(i.out, _at(y, t // b, t % b, "c", "o"), f"s{t}"))
+    w.line(0, f"for o in range({w.share(math.prod(y.shape))}):")
+    w.line(1, w.store(i.out, "o", literal(0, w.dtype(i.out))))
+    w.meet()
+    most = max(1, min((vectors()[1] - 4) // width, 8))
+    block = -(-filters // -(-filters // most))
+    whole = filters // block
+    w.line(0, f"for i in range({rows.out[0]}):")
+    depth, start = rows.go(w, 1)
+    for first, count, size in ((0, whole, block), (whole * block, 1, filters - whole * block)):
+        if size:
+            w.line(depth, f"for q in range({count}):")
+            for f in range(size):
+                w.line(depth + 1, f"o{f} = q * {block} + {first + f}")
+            w.line(depth + 1, f"for t in range({w.share(channels * height)}):")
+            w.line(depth + 2, f"c = t // {height}")
+            w.line(depth + 2, f"r = t - c * {height}")
+            w.line(depth + 2, f"p = {rows.place(start, 'c', 'r')}")
+            _meet_gradients(w, depth + 2, rows, i.out, g, size, start)
     return True
+
+
+def _meet_gradients(
+    w: Writer, depth: int, rows: _Rows, out: int, g: Place, filters: int, start: str
+) -> None:
+    """Add what a run gives to row r of the gradients of filters, at channel c."""
+    y, taps = w.layout.places[out], range(rows.size[1])
+    for f in range(filters):
+        w.line(depth, f"q{f} = (o{f} * {rows.out[0]} + i) * {rows.row} + {start}")
+        for t in taps:
+            w.line(depth, f"s{f}_{t} = {literal(0, w.dtype(out))}")
+    w.line(depth, f"for k in range({rows.run}):")
+    for f in range(filters):
+        w.line(depth + 1, f"g{f} = {w.load(g.root, f'q{f} + k', g.offset)}")
+    for t in taps:
+        across = t * rows.dilation[1] * rows.x.shape[3]
+        w.line(depth + 1, f"x{t} = {w.load(rows.x.root, f'p + k + {across}', rows.x.offset)}")
+        for f in range(filters):
+            w.line(depth + 1, f"s{f}_{t} = plus(s{f}_{t}, times(g{f}, x{t}))")
+    for f in range(filters):
+        for t in taps:
+            place = _at(y, "r", t, "c", f"o{f}")
+            w.line(depth, w.store(out, place, f"({w.load(out, place)} + s{f}_{t})"))
 
 
 # --- Pooling --------------------------------------------------------------------------------------
@@ -273,36 +272,57 @@ def total(w: Writer, i: Instruction) -> bool:
 def spread(w: Writer, i: Instruction) -> bool:
     """Adjoint of :func:`total`."""
     (g,) = places(w.layout, i)
-    return _fits_pool(w, i) and _to_windows(w, i, g, None)
+    return _to_windows(w, i, {"g": g}, ["g"] * math.prod(i.params["size"]))
 
 
 def unpool(w: Writer, i: Instruction) -> bool:
     """Give the winner of each window its entry."""
     g, winners = places(w.layout, i)
-    return _fits_pool(w, i) and _to_windows(w, i, g, winners)
+    masks = [f"k == {t}" for t in range(math.prod(i.params["size"]))]
+    return _to_windows(w, i, {"k": winners, "g": g}, _masked(w, i, masks))
 
 
-def _to_windows(w: Writer, i: Instruction, g: Place, winners: Place | None) -> bool:
-    """Add each entry to the winner of its window, or to all of the window."""
-    y = w.layout.places[i.out]
-    size, stride = i.params["size"], i.params["stride"]
+def pool_dx(w: Writer, i: Instruction) -> bool:
+    """The same, the winner found on the way; where a relu made it, if it is positive."""
+    g, x, y = places(w.layout, i)
+    taps, zero = math.prod(i.params["size"]), literal(0, w.dtype(i.out))
+    masks = []
+    for t in range(taps):
+        terms = [f"(x{k} != y)" for k in range(t)]
+        terms += [f"(x{t} == y)"] * (t < taps - 1) + [f"(x{t} > {zero})"] * i.params["relu"]
+        masks.append(" & ".join(terms))
+    return _to_windows(w, i, {"y": y, "g": g}, _masked(w, i, masks), x)
+
+
+def _masked(w: Writer, i: Instruction, masks: list[str]) -> list[str]:
     zero = literal(0, w.dtype(i.out))
+    return [f"pick({mask}, g, {zero})" if mask else "g" for mask in masks]
+
+
+def _to_windows(
+    w: Writer, i: Instruction, given: dict[str, Place], entries: list[str], x: Place | None = None
+) -> bool:
+    """Add to each window its entries, spelled by what is given of it and by those of ``x``."""
+    if not _fits_pool(w, i):
+        return False
+    y, like = w.layout.places[i.out], next(iter(given.values()))
+    size, stride = i.params["size"], i.params["stride"]
     apart = all(s >= k for s, k in zip(stride, size, strict=True))
     covered = all(
         n == m * k == m * s
-        for n, m, k, s in zip(i.params["shape"], g.shape[1:3], size, stride, strict=True)
+        for n, m, k, s in zip(i.params["shape"], like.shape[1:3], size, stride, strict=True)
     )
     if not covered:
         w.line(0, f"for o in range({w.share(math.prod(y.shape))}):")
-        w.line(1, w.store(i.out, "o", zero))
+        w.line(1, w.store(i.out, "o", literal(0, w.dtype(i.out))))
         w.meet()
-    _pool_loops(w, winners or g, g.shape, apart=apart)
-    w.line(4, f"g = {w.load(g.root, _at(g, 'n', 'i', 'j', 'c'))}")
-    if winners:
-        w.line(4, f"k = {w.load(winners.root, _at(winners, 'n', 'i', 'j', 'c'))}")
-    for t in range(math.prod(size)):
+    _pool_loops(w, x or like, like.shape, apart=apart)
+    for name, place in given.items():
+        w.line(4, f"{name} = {w.load(place.root, _at(place, 'n', 'i', 'j', 'c'))}")
+    if x:
+        _window_reads(w, x, size, stride)
+    for t, entry in enumerate(entries):
         rows, columns = f"i * {stride[0]} + {t // size[1]}", f"j * {stride[1]} + {t % size[1]}"
         at = _at(y, "n", rows, columns, "c")
-        value = f"pick(k == {t}, g, {zero})" if winners else "g"
-        w.line(4, w.store(i.out, at, value if apart else f"({w.load(i.out, at)} + {value})"))
+        w.line(4, w.store(i.out, at, entry if apart else f"({w.load(i.out, at)} + {entry})"))
     return True
