@@ -685,6 +685,56 @@ def test_a_picture_of_a_program_that_is_not_there():
         run.graph(3)
 
 
+def waves(x, scale):
+    y = tg.tanh(x * scale) + 1
+    level = y.sum()
+    return (y - level / y.size) * y, level, y.max(), (y > 1) & (x < scale)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turned", [False, True])
+def test_long_arrays_are_computed_block_by_block(dtype, turned):
+    run = tg.compile(waves, backend="numpy")
+    x = np.random.default_rng(0).normal(size=(3, 200_001)).astype(dtype)
+    x = x[::-1].T if turned else x
+    for scale in (2.0, -1.0, np.nan):
+        scale = np.asarray(scale, dtype)
+        for _ in range(2):
+            got, wanted = run(x, scale), waves(x, scale)
+            for a, b in zip(got, wanted, strict=True):
+                close = 1e-4 if dtype == np.float32 else 1e-9
+                np.testing.assert_allclose(a, b, rtol=close, atol=close)
+    assert run.explain().count("block by block") == 2
+
+
+def test_draws_between_long_arrays_stay_in_their_order():
+    def noisy(rng):
+        def noise(x):
+            first = tg.dropout(tg.exp(x) * 2, 0.5, rng=rng)
+            second = tg.dropout(x + 1, 0.5, rng=rng)
+            return tg.dropout(tg.exp(first) + second, 0.5, rng=rng)
+
+        return noise
+
+    run, noise = (tg.compile(noisy(np.random.default_rng(0))), noisy(np.random.default_rng(0)))
+    x = np.random.default_rng(1).normal(size=400_000)
+    for _ in range(3):
+        np.testing.assert_array_equal(run(x), noise(x))
+    assert "block by block" in run.explain()
+
+
+def test_a_product_with_ones_is_its_other_factor():
+    step = tg.compile(lambda x: tg.grad(lambda x: (x * 3.0).sum())(x) * x)
+    np.testing.assert_array_equal(step(X), 3 * X)
+    assert step.explain().count("multiply(") == 1
+    ones = tg.compile(lambda x: np.multiply(np.ones_like(X), x))
+    y = ones(X)
+    assert y is not X
+    np.testing.assert_array_equal(y, X)
+    y[0] = 9.0
+    assert (ones(X) == X).all()
+
+
 def test_explain_shows_the_program():
     f = tg.compile(lambda x: tg.exp(x) + tg.exp(x))
     for _ in range(3):

@@ -73,6 +73,16 @@ def test_programs_on_numpy(program):
     check(program, "numpy")
 
 
+@settings(max_examples=EXAMPLES or 30, **QUIET)
+@given(program=ts.programs())
+def test_programs_on_numpy_block_by_block(program):
+    with pytest.MonkeyPatch.context() as patch:
+        # As if short arrays were long ones; a block has a few entries.
+        patch.setattr("tinygrad_hw.compile.blocks._LONG", 17)
+        patch.setattr("tinygrad_hw.compile.blocks._BLOCK", 24)
+        check(program, "numpy")
+
+
 @settings(max_examples=EXAMPLES or 2, **QUIET)
 @given(program=ts.programs())
 def test_programs_as_native_code(program):

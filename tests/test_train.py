@@ -116,7 +116,7 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_others(data, tmp_path):
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:
-    arguments = ["train", "cnn", "--data", str(data), "--epochs", "12", "--out", str(out)]
+    arguments = ["train", "cnn", "--data", str(data), "--epochs", "24", "--out", str(out)]
     return [sys.executable, "-m", "tinygrad_hw", *arguments, *more]
 
 

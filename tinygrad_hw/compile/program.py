@@ -108,6 +108,11 @@ class Instruction(NamedTuple):
         return bool(self.args)
 
 
+def is_entrywise(forward: Any) -> bool:
+    """Tell whether each entry of the result comes from one of each argument: not for matmul."""
+    return isinstance(forward, np.ufunc) and forward.signature is None
+
+
 # Operations that, of one value, as a rule make a view, whatever its entries are.
 VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
@@ -316,6 +321,9 @@ def _merged(program: Program) -> Program:
     kept = []
     for op, args, params, out in program.instructions:
         instruction = Instruction(op, renamed(args), renamed(params), out)
+        if times_one := _factor_beside_ones(instruction, program):
+            names[out] = times_one
+            continue
         key = (op.forward, _key(instruction.args), _key(instruction.params))
         if instruction.pure and _hashable(key) and key in first:
             names[out] = first[key]
@@ -330,6 +338,19 @@ def _merged(program: Program) -> Program:
         writes=[w._replace(value=renamed(w.value)) for w in program.writes],
         checks=[(renamed(ref), value) for ref, value in program.checks],
     )
+
+
+def _factor_beside_ones(instruction: Instruction, program: Program) -> Ref | None:
+    """Give the argument that an instruction multiplies by ones, as the walk back begins."""
+    args, out = instruction.args, program.specs[instruction.out]
+    if instruction.op.forward is not np.multiply or instruction.params or len(args) != 2:
+        return None
+    for one, other in (args, args[::-1]):
+        if isinstance(one, Ref) and isinstance(other, Ref) and program.specs[other.index] == out:
+            array = program.constants.get(one.index)
+            if array is not None and array.dtype == out.dtype and (array == 1).all():
+                return other
+    return None
 
 
 def target_of(program: Program, write: Write) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from .blocks import Blocks, Chain, fold, side_by_side
 from .buffered import entries, scratch, squares, with_buffers
 from .program import (
     VIEWS,
@@ -17,6 +19,7 @@ from .program import (
     Ref,
     Spec,
     aliases,
+    is_entrywise,
     last_uses,
     map_refs,
     target_of,
@@ -55,6 +58,7 @@ class Straight:
         late, self._targets = _committed(program)
         self._made_late = {i.out for i in late}
         early = [i for i in program.instructions if i.out not in self._made_late]
+        early, self._chains = side_by_side(early, program)
         self.program = replace(program, instructions=[*early, *late])
         self.buffers: list[Array] = []
         self._numbers: dict[Any, str] = {}
@@ -64,11 +68,13 @@ class Straight:
         self._lasting = lasting(program)
         # Values that lie at the same place at every call.
         self._fixed: dict[int, Array] = dict(program.constants)
+        self._functions: list[str] = []
         body = self._body()
         # The walk back computes slopes that may be infinite where nothing asks for them.
-        lines = [f"def run({', '.join(f'v{i}' for i in given.inputs)}):"]
+        first = [line for out, line in body if out not in self._made_late]
+        lines = [*self._functions, f"def run({', '.join(f'v{i}' for i in given.inputs)}):"]
         lines.append("    with np.errstate(all='ignore'):")
-        lines += [f"        {line}" for line in [*body[: len(early)], "pass"]]
+        lines += [f"        {line}" for line in [*first, "pass"]]
         pairs = _pairs(given, program, with_writes=not late)
         self.results = list(pairs)
         carried = _carried(program, late, self._targets)
@@ -78,7 +84,7 @@ class Straight:
         lines.append(f"    return ({''.join(f'{text}, ' for text in shown)})")
         if late:
             lines.append(f"def commit({', '.join(f'v{i}' for i in carried)}):")
-            lines += [f"    {line}" for line in body[len(early) :]]
+            lines += [f"    {line}" for out, line in body if out in self._made_late]
         self.source = "\n".join(lines)
         exec(compile(self.source, "<compiled>", "exec"), self._names)
         self.run: Callable[..., Any] = self._names["run"]
@@ -87,22 +93,36 @@ class Straight:
     def explain(self) -> str:
         """Say what memory it takes."""
         size = sum(array.nbytes for array in self.buffers)
-        return f"{len(self.buffers)} buffers of {size} bytes, used again at every call"
+        lines = [f"{len(self.buffers)} buffers of {size} bytes, used again at every call"]
+        for chain in self._chains:
+            names = " ".join(i.op.name for i in self.program.instructions[chain.start : chain.stop])
+            lines.append(f"  block by block: {names}")
+        return "\n".join(lines)
 
-    def _body(self) -> list[str]:
-        """Spell the instructions, each on a line."""
+    def _body(self) -> list[tuple[int, str]]:
+        """Spell the instructions, each on a line, with what they make."""
         program = self.program
+        last = last_uses(program)
         ends: dict[int, list[int]] = {}
-        for i, time in last_uses(program).items():
+        for i, time in last.items():
             ends.setdefault(time, []).append(i)
         free: dict[Spec, list[str]] = {}
         held: dict[int, tuple[Spec, str]] = {}
         lines = []
+        chains = {chain.start: chain for chain in self._chains}
+        chained = {time for chain in self._chains for time in chain}
         for time, instruction in enumerate(program.instructions):
             out = instruction.out
+            if time in chains:
+                chain = chains[time]
+                lines += [(out, line) for line in self._blockwise(chain, last, free, held)]
+                for end in chain:
+                    self._release(ends.get(end, []), held, free)
+            if time in chained:
+                continue
             dying = ends.get(time, [])
             forward = instruction.op.forward
-            elementwise = isinstance(forward, np.ufunc) or forward in ENTRYWISE
+            elementwise = is_entrywise(forward) or forward in ENTRYWISE
             if elementwise:
                 # Entry by entry, the result may take the place of an argument of its layout.
                 self._release(dying, held, free)
@@ -111,25 +131,73 @@ class Straight:
             def buffer(
                 spec: Spec, out: int = out, scratch: list[tuple[Spec, str]] = scratch
             ) -> str:
-                result = spec is program.specs[out]
-                if result and out in self._targets:
-                    return f"v{self._targets[out]}"
-                if result and out in self._lasting:
-                    return self._fresh(spec)
-                name = self._buffer(spec, free)
-                if result:
-                    held[out] = (spec, name)
-                    self._fixed[out] = self._names[name]
-                else:
-                    scratch.append((spec, name))
-                return name
+                if spec is program.specs[out]:
+                    return self._place(out, free, held)
+                scratch.append((spec, self._buffer(spec, free)))
+                return scratch[-1][1]
 
-            lines.append(f"v{out} = {self._view(instruction) or self._call(instruction, buffer)}")
+            made = self._view(instruction) or self._call(instruction, buffer)
+            lines.append((out, f"v{out} = {made}"))
             for spec, name in scratch:
                 free.setdefault(spec, []).append(name)
             if not elementwise:
                 self._release(dying, held, free)
         return lines
+
+    def _place(self, out: int, free: dict[Spec, list[str]], held: Any) -> str:
+        """Spell the array of a result."""
+        spec = self.program.specs[out]
+        if out in self._targets:
+            return f"v{self._targets[out]}"
+        if out in self._lasting:
+            return self._fresh(spec)
+        name = self._buffer(spec, free)
+        held[out] = (spec, name)
+        self._fixed[out] = self._names[name]
+        return name
+
+    def _blockwise(
+        self, members: range, last: dict[int, int], free: dict[Spec, list[str]], held: Any
+    ) -> list[str]:
+        """Spell operations on long arrays as a function of blocks, and the lines that call it."""
+        specs, chain = self.program.specs, Chain()
+        before, after = [], []
+        for time in members:
+            instruction = self.program.instructions[time]
+            op, args, params, out = instruction
+            shown = [self._of_block(arg, instruction, chain) for arg in args]
+            for i in {*instruction.refs()}:
+                if last[i] == time:
+                    chain.release(f"v{i}")
+            if ufunc := fold(instruction):
+                before.append(f"f{out} = []")
+                whole = f"{self._known(ufunc)}.reduce(f{out})"
+                after.append(f"v{out} = {self._single(whole, instruction)}")
+                part = self._known(partial(op.forward, **params | {"axis": (0,)} if params else {}))
+                chain.body.append(f"{chain.number(f'f{out}')}.append({part}({shown[0]}))")
+                continue
+            if last[out] in members:
+                place = chain.place(f"v{out}", specs[out].dtype)
+            else:
+                before.append(f"v{out} = {self._place(out, free, held)}")
+                place = chain.array(f"v{out}")
+            call = f"{self._known(op.forward)}({', '.join(shown)}, out={place})"
+            chain.body.append(f"v{out} = {call}")
+        like = next(specs[i] for i in instruction.refs() if specs[i].shape)
+        blocks = Blocks(like, chain.dtypes)
+        self.buffers += blocks.memory
+        name = f"chain_{len(self._functions)}"
+        self._functions.append(chain.definition(name))
+        return [*before, chain.call(self._known(blocks), name), *after]
+
+    def _of_block(self, arg: Any, instruction: Instruction, chain: Chain) -> str:
+        """Spell a block of an argument, or the number that it is."""
+        if not isinstance(arg, Ref) or not self.program.specs[arg.index].shape:
+            return chain.number(self._as_array(arg, instruction))
+        array = self.program.constants.get(arg.index)
+        if array is not None and (array == array.flat[0]).all():
+            return chain.number(self._known(array.flat[0]))
+        return chain.array(f"v{arg.index}")
 
     def _release(self, values: list[int], held: Any, free: dict[Spec, list[str]]) -> None:
         for i in values:
