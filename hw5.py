@@ -909,6 +909,9 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 # So many scalar products are faster one by one than as one matrix product. Before NumPy 2.0, which
 # this file may meet where it is handed in, there is no np.vecdot for them.
 FEW_PRODUCTS = 64 if hasattr(np, "vecdot") else 0
+# Of larger products BLAS copies both factors first, on some processors, which costs more than the
+# products unless there are many weights.
+AT_ONCE, FEW_WEIGHTS = 1_000_000, 4096
 # From so many entries on, making an array of zeros to compare with pays.
 MANY = 4096
 
@@ -1056,8 +1059,7 @@ def correlate(
     """
     if taps is None:
         taps = patches(x, size=w.shape[:2], stride=stride, padding=padding, dilation=dilation)
-    y = w.reshape(-1, w.shape[3]).T @ taps.reshape(len(taps), -1)
-    return _batch_first(y.reshape(w.shape[3], *taps.shape[1:]), x.shape[:-3])
+    return _batch_first(_weighed(w.reshape(-1, w.shape[3]).T, taps), x.shape[:-3])
 
 
 def correlate_dx(
@@ -1082,8 +1084,7 @@ def correlate_dx(
     h, k, c1, c2 = w.shape
     window = windows_on((*shape, c1), (h, k), stride, padding, dilation)
     g = _batch_last(dl_dy)
-    taps = w.reshape(-1, c2) @ g.reshape(c2, -1)
-    taps = taps.reshape(h, k, c1, *g.shape[1:])
+    taps = _weighed(w.reshape(-1, c2), g).reshape(h, k, c1, *g.shape[1:])
     (top, left), (bottom, right) = window.before, window.after
     padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
     dl_dx = np.zeros(padded, taps.dtype)
@@ -1264,6 +1265,16 @@ def max_unpool(
     for number, (_, _, rows, columns) in enumerate(window.taps):
         dl_dx[..., rows, columns, :] += _masked(lying, winners == number)
     return dl_dx
+
+
+def _weighed(w: Array, x: Array) -> Array:
+    """Products of weights (k, m) and images (m, H, W, N): (k, H, W, N)."""
+    shape, rows = (len(w), *x.shape[1:]), x.reshape(*x.shape[:2], -1)
+    if w.size > FEW_WEIGHTS or w.size * x[0].size <= AT_ONCE:
+        return (w @ x.reshape(len(x), -1)).reshape(shape)
+    y = np.empty((len(w), *rows.shape[1:]), np.result_type(w, x))
+    np.matmul(w, rows.transpose(1, 0, 2), out=y.transpose(1, 0, 2))
+    return y.reshape(shape)
 
 
 def _products(a: Array, b: Array) -> Array:

@@ -206,10 +206,22 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
         return False
     n, h, k, c = out.shape
     terms = math.prod(filters.shape[:3])
-    rows = r.transposed(r.reshaped(w, (terms, c)), (1, 0))
-    flat = r.reshaped(met, (terms, h * k * n))
-    y = r.emit("conv", np.matmul, (rows, flat), {}, plain((c, h * k * n), out.dtype))
+    weights = r.transposed(r.reshaped(w, (terms, c)), (1, 0))
+    y = _weighed(r, "conv", weights, r.reshaped(met, (terms, h, k * n)))
     return r.end_view((3, 1, 2, 0), r.reshaped(y, (c, h, k, n)), i.out)
+
+
+def _weighed(r: Rewriter, name: str, w: Ref, x: Ref) -> Ref:
+    """Products of weights (k, m) and rows (m, h, n), as in hw5: (k, h, n)."""
+    weights, (terms, h, n), dtype = r.specs[w.index], *r.specs[x.index][:2]
+    made = plain((weights.shape[0], h, n), dtype)
+    if weights.size > hw5.FEW_WEIGHTS or weights.size * h * n <= hw5.AT_ONCE:
+        flat = plain((made.shape[0], h * n), dtype)
+        y = r.emit(name, np.matmul, (w, r.reshaped(x, (terms, h * n))), {}, flat)
+        return r.reshaped(y, made.shape)
+    rows = Spec((h, made.shape[0], n), dtype, (1, 0, 2))
+    y = r.emit(name, np.matmul, (w, r.transposed(x, (1, 0, 2))), {}, rows)
+    return r.transposed(y, (1, 0, 2))
 
 
 def _conv_dw(r: Rewriter, i: Instruction) -> bool:
@@ -247,12 +259,11 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > _MOST:
         return False
     window = windows(out.shape, filters.shape[:2], i.params)
-    rows = r.reshaped(w, (math.prod(filters.shape[:3]), filters.shape[3]))
-    slopes = r.transposed(g, (3, 1, 2, 0))
-    slopes = r.reshaped(slopes, (filters.shape[3], math.prod(spec.shape[:3])))
-    met = plain((*filters.shape[:3], *spec.shape[1:3], spec.shape[0]), out.dtype)
-    flat = plain((math.prod(met.shape[:3]), math.prod(met.shape[3:])), out.dtype)
-    taps = r.reshaped(r.emit("conv_dx", np.matmul, (rows, slopes), {}, flat), met.shape)
+    weights = r.reshaped(w, (math.prod(filters.shape[:3]), filters.shape[3]))
+    n, h, k, c = spec.shape
+    slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (c, h, k * n))
+    met = (*filters.shape[:3], h, k, n)
+    taps = r.reshaped(_weighed(r, "conv_dx", weights, slopes), met)
     n, h, k, c = out.shape
     (top, left), (bottom, right) = window.before, window.after
     lying = plain((c, top + h + bottom, left + k + right, n), out.dtype)
