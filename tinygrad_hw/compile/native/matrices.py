@@ -137,13 +137,19 @@ def _in_tiles(w: Writer, p: _Product) -> bool:
     return True
 
 
+def lanes_of(most: int, itemsize: int) -> int:
+    """Entries in the widest vector of at most so many."""
+    lanes = vectors()[0] // itemsize
+    while lanes > most:
+        lanes //= 2
+    return lanes
+
+
 def tile_of(rows: int, columns: int, itemsize: int) -> tuple[int, int, int]:
     """Choose how many rows of a product are computed at once, in how many vectors of how many
     entries: as many as there are registers for, and such that few are computed twice."""
-    nbytes, registers = vectors()
-    lanes = nbytes // itemsize
-    while lanes >= 2 * columns:
-        lanes //= 2
+    _, registers = vectors()
+    lanes = lanes_of(2 * columns - 1, itemsize)
     wide = -(-columns // lanes)
     height = -(-rows // -(-rows // (registers // (4 if wide > 1 else 2))))
     # An entry of a row is read once for so many vectors.

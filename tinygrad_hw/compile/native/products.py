@@ -25,6 +25,12 @@ def _repeated(builder: Builder, entry: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, first, ir.VectorType(WHOLE, vector.count)(None))
 
 
+def _part(builder: Builder, vector: Any, start: int, count: int) -> Any:
+    """Some entries of a vector, side by side."""
+    places = ir.VectorType(WHOLE, count)([WHOLE(start + k) for k in range(count)])
+    return builder.shuffle_vector(vector, vector, places)
+
+
 def _least_of(builder: Builder, index: Any, most: int) -> Any:
     smaller = builder.icmp_signed("<", index, SIZE(most))
     return builder.select(smaller, index, SIZE(most))
@@ -104,22 +110,18 @@ class _Product:
             return self._read(pointer, self.vector)
         low, high = (self._read(p, self.half) for p in self._halves(pointer))
         order = [k if k < lanes // 2 else min(k + rest, lanes - 1) for k in range(lanes)]
-        return self._shuffled(low, high, order)
+        places = ir.VectorType(WHOLE, lanes)(list(map(WHOLE, order)))
+        return self.builder.shuffle_vector(low, high, places)
 
     def _store(self, value: Any, pointer: Any) -> None:
         half, rest = self.half.count, self.width - self.half.count
         if rest >= half:
             return self._write(value, pointer)
         for start, place in zip((0, rest), self._halves(pointer), strict=True):
-            part = self._shuffled(value, value, range(start, start + half))
-            self._write(part, place)
+            self._write(_part(self.builder, value, start, half), place)
 
     def _halves(self, pointer: Any) -> tuple[Any, Any]:
         return pointer, self.builder.gep(pointer, [SIZE(self.width - self.half.count)])
-
-    def _shuffled(self, a: Any, b: Any, order: Any) -> Any:
-        places = ir.VectorType(WHOLE, len(order))(list(map(WHOLE, order)))
-        return self.builder.shuffle_vector(a, b, places)
 
     def _read(self, pointer: Any, vector: Any) -> Any:
         place = self.builder.bitcast(pointer, vector.as_pointer())
@@ -230,6 +232,100 @@ def packed_product(
         p.pack(left, packed, count, lie)
         whole = ((count, step, p.block),)
         p.down(packed, whole, (SIZE(0), left), 0, -(-p.height // p.rows))
+
+
+# --- Scalar products ------------------------------------------------------------------------------
+
+
+class _Scalars:
+    """Writes the code of scalar products, from what :func:`add_scalar_products` is given."""
+
+    def __init__(self, builder: Builder, dtype: Any, lanes: int, rows: Any) -> None:
+        self.builder, self.itemsize = builder, dtype.itemsize
+        self.vector = vector = ir.VectorType(kind(dtype), lanes)
+        # Where rows begin, of both; and their sums.
+        self.rows = rows
+        self.sums = [[slot(builder, vector) for _ in rows[1]] for _ in rows[0]]
+
+    def add_up(self, a: Any, b: Any, run: int, loops: Any) -> None:
+        """Add what runs give, given where the first ones begin."""
+        builder, lanes = self.builder, self.vector.count
+        if loops:
+            (count, *steps), *inner = loops
+            with counting(builder, 0, count) as index:
+                down, across = (builder.mul(index.code, SIZE(step)) for step in steps)
+                self.add_up(self._beyond(a, down), self._beyond(b, across), run, inner)
+            return
+        rest = run % lanes
+        with counting(builder, 0, run - rest, lanes) as k:
+            self._add(self._beyond(a, k.code), self._beyond(b, k.code))
+        if rest:
+            # The last vector begins earlier, and of what it has again nothing is added.
+            new = ir.VectorType(ir.IntType(1), lanes)([k >= lanes - rest for k in range(lanes)])
+            last = SIZE(run - lanes)
+            self._add(self._beyond(a, last), self._beyond(b, last), new)
+
+    def _add(self, a: Any, b: Any, new: Any = None) -> None:
+        """Add the products of vectors that begin at these entries."""
+        builder = self.builder
+        ours = [self._load(a, step) for step in self.rows[0]]
+        for n, step in enumerate(self.rows[1]):
+            other = self._load(b, step)
+            for our, row in zip(ours, self.sums, strict=True):
+                product = builder.fmul(our, other, flags=["contract"])
+                if new is not None:
+                    product = builder.select(new, product, self.vector(None))
+                total = builder.fadd(builder.load(row[n]), product, flags=["contract"])
+                builder.store(total, row[n])
+
+    def _beyond(self, pointer: Any, step: Any) -> Any:
+        return self.builder.gep(pointer, [step], inbounds=True)
+
+    def _load(self, pointer: Any, step: int) -> Any:
+        place = self._beyond(pointer, SIZE(step))
+        vectors = self.builder.bitcast(place, self.vector.as_pointer())
+        return self.builder.load(vectors, align=self.itemsize)
+
+    def total(self, place: Any) -> Any:
+        """Add up the entries of a sum."""
+        vector, count = self.builder.load(place), self.vector.count
+        while count > 1:
+            count //= 2
+            low, high = (_part(self.builder, vector, start, count) for start in (0, count))
+            vector = self.builder.fadd(low, high)
+        return self.builder.extract_element(vector, WHOLE(0))
+
+
+@intrinsic
+def add_scalar_products(
+    builder: Builder,
+    a: Memory,
+    b: Memory,
+    y: Memory,
+    lanes: int,
+    run: int,
+    counts: tuple[int, int],
+    apart: tuple[int, int],
+    steps: tuple[int, int],
+    *loops: tuple[Any, int, int],
+) -> None:
+    """Add to a matrix ``y`` the scalar products of some rows of ``a`` with some of ``b``.
+
+    There are ``counts`` rows, so far ``apart``, in ``a`` and ``b``. Each is runs of so many entries
+    side by side, at the steps of loops: how often, and how far in ``a`` and ``b``. ``steps`` are
+    those of ``y``, and ``lanes`` the entries of a vector, no more than those of a run.
+    """
+    rows = [range(0, count * step, step) for count, step in zip(counts, apart, strict=True)]
+    w = _Scalars(builder, a.dtype, lanes, rows)
+    for row in w.sums:
+        for place in row:
+            builder.store(w.vector(None), place)
+    w.add_up(a.code, b.code, run, loops)
+    for m, row in enumerate(w.sums):
+        for n, place in enumerate(row):
+            index = SIZE(m * steps[0] + n * steps[1])
+            target = builder.gep(y.code, [index], inbounds=True)
+            builder.store(builder.fadd(builder.load(target), w.total(place)), target)
 
 
 # --- BLAS -----------------------------------------------------------------------------------------

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from ..program import Instruction
 from .layout import Place, places
-from .matrices import tile_of
+from .matrices import lanes_of, tile_of
 from .processor import vectors
 from .scalars import literal
 from .writer import Writer
 
 # Entries in a row of a filter: of more, gradients are left to NumPy.
 _TAPS = 64
+# Bytes that leave the fastest cache room for what else a loop reads.
+_NEAR = 2**16
 
 
 def _at(place: Place, *names: str | int) -> str:
@@ -116,11 +118,11 @@ class _Rows(NamedTuple):
         w.line(depth, f"for j in range({self.out[1]}):")
         return depth + 1, f"j * {self.x.shape[3]}"
 
-    def place(self, start: str, c: str = "0", r: str = "0") -> str:
-        """Spell where row r of the windows of a run of channel c and row i begins."""
+    def place(self, i: str, c: str, r: str) -> str:
+        """Spell where row r of the windows of row i begins in channel c."""
         _, height, width, n = self.x.shape
-        row = f"({c}) * {height} + i * {self.stride[0]} + ({r}) * {self.dilation[0]}"
-        return f"({row}) * {width * n} + ({start}) * {self.stride[1]}"
+        row = f"{c} * {height} + {i} * {self.stride[0]} + {r} * {self.dilation[0]}"
+        return f"({row}) * {width * n}"
 
 
 def correlation(w: Writer, i: Instruction) -> bool:
@@ -134,8 +136,8 @@ def correlation(w: Writer, i: Instruction) -> bool:
     tile = tile_of(c2, rows.run, w.dtype(i.out).itemsize)
     w.line(0, f"for i in range({w.share(rows.out[0])}):")
     depth, start = rows.go(w, 1)
-    images = f"beyond({w.memory(x.root, x.offset)}, {rows.place(start)})"
-    result = f"beyond({w.memory(i.out)}, i * {rows.row} + {start})"
+    images = _beyond(w, x, f"{rows.place('i', '0', '0')} + ({start}) * {rows.stride[1]}")
+    result = _beyond(w, y, f"i * {rows.row} + {start}")
     terms = (
         (c1, f.strides[2], height * width * n),
         (a, f.strides[0], rows.dilation[0] * width * n),
@@ -151,55 +153,55 @@ def correlation(w: Writer, i: Instruction) -> bool:
 
 
 def correlation_dw(w: Writer, i: Instruction) -> bool:
-    """Run by run, what stands at a row of some filters' entries meets each of their gradients."""
+    """For some filters at a time, all that stands at a row of their entries meets each gradient."""
     g, x = places(w.layout, i)
     y = w.layout.places[i.out]
     rows = _Rows(x, **i.params)
     height, width, channels, filters = y.shape
     if g.strides != (1,) or width > _TAPS:
         return False
-    w.line(0, f"for o in range({w.share(math.prod(y.shape))}):")
-    w.line(1, w.store(i.out, "o", literal(0, w.dtype(i.out))))
+    w.line(0, f"for k in range({w.share(math.prod(y.shape))}):")
+    w.line(1, w.store(i.out, "k", literal(0, w.dtype(i.out))))
     w.meet()
-    most = max(1, min((vectors()[1] - 4) // width, 8))
+    # Sums, gradients and what they meet are in registers.
+    most = max(1, min((vectors()[1] - 1) // (width + 1), 8))
     block = -(-filters // -(-filters // most))
     whole = filters // block
-    w.line(0, f"for i in range({rows.out[0]}):")
-    depth, start = rows.go(w, 1)
+    # Rows of gradients that stay in the cache for all that they meet.
+    some = max(1, _NEAR // (block * rows.row * w.dtype(i.out).itemsize))
+    w.line(0, f"for p in range(0, {rows.out[0]}, {some}):")
+    w.line(1, f"e = min(p + {some}, {rows.out[0]})")
     for first, count, size in ((0, whole, block), (whole * block, 1, filters - whole * block)):
         if size:
-            w.line(depth, f"for q in range({count}):")
-            for f in range(size):
-                w.line(depth + 1, f"o{f} = q * {block} + {first + f}")
-            w.line(depth + 1, f"for t in range({w.share(channels * height)}):")
-            w.line(depth + 2, f"c = t // {height}")
-            w.line(depth + 2, f"r = t - c * {height}")
-            w.line(depth + 2, f"p = {rows.place(start, 'c', 'r')}")
-            _meet_gradients(w, depth + 2, rows, i.out, g, size, start)
+            w.line(1, f"for q in range({count}):")
+            w.line(2, f"o = q * {block} + {first}")
+            w.line(2, f"for t in range({w.share(channels * height)}):")
+            w.line(3, f"c = t // {height}")
+            w.line(3, f"r = t - c * {height}")
+            w.line(3, _scalar_products(w, rows, g, i.out, size))
     return True
 
 
-def _meet_gradients(
-    w: Writer, depth: int, rows: _Rows, out: int, g: Place, filters: int, start: str
-) -> None:
-    """Add what a run gives to row r of the gradients of filters, at channel c."""
-    y, taps = w.layout.places[out], range(rows.size[1])
-    for f in range(filters):
-        w.line(depth, f"q{f} = (o{f} * {rows.out[0]} + i) * {rows.row} + {start}")
-        for t in taps:
-            w.line(depth, f"s{f}_{t} = {literal(0, w.dtype(out))}")
-    w.line(depth, f"for k in range({rows.run}):")
-    for f in range(filters):
-        w.line(depth + 1, f"g{f} = {w.load(g.root, f'q{f} + k', g.offset)}")
-    for t in taps:
-        across = t * rows.dilation[1] * rows.x.shape[3]
-        w.line(depth + 1, f"x{t} = {w.load(rows.x.root, f'p + k + {across}', rows.x.offset)}")
-        for f in range(filters):
-            w.line(depth + 1, f"s{f}_{t} = plus(s{f}_{t}, times(g{f}, x{t}))")
-    for f in range(filters):
-        for t in taps:
-            place = _at(y, "r", t, "c", f"o{f}")
-            w.line(depth, w.store(out, place, f"({w.load(out, place)} + s{f}_{t})"))
+def _scalar_products(w: Writer, rows: _Rows, g: Place, out: int, filters: int) -> str:
+    """Spell what rows p to e of results, of filters from o on, add to row r of channel c."""
+    y, (_, _, width, n) = w.layout.places[out], rows.x.shape
+    lanes = lanes_of(rows.run, w.dtype(out).itemsize)
+    apart = rows.out[0] * rows.row, rows.dilation[1] * n
+    counts, steps = (filters, rows.size[1]), (y.strides[3], y.strides[1])
+    loops = [f"(e - p, {rows.row}, {rows.stride[0] * width * n})"]
+    if rows.run < rows.row:
+        loops.append(str((rows.out[1], rows.run, rows.run * rows.stride[1])))
+    given = [
+        _beyond(w, g, f"(o * {rows.out[0]} + p) * {rows.row}"),
+        _beyond(w, rows.x, rows.place("p", "c", "r")),
+        _beyond(w, y, _at(y, "r", 0, "c", "o")),
+        *(lanes, rows.run, counts, apart, steps, *loops),
+    ]
+    return f"add_scalar_products({', '.join(map(str, given))})"
+
+
+def _beyond(w: Writer, place: Place, index: str) -> str:
+    return f"beyond({w.memory(place.root, place.offset)}, {index})"
 
 
 # --- Pooling --------------------------------------------------------------------------------------
