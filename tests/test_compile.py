@@ -723,6 +723,17 @@ def test_draws_between_long_arrays_stay_in_their_order():
     assert "block by block" in run.explain()
 
 
+@pytest.mark.parametrize("exponent", [2, 2.0, -1, 0.5, np.full(3, 2)])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_powers_are_those_of_numpy(exponent, dtype, backend):
+    x = np.array([1, 4, 9], dtype)
+    if dtype is np.int16 and isinstance(exponent, int) and exponent < 0:
+        return
+    run = tg.compile(lambda x: x**exponent, backend=backend)
+    for _ in range(2):
+        np.testing.assert_allclose(run(x), x**exponent, rtol=1e-6, strict=True)
+
+
 def test_a_product_with_ones_is_its_other_factor():
     step = tg.compile(lambda x: tg.grad(lambda x: (x * 3.0).sum())(x) * x)
     np.testing.assert_array_equal(step(X), 3 * X)

@@ -542,6 +542,11 @@ def parent_of(arg: Any) -> Any:
     return Constant.of(np.asarray(arg)) if isinstance(arg, _ARRAYS) else arg
 
 
+def _power(a: Any, b: Any) -> Any:
+    # NumPy's own operator squares so, in a third of the time of its function.
+    return a * a if type(b) in (int, float) and b == 2 else np.power(a, b)
+
+
 _VALUES = frozenset({np.ndarray, np.float64, np.float32, float, int})
 _PLAIN = frozenset({np.ndarray, np.float64, np.float32})
 _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
@@ -549,6 +554,7 @@ _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
     np.subtract: operator.sub,
     np.multiply: operator.mul,
     np.divide: operator.truediv,
+    np.power: _power,
 }
 _ARRAYS = (np.ndarray, np.generic, list, tuple, complex)
 

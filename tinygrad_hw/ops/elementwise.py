@@ -151,7 +151,7 @@ def _power_by_exponent(y, a):
 def _power_by_base(a, b):
     # The exponent 0 - 1 would divide by zero at the base 0, where the factor 0 must win.
     if isinstance(b, (int, float)):
-        return b * power(a, b - 1) if b != 0 else 0
+        return 0 if b == 0 else b * (a if b == 2 else power(a, b - 1))
     # Elsewhere b = 0 is no exception: the derivative by b is a**-1 there.
     origin = logical_and(isinf(1 / a), equal(b, 0))
     # Unsigned zeros less the integer 1 would wrap around.
