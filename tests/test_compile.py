@@ -707,6 +707,15 @@ def test_long_arrays_are_computed_block_by_block(dtype, turned):
     assert run.explain().count("block by block") == 2
 
 
+def test_zeros_of_both_signs_in_a_long_constant_stay():
+    zeros = np.zeros(200_000)
+    zeros[::2] = -0.0
+    run = tg.compile(lambda x: np.copysign(tg.exp(x), zeros), backend="numpy")
+    x = np.ones(zeros.shape)
+    np.testing.assert_allclose(run(x), np.where(np.signbit(zeros), -np.e, np.e))
+    assert "block by block" in run.explain()
+
+
 def test_draws_between_long_arrays_stay_in_their_order():
     def noisy(rng):
         def noise(x):

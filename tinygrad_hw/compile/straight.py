@@ -195,7 +195,8 @@ class Straight:
         if not isinstance(arg, Ref) or not self.program.specs[arg.index].shape:
             return chain.number(self._as_array(arg, instruction))
         array = self.program.constants.get(arg.index)
-        if array is not None and (array == array.flat[0]).all():
+        # By their bytes, as 0 equals -0.
+        if array is not None and array.tobytes() == array.flat[0].tobytes() * array.size:
             return chain.number(self._known(array.flat[0]))
         return chain.array(f"v{arg.index}")
 
