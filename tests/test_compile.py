@@ -1879,6 +1879,35 @@ def test_a_write_to_another_output_changes_no_gradient():
         np.testing.assert_allclose(x.grad, 2 * np.exp(2 * X))
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (2,)])
+def test_a_write_to_what_was_multiplied_by_ones_changes_no_gradient(shape):
+    w = tg.Tensor(np.zeros(shape), requires_grad=True)
+    run = tg.compile(lambda x: x.reshape(shape) * np.ones(shape) * w)
+    for _ in range(2):
+        w.grad, x = None, X.copy()
+        y = run(x)
+        x[...] = 7
+        y.sum().backward()
+        np.testing.assert_array_equal(w.grad, X.reshape(shape))
+
+
+@pytest.mark.parametrize("same", [np.exp, lambda y: y * np.ones_like(X)])
+def test_a_write_to_what_a_tensor_was_given_changes_no_gradient(same):
+    kept, w = tg.Tensor(X), tg.Tensor(Y, requires_grad=True)
+
+    @tg.compile
+    def run(x):
+        kept.data = np.exp(x)
+        return same(x if same is np.exp else kept.data) * w
+
+    for _ in range(2):
+        w.grad = None
+        y = run(X)
+        kept.data[...] = 0
+        y.sum().backward()
+        np.testing.assert_allclose(w.grad, np.exp(X))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_clipped_step_runs_from_its_record_and_draws_as_eagerly(dtype, backend):
     def training(wrap):

@@ -136,13 +136,15 @@ class _Caller:
         return f"own(v{i})" if first else f"own(v{i}, True)"
 
     def kept(self) -> list[str]:
-        """Spell what pullbacks keep; of another output a copy, since its owner may write to it."""
+        """Spell what pullbacks keep; of what has another owner, who may write to it, a copy."""
         count = len(self.effects.tensors)
         outputs = [v.index if isinstance(v, Ref) else None for v in self.program.outputs[:count]]
+        rebound = [w.value for w in self.program.writes if not w.in_place]
+        elsewhere = {value.index for value in rebound if isinstance(value, Ref)}
         texts = []
         residuals = iter(self.program.outputs[count:])
         for pullback in self.effects.pullbacks:
-            others = {i for k, i in enumerate(outputs) if k != pullback.output}
+            others = elsewhere.union(i for k, i in enumerate(outputs) if k != pullback.output)
             for _ in pullback.residuals:
                 i = next(residuals).index
                 texts.append(f"own(v{i}, True)" if i in others else f"v{i}")

@@ -319,9 +319,12 @@ def _merged(program: Program) -> Program:
         return map_refs(lambda ref: names.get(ref.index, ref), tree)
 
     kept = []
+    memory = aliases(program)
     for op, args, params, out in program.instructions:
         instruction = Instruction(op, renamed(args), renamed(params), out)
-        if times_one := _factor_beside_ones(instruction, program):
+        times_one = _factor_beside_ones(instruction, program)
+        # Of what lies in memory of others, such as an input, the product may be wanted as a copy.
+        if times_one and memory.get(times_one.index) == {times_one.index}:
             names[out] = times_one
             continue
         key = (op.forward, _key(instruction.args), _key(instruction.params))
