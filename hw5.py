@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import functools
 import itertools
+import math
 import os
 import sys
 import time
@@ -912,6 +913,8 @@ FEW_PRODUCTS = 64 if hasattr(np, "vecdot") else 0
 # Of larger products BLAS copies both factors first, on some processors, which costs more than the
 # products unless there are many weights.
 AT_ONCE, FEW_WEIGHTS = 1_000_000, 4096
+# Bytes of patches from which on they are made in parts, and of a part: it stays in the cache.
+LARGE, PART = 2**23, 2**20
 # From so many entries on, making an array of zeros to compare with pays.
 MANY = 4096
 
@@ -998,6 +1001,14 @@ class Window:
         steps = (row * down, column * right, channel, row * below, column * beside, image)
         return np.ndarray((*self.size, channels, *self.out, n), padded.dtype, padded, 0, steps)
 
+    def parts(self, most: int) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of at most so many windows at a time, of whole rows if they fit."""
+        rows, columns = self.out
+        high, wide = max(most // columns, 1), max(min(most, columns), 1)
+        for top in range(0, rows, high):
+            for left in range(0, columns, wide):
+                yield slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))
+
     def crop(self, x: Array) -> Array:
         """Undo :meth:`pad`."""
         (top, left), (height, width) = self.before, self.image
@@ -1031,11 +1042,18 @@ def patches(
     array([[0., 1., 2., 3.],
            [1., 2., 3., 4.]])
     """
-    window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
-    entries = window.entries(window.pad(_batch_last(x)))
+    return _flat(_met(x, size, stride, padding, dilation)[1])
+
+
+def _met(x: Array, size: tuple[int, ...], *settings: Any) -> tuple[Window, Array]:
+    """The windows on images, and what they meet, as a view (h, w, C, H', W', N)."""
+    window = windows_on(x.shape, (size[0], size[1]), *settings)
+    return window, window.entries(window.pad(_batch_last(x)))
+
+
+def _flat(entries: Array) -> Array:
     # In one copy, which for few entries takes half the time of one for each tap.
-    h, k, channels = entries.shape[:3]
-    return entries.reshape(h * k * channels, *entries.shape[3:])
+    return entries.reshape(math.prod(entries.shape[:3]), *entries.shape[3:])
 
 
 def correlate(
@@ -1057,9 +1075,28 @@ def correlate(
     >>> correlate(np.arange(5.0).reshape(1, 5, 1), np.ones((1, 2, 1, 1)), padding="valid").ravel()
     array([1., 3., 5., 7.])
     """
+    weights = w.reshape(-1, w.shape[3]).T
     if taps is None:
-        taps = patches(x, size=w.shape[:2], stride=stride, padding=padding, dilation=dilation)
-    return _batch_first(_weighed(w.reshape(-1, w.shape[3]).T, taps), x.shape[:-3])
+        window, entries = _met(x, w.shape[:2], stride, padding, dilation)
+        if entries.nbytes > LARGE:
+            y = np.empty((w.shape[3], *entries.shape[3:]), np.result_type(w, x))
+            for rows, columns, part in _patches_in_parts(window, entries, len(y)):
+                y[:, rows, columns] = (weights @ part).reshape(y[:, rows, columns].shape)
+            return _batch_first(y, x.shape[:-3])
+        taps = _flat(entries)
+    return _batch_first(_weighed(weights, taps), x.shape[:-3])
+
+
+def _patches_in_parts(
+    window: Window, entries: Array, filters: int
+) -> Iterator[tuple[slice, slice, Array]]:
+    """Go through patches in parts: rows and columns of windows, and what these meet as a matrix."""
+    terms, n = math.prod(entries.shape[:3]), entries.shape[-1]
+    most = PART // (terms * n * entries.itemsize)
+    if terms * filters <= FEW_WEIGHTS:
+        most = min(most, AT_ONCE // (terms * n * max(filters, 1)))
+    for rows, columns in window.parts(most):
+        yield rows, columns, entries[:, :, :, rows, columns].reshape(terms, -1)
 
 
 def correlate_dx(
@@ -1083,13 +1120,17 @@ def correlate_dx(
     """
     h, k, c1, c2 = w.shape
     window = windows_on((*shape, c1), (h, k), stride, padding, dilation)
-    g = _batch_last(dl_dy)
-    taps = _weighed(w.reshape(-1, c2), g).reshape(h, k, c1, *g.shape[1:])
+    g, weights = _batch_last(dl_dy), w.reshape(-1, c2)
     (top, left), (bottom, right) = window.before, window.after
     padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
-    dl_dx = np.zeros(padded, taps.dtype)
-    for i, j, rows, columns in window.taps:
-        dl_dx[:, rows, columns] += taps[i, j]
+    dl_dx = np.zeros(padded, np.result_type(w, g))
+    each = len(weights) * g.shape[-1] * dl_dx.itemsize
+    whole = each * math.prod(window.out) <= LARGE
+    for rows, columns in window.parts(math.prod(window.out) if whole else PART // each):
+        part = g[:, rows, columns]
+        taps = _weighed(weights, part).reshape(h, k, c1, *part.shape[1:])
+        for i, j, down, across in window.taps:
+            dl_dx[:, down, across][:, rows, columns] += taps[i, j]
     return _batch_first(window.crop(dl_dx), dl_dy.shape[:-3])
 
 
@@ -1113,9 +1154,15 @@ def correlate_dw(
     >>> correlate_dw(g, x, size=(1, 2), padding="valid").ravel()
     array([ 6., 10.])
     """
-    if taps is None:
-        taps = patches(x, size=size, stride=stride, padding=padding, dilation=dilation)
     g = _batch_last(dl_dy)
+    if taps is None:
+        window, entries = _met(x, size, stride, padding, dilation)
+        if entries.nbytes > LARGE:
+            dl_dw = np.zeros((math.prod(entries.shape[:3]), len(g)), np.result_type(g, x))
+            for down, across, part in _patches_in_parts(window, entries, len(g)):
+                dl_dw += part @ g[:, down, across].reshape(len(g), -1).T
+            return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
+        taps = _flat(entries)
     rows = taps.shape[1]
     dl_dw = _products(taps.reshape(len(taps), rows, -1), g.reshape(len(g), rows, -1))
     return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
@@ -1269,9 +1316,10 @@ def max_unpool(
 
 def _weighed(w: Array, x: Array) -> Array:
     """Products of weights (k, m) and images (m, H, W, N): (k, H, W, N)."""
-    shape, rows = (len(w), *x.shape[1:]), x.reshape(*x.shape[:2], -1)
-    if w.size > FEW_WEIGHTS or w.size * x[0].size <= AT_ONCE:
-        return (w @ x.reshape(len(x), -1)).reshape(shape)
+    shape, entries = (len(w), *x.shape[1:]), math.prod(x.shape[1:])
+    if w.size > FEW_WEIGHTS or w.size * entries <= AT_ONCE:
+        return (w @ x.reshape(len(x), entries)).reshape(shape)
+    rows = x.reshape(*x.shape[:2], -1)
     y = np.empty((len(w), *rows.shape[1:]), np.result_type(w, x))
     np.matmul(w, rows.transpose(1, 0, 2), out=y.transpose(1, 0, 2))
     return y.reshape(shape)

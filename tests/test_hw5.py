@@ -206,10 +206,20 @@ def test_conv_derivatives(drawn):
         close(dl_dw[at], (g * reference.conv(x, moved, b, **window)).sum().imag / 1e-30)
 
 
-@quick
-@given(convolutions(dilated=True), st.lists(st.integers(0, 3), max_size=2))
-def test_correlate_is_bilinear_with_its_two_adjoints(drawn, lead):
-    x, w, b, window, rng = drawn
+# As if images were large: patches in parts of a few entries, and products row by row.
+SIZES = [{}, {"AT_ONCE": 0}, *({"LARGE": 0, "PART": part} for part in (0, 200, 1000))]
+
+
+@settings(quick, max_examples=100)
+@given(convolutions(dilated=True), st.lists(st.integers(0, 3), max_size=2), st.sampled_from(SIZES))
+def test_correlate_is_bilinear_with_its_two_adjoints(drawn, lead, sizes):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in sizes.items():
+            patch.setattr(hw5, name, size)
+        check_adjoints(*drawn, lead)
+
+
+def check_adjoints(x, w, b, window, rng, lead):
     close(hw5.correlate(x, w, **window), reference.conv(x, w, 0 * b, **window))
     x = rng.standard_normal((*lead, *x.shape))
     y = hw5.correlate(x, w, **window)

@@ -68,15 +68,18 @@ def _conv_shape(x, w, *, stride, padding, dilation):
     return (*x[:-3], *hw5.windows_on(x, w[:2], stride, padding, dilation).out, w[3])
 
 
-# Bytes of patches up to which keeping them for the gradient pays; beyond, memory costs more.
-_MOST_PATCHES = 2**23
-
-
 def _conv_and_patches(x, w, *, needs, **window):
-    """The convolution, and the patches that the gradient of the filters needs again."""
+    """The convolution, and the patches that the gradient of the filters needs again.
+
+    Many are made again, in parts: memory costs more than the copy.
+    """
+    settings = window["stride"], window["padding"], window["dilation"]
+    out = hw5.windows_on(x.shape, w.shape[:2], *settings).out
+    nbytes = w[..., 0].size * math.prod((*x.shape[:-3], *out)) * x.itemsize
+    if not needs[1] or nbytes > hw5.LARGE:
+        return hw5.correlate(x, w, **window), None
     taps = hw5.patches(x, size=w.shape[:2], **window)
-    y = hw5.correlate(x, w, taps=taps, **window)
-    return y, taps if needs[1] and taps.nbytes <= _MOST_PATCHES else None
+    return hw5.correlate(x, w, taps=taps, **window), taps
 
 
 @primitive(
