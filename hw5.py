@@ -1009,6 +1009,14 @@ class Window:
             for left in range(0, columns, wide):
                 yield slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))
 
+    def around(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The padding, negative if there is none, with which windows at stride 1 meet all of what
+        was made of windows like these."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, self.size, strict=True)]
+        sides = zip(reach, self.before, self.after, strict=True)
+        rows, columns = ((r - before, r - after) for r, before, after in sides)
+        return rows, columns
+
     def crop(self, x: Array) -> Array:
         """Undo :meth:`pad`."""
         (top, left), (height, width) = self.before, self.image
@@ -1124,9 +1132,15 @@ def correlate_dx(
     (top, left), (bottom, right) = window.before, window.after
     padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
     dl_dx = np.zeros(padded, np.result_type(w, g))
-    each = len(weights) * g.shape[-1] * dl_dx.itemsize
-    whole = each * math.prod(window.out) <= LARGE
-    for rows, columns in window.parts(math.prod(window.out) if whole else PART // each):
+    most, each = math.prod(window.out), len(weights) * g.shape[-1] * dl_dx.itemsize
+    if most * each > PART:
+        around = window.around()
+        if c2 <= c1 and window.stride == (1, 1) and min(map(min, around)) >= 0:
+            # Correlation with the turned filters has fewer terms, and nothing to add up.
+            turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
+            return correlate(dl_dy, turned, padding=around, dilation=dilation)
+        most = PART // each
+    for rows, columns in window.parts(most):
         part = g[:, rows, columns]
         taps = _weighed(weights, part).reshape(h, k, c1, *part.shape[1:])
         for i, j, down, across in window.taps:

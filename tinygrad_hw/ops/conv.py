@@ -68,15 +68,20 @@ def _conv_shape(x, w, *, stride, padding, dilation):
     return (*x[:-3], *hw5.windows_on(x, w[:2], stride, padding, dilation).out, w[3])
 
 
+def _patches_are_large(x, w, *, stride, padding, dilation):
+    h, k, c1, _ = w.shape
+    if x.nbytes * h * k <= hw5.LARGE:
+        return False
+    out = hw5.windows_on(x.shape, (h, k), stride, padding, dilation).out
+    return h * k * c1 * math.prod((*x.shape[:-3], *out)) * x.itemsize > hw5.LARGE
+
+
 def _conv_and_patches(x, w, *, needs, **window):
     """The convolution, and the patches that the gradient of the filters needs again.
 
     Many are made again, in parts: memory costs more than the copy.
     """
-    settings = window["stride"], window["padding"], window["dilation"]
-    out = hw5.windows_on(x.shape, w.shape[:2], *settings).out
-    nbytes = w[..., 0].size * math.prod((*x.shape[:-3], *out)) * x.itemsize
-    if not needs[1] or nbytes > hw5.LARGE:
+    if not needs[1] or _patches_are_large(x, w, **window):
         return hw5.correlate(x, w, **window), None
     taps = hw5.patches(x, size=w.shape[:2], **window)
     return hw5.correlate(x, w, taps=taps, **window), taps
