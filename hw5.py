@@ -1133,13 +1133,14 @@ def correlate_dx(
     padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
     dl_dx = np.zeros(padded, np.result_type(w, g))
     most, each = math.prod(window.out), len(weights) * g.shape[-1] * dl_dx.itemsize
-    if most * each > PART:
+    if most * each > LARGE:
         around = window.around()
         if c2 <= c1 and window.stride == (1, 1) and min(map(min, around)) >= 0:
             # Correlation with the turned filters has fewer terms, and nothing to add up.
             turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
             return correlate(dl_dy, turned, padding=around, dilation=dilation)
-        most = PART // each
+        # Each tap takes a step of its own, which pays for more than a part.
+        most = LARGE // 2 // each
     for rows, columns in window.parts(most):
         part = g[:, rows, columns]
         taps = _weighed(weights, part).reshape(h, k, c1, *part.shape[1:])
