@@ -256,7 +256,7 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     spec, filters = r.spec(g), r.spec(w)
     if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
-    if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > hw5.PART:
+    if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > _MOST:
         return False
     window = windows(out.shape, filters.shape[:2], i.params)
     weights = r.reshaped(w, (math.prod(filters.shape[:3]), filters.shape[3]))
