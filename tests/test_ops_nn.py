@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -311,6 +312,19 @@ def test_conv2d_transpose_explains_what_does_not_fit(options, message):
         tg.conv2d_transpose(leaf(4, 4, 2), leaf(3, 3, 1, 2), **options)
     with pytest.raises(tg.ShapeError, match=r"2 channels.* takes 1"):
         tg.conv2d_transpose(leaf(4, 4, 2), leaf(3, 3, 2, 1))
+
+
+def test_conv2d_keeps_no_large_patches_of_a_small_image_with_a_wide_border():
+    w = leaf(3, 3, 1, 1)
+    x = np.ones((4, 4, 1))
+    tracemalloc.start()
+    try:
+        y = tg.conv2d(x, w, padding=400)
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # The patches would take nine times as much.
+    assert used < 2 * y.data.nbytes
 
 
 # --- Pooling ----------------------------------------------------------------------------------

@@ -68,12 +68,9 @@ def _conv_shape(x, w, *, stride, padding, dilation):
     return (*x[:-3], *hw5.windows_on(x, w[:2], stride, padding, dilation).out, w[3])
 
 
-def _patches_are_large(x, w, *, stride, padding, dilation):
-    h, k, c1, _ = w.shape
-    if x.nbytes * h * k <= hw5.LARGE:
-        return False
-    out = hw5.windows_on(x.shape, (h, k), stride, padding, dilation).out
-    return h * k * c1 * math.prod((*x.shape[:-3], *out)) * x.itemsize > hw5.LARGE
+def _patches_are_large(x, w, **window):
+    windows = _conv_shape(x.shape, w.shape, **window)[:-1]
+    return math.prod((*windows, *w.shape[:3])) * x.itemsize > hw5.LARGE
 
 
 def _conv_and_patches(x, w, *, needs, **window):
