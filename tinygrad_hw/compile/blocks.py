@@ -7,6 +7,7 @@ memory and come back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from itertools import pairwise
 from typing import Any
 
@@ -36,34 +37,61 @@ def side_by_side(
 
     Gives the instructions, some of those of a program, in another order, and where such stand.
     """
-    like = {i.out: _like(i, program.specs) for i in instructions}
-    if sum(spec is not None for spec in like.values()) < 2:
+    kinds = [_kind(i, program.specs) for i in instructions]
+    if sum(kind is not None for kind in kinds) < 2:
         return instructions, []
-    arranged: list[Instruction] = []
-    chains = []
-    waiting, done = instructions, {*program.inputs, *program.constants}
-    while waiting:
-        taken, waiting = _ready(waiting, done, lambda i: like[i.out] is None)
-        arranged += taken
-        ready = (i for i in waiting if done.issuperset(i.refs()))
-        if first := next(ready, None):
-            taken, waiting = _alike(waiting, done, like, like[first.out])
-            chains.append(range(len(arranged), len(arranged) + len(taken)))
-            arranged += taken
+    waiting, chains = _Waiting(instructions, kinds), []
+    arranged = waiting.take(None)
+    while (kind := waiting.next_kind()) is not None:
+        # What folds give is known at the end.
+        taken = waiting.take((*kind[:-1], False)) + waiting.take((*kind[:-1], True))
+        chains.append(range(len(arranged), len(arranged) + len(taken)))
+        arranged += taken + waiting.take(None)
     return arranged, [chain for chain in chains if len(chain) > 1]
 
 
-def _alike(
-    waiting: list[Instruction], done: set[int], like: dict[int, Any], wanted: Any
-) -> tuple[list[Instruction], list[Instruction]]:
-    """Take what goes through arrays of a kind; folds last, since what they give comes last."""
-    entries, waiting = _ready(waiting, done, lambda i: like[i.out] == wanted and not fold(i))
-    folds, waiting = _ready(waiting, done, lambda i: like[i.out] == wanted and bool(fold(i)))
-    return entries + folds, waiting
+class _Waiting:
+    """Instructions that wait for their arguments, and are given out by kinds."""
+
+    def __init__(self, instructions: list[Instruction], kinds: list[Any]) -> None:
+        self.instructions, self.kinds = instructions, kinds
+        self.ready: dict[Any, list[int]] = {}
+        self._users: dict[int, list[int]] = {i.out: [] for i in instructions}
+        self._missing = []
+        drawn: set[int] = set()
+        for number, instruction in enumerate(instructions):
+            needs = {*instruction.refs()} & self._users.keys()
+            if not instruction.pure:
+                # Draws stay in their order.
+                needs, drawn = needs | drawn, {instruction.out}
+            for i in needs:
+                self._users[i].append(number)
+            self._missing.append(len(needs))
+            if not needs:
+                heappush(self.ready.setdefault(kinds[number], []), number)
+
+    def next_kind(self) -> Any:
+        """The kind of the first one that has its arguments."""
+        first = min((heap[0] for heap in self.ready.values() if heap), default=None)
+        return None if first is None else self.kinds[first]
+
+    def take(self, kind: Any) -> list[Instruction]:
+        """Give those of a kind that have their arguments, or then have them, in their order."""
+        taken = []
+        heap = self.ready.setdefault(kind, [])
+        while heap:
+            instruction = self.instructions[heappop(heap)]
+            taken.append(instruction)
+            for number in self._users[instruction.out]:
+                self._missing[number] -= 1
+                if not self._missing[number]:
+                    heappush(self.ready.setdefault(self.kinds[number], []), number)
+        return taken
 
 
-def _like(instruction: Instruction, specs: dict[int, Spec]) -> Any:
-    """Shape and order of the long arrays that an instruction goes through entry by entry."""
+def _kind(instruction: Instruction, specs: dict[int, Spec]) -> Any:
+    """Shape and order of the long arrays that an instruction goes through entry by entry, and
+    whether it folds them; None for others."""
     op, args, params, out = instruction
     given = [specs[arg.index] for arg in args if isinstance(arg, Ref)]
     if not given or not (is_entrywise(op.forward) or op.forward in _FOLDS):
@@ -74,24 +102,7 @@ def _like(instruction: Instruction, specs: dict[int, Spec]) -> Any:
     else:
         fits = op.forward.nout == 1 and not params and specs[out][::2] == spec[::2]
     fits &= all(s.shape == () or s[::2] == spec[::2] for s in given)
-    return spec[::2] if fits and spec.nbytes >= _LONG else None
-
-
-def _ready(
-    waiting: list[Instruction], done: set[int], wanted: Callable[[Instruction], bool]
-) -> tuple[list[Instruction], list[Instruction]]:
-    """Take what is wanted and has its arguments, one after the other; give that and the rest."""
-    taken, rest, drawn = [], [], True
-    for instruction in waiting:
-        ready = wanted(instruction) and done.issuperset(instruction.refs())
-        # Draws stay in their order.
-        if ready and (instruction.pure or drawn):
-            taken.append(instruction)
-            done.add(instruction.out)
-        else:
-            rest.append(instruction)
-            drawn &= instruction.pure
-    return taken, rest
+    return (*spec[::2], op.forward in _FOLDS) if fits and spec.nbytes >= _LONG else None
 
 
 class Chain:
