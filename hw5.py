@@ -910,8 +910,8 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 # So many scalar products are faster one by one than as one matrix product. Before NumPy 2.0, which
 # this file may meet where it is handed in, there is no np.vecdot for them.
 FEW_PRODUCTS = 64 if hasattr(np, "vecdot") else 0
-# Of larger products BLAS copies both factors first, on some processors, which costs more than the
-# products unless there are many weights.
+# OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
+# fewer. The copy costs more than the product unless there are many weights.
 AT_ONCE, FEW_WEIGHTS = 1_000_000, 4096
 # Bytes of patches from which on they are made in parts, and of a part: it stays in the cache.
 LARGE, PART = 2**23, 2**20
@@ -1053,17 +1053,6 @@ def patches(
     return _flat(_met(x, size, stride, padding, dilation)[1])
 
 
-def _met(x: Array, size: tuple[int, ...], *settings: Any) -> tuple[Window, Array]:
-    """The windows on images, and what they meet, as a view (h, w, C, H', W', N)."""
-    window = windows_on(x.shape, (size[0], size[1]), *settings)
-    return window, window.entries(window.pad(_batch_last(x)))
-
-
-def _flat(entries: Array) -> Array:
-    # In one copy, which for few entries takes half the time of one for each tap.
-    return entries.reshape(math.prod(entries.shape[:3]), *entries.shape[3:])
-
-
 def correlate(
     x: Array,
     w: Array,
@@ -1095,18 +1084,6 @@ def correlate(
     return _batch_first(_weighed(weights, taps), x.shape[:-3])
 
 
-def _patches_in_parts(
-    window: Window, entries: Array, filters: int
-) -> Iterator[tuple[slice, slice, Array]]:
-    """Go through patches in parts: rows and columns of windows, and what these meet as a matrix."""
-    terms, n = math.prod(entries.shape[:3]), entries.shape[-1]
-    most = PART // (terms * n * entries.itemsize)
-    if terms * filters <= FEW_WEIGHTS:
-        most = min(most, AT_ONCE // (terms * n * max(filters, 1)))
-    for rows, columns in window.parts(most):
-        yield rows, columns, entries[:, :, :, rows, columns].reshape(terms, -1)
-
-
 def correlate_dx(
     dl_dy: Array,
     w: Array,
@@ -1129,10 +1106,8 @@ def correlate_dx(
     h, k, c1, c2 = w.shape
     window = windows_on((*shape, c1), (h, k), stride, padding, dilation)
     g, weights = _batch_last(dl_dy), w.reshape(-1, c2)
-    (top, left), (bottom, right) = window.before, window.after
-    padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
-    dl_dx = np.zeros(padded, np.result_type(w, g))
-    most, each = math.prod(window.out), len(weights) * g.shape[-1] * dl_dx.itemsize
+    dtype = np.result_type(w, g)
+    most, each = math.prod(window.out), len(weights) * g.shape[-1] * dtype.itemsize
     if most * each > LARGE:
         around = window.around()
         if c2 <= c1 and window.stride == (1, 1) and min(map(min, around)) >= 0:
@@ -1141,6 +1116,9 @@ def correlate_dx(
             return correlate(dl_dy, turned, padding=around, dilation=dilation)
         # Each tap takes a step of its own, which pays for more than a part.
         most = LARGE // 2 // each
+    (top, left), (bottom, right) = window.before, window.after
+    padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
+    dl_dx = np.zeros(padded, dtype)
     for rows, columns in window.parts(most):
         part = g[:, rows, columns]
         taps = _weighed(weights, part).reshape(h, k, c1, *part.shape[1:])
@@ -1327,6 +1305,29 @@ def max_unpool(
     for number, (_, _, rows, columns) in enumerate(window.taps):
         dl_dx[..., rows, columns, :] += _masked(lying, winners == number)
     return dl_dx
+
+
+def _met(x: Array, size: tuple[int, ...], *settings: Any) -> tuple[Window, Array]:
+    """The windows on images, and what they meet, as a view (h, w, C, H', W', N)."""
+    window = windows_on(x.shape, (size[0], size[1]), *settings)
+    return window, window.entries(window.pad(_batch_last(x)))
+
+
+def _flat(entries: Array) -> Array:
+    # In one copy, which for few entries takes half the time of one for each tap.
+    return entries.reshape(math.prod(entries.shape[:3]), *entries.shape[3:])
+
+
+def _patches_in_parts(
+    window: Window, entries: Array, filters: int
+) -> Iterator[tuple[slice, slice, Array]]:
+    """Go through patches in parts: rows and columns of windows, and what these meet as a matrix."""
+    terms, n = math.prod(entries.shape[:3]), entries.shape[-1]
+    most = PART // (terms * n * entries.itemsize)
+    if terms * filters <= FEW_WEIGHTS:
+        most = min(most, AT_ONCE // (terms * n * max(filters, 1)))
+    for rows, columns in window.parts(most):
+        yield rows, columns, entries[:, :, :, rows, columns].reshape(terms, -1)
 
 
 def _weighed(w: Array, x: Array) -> Array:

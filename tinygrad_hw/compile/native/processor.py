@@ -12,8 +12,8 @@ import llvmlite.binding as llvm
 def features() -> str:
     """What the processor can do, as LLVM is told of it."""
     found: str = llvm.get_host_cpu_features().flatten()
-    # On many processors LLVM leaves half of each vector unused, lest they lower their clock; but
-    # NumPy and BLAS use all of it, so that the clock is low anyway.
+    # On many processors LLVM leaves half of each vector unused, lest they lower their clock; NumPy
+    # and BLAS use all of it beside this code.
     return f"{found},-prefer-256-bit" if _wide(found) else found
 
 
