@@ -19,14 +19,17 @@ from .program import Array, Instruction, Program, Ref, Spec, is_entrywise
 
 # Bytes from which on an array is long, and of a block.
 _LONG, _BLOCK = 2**20, 2**16
+# Of what is asked for of all axes at once: what to do with a block, and with what that gives.
+_FOLDS: dict[Any, tuple[Callable[[Array], Any], np.ufunc]] = {
+    total: (np.add.reduce, np.add),
+    squares: (squares, np.add),
+    peak: (np.maximum.reduce, np.maximum),
+    dip: (np.minimum.reduce, np.minimum),
+}
 
 
-# How the results for blocks become that for all; the operations are asked for all axes at once.
-_FOLDS = {total: np.add, squares: np.add, peak: np.maximum, dip: np.minimum}
-
-
-def fold(instruction: Instruction) -> Any:
-    """The ufunc that takes results for blocks together, None for what gives an array."""
+def fold(instruction: Instruction) -> tuple[Callable[[Array], Any], np.ufunc] | None:
+    """Give how to fold a block, and what that gives of all blocks; None for what gives an array."""
     return _FOLDS.get(instruction.op.forward)
 
 

@@ -113,6 +113,14 @@ def is_entrywise(forward: Any) -> bool:
     return isinstance(forward, np.ufunc) and forward.signature is None
 
 
+def repeated(array: Array | None) -> Any:
+    """Give the entry that all of an array are, by their bytes, since 0 equals -0; else None."""
+    entries = b"" if array is None else array.tobytes()
+    if array is None or not entries or entries != entries[: array.itemsize] * array.size:
+        return None
+    return array.flat[0]
+
+
 # Operations that, of one value, as a rule make a view, whatever its entries are.
 VIEWS = frozenset(
     "reshape transpose expand getitem ravel squeeze swapaxes broadcast_to expand_dims".split()
@@ -350,8 +358,8 @@ def _factor_beside_ones(instruction: Instruction, program: Program) -> Ref | Non
         return None
     for one, other in (args, args[::-1]):
         if isinstance(one, Ref) and isinstance(other, Ref) and program.specs[other.index] == out:
-            array = program.constants.get(one.index)
-            if array is not None and array.dtype == out.dtype and (array == 1).all():
+            entry = repeated(program.constants.get(one.index))
+            if entry is not None and entry.dtype == out.dtype and entry == 1:
                 return other
     return None
 

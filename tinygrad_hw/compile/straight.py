@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from .program import (
     is_entrywise,
     last_uses,
     map_refs,
+    repeated,
     target_of,
 )
 from .recycle import maker
@@ -164,17 +164,16 @@ class Straight:
         before, after = [], []
         for time in members:
             instruction = self.program.instructions[time]
-            op, args, params, out = instruction
+            op, args, _, out = instruction
             shown = [self._of_block(arg, instruction, chain) for arg in args]
             for i in {*instruction.refs()}:
                 if last[i] == time:
                     chain.release(f"v{i}")
-            if ufunc := fold(instruction):
+            if folds := fold(instruction):
+                part, whole = map(self._known, folds)
                 before.append(f"f{out} = []")
-                whole = f"{self._known(ufunc)}.reduce(f{out})"
-                after.append(f"v{out} = {self._single(whole, instruction)}")
-                part = self._known(partial(op.forward, **params | {"axis": (0,)} if params else {}))
                 chain.body.append(f"{chain.number(f'f{out}')}.append({part}({shown[0]}))")
+                after.append(f"v{out} = {self._single(f'{whole}.reduce(f{out})', instruction)}")
                 continue
             if last[out] in members:
                 place = chain.place(f"v{out}", specs[out].dtype)
@@ -183,7 +182,8 @@ class Straight:
                 place = chain.array(f"v{out}")
             call = f"{self._known(op.forward)}({', '.join(shown)}, out={place})"
             chain.body.append(f"v{out} = {call}")
-        like = next(specs[i] for i in instruction.refs() if specs[i].shape)
+        first = self.program.instructions[members.start]
+        like = next(specs[i] for i in first.refs() if specs[i].shape)
         blocks = Blocks(like, chain.dtypes)
         self.buffers += blocks.memory
         name = f"chain_{len(self._functions)}"
@@ -194,10 +194,9 @@ class Straight:
         """Spell a block of an argument, or the number that it is."""
         if not isinstance(arg, Ref) or not self.program.specs[arg.index].shape:
             return chain.number(self._as_array(arg, instruction))
-        array = self.program.constants.get(arg.index)
-        # By their bytes, as 0 equals -0.
-        if array is not None and array.tobytes() == array.flat[0].tobytes() * array.size:
-            return chain.number(self._known(array.flat[0]))
+        entry = repeated(self.program.constants.get(arg.index))
+        if entry is not None:
+            return chain.number(self._known(entry))
         return chain.array(f"v{arg.index}")
 
     def _release(self, values: list[int], held: Any, free: dict[Spec, list[str]]) -> None:

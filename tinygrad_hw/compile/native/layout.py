@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..program import Array, Instruction, Program, Ref, Spec, map_refs
+from ..program import Array, Instruction, Program, Ref, Spec, map_refs, repeated
 
 
 class Place(NamedTuple):
@@ -42,10 +42,9 @@ class Layout:
         self.uniform: dict[int, Any] = {}
         for i, array in program.constants.items():
             self._own(i, Spec.of(array))
-            # By their bytes zeros of both signs differ.
-            entries = array.tobytes()
-            if entries and entries == entries[: array.itemsize] * array.size:
-                self.uniform[i] = array.flat[0].item()
+            entry = repeated(array)
+            if entry is not None:
+                self.uniform[i] = entry.item()
 
     def _own(self, i: int, spec: Spec) -> None:
         if spec.order is None:
