@@ -18,7 +18,7 @@ from ..ops import activations, losses
 from ..ops import conv as convolution
 from ..ops import shape as moving
 from .expand import REDUCTIONS, exponentials, total
-from .images import bordered, images, relu_grad, windows
+from .images import bordered, images, pooled, relu_grad, unpool_by_relu, windows
 from .program import Array, Instruction, Program, Ref, Spec
 from .rewriting import Rewriter, plain, rewritten
 
@@ -299,21 +299,20 @@ def _unpool(r: Rewriter, i: Instruction) -> bool:
 
 def _unpooling(r: Rewriter, i: Instruction) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Arguments and parameters of that step."""
-    size, stride = i.params["size"], i.params["stride"]
-    won = r.made_by(i.args[1])
-    if won is None or won.op.forward is not hw5.pool_winners or math.prod(size) == 1:
+    size, stride, args = i.params["size"], i.params["stride"], pooled(r, i)
+    if args is None or math.prod(size) == 1:
         return None
     if any(s < k for s, k in zip(stride, size, strict=True)):
         return None
-    out, g = r.specs[i.out], r.spec(i.args[0])
-    if g is None or g.dtype != out.dtype or out.dtype.char not in "fd":
+    out, g = r.specs[i.out], r.specs[args[0].index]
+    if out.dtype.char not in "fd":
         return None
     inner = zip(out.shape[-3:-1], g.shape[-3:-1], size, stride, strict=True)
     params = {
         "taps": hw5.windows_on(out.shape, size, stride).taps,
         "covered": all(n == m * k == m * s for n, m, k, s in inner),
     }
-    return (i.args[0], *won.args), params
+    return args, params
 
 
 def _flatten(r: Rewriter, i: Instruction) -> bool:
@@ -347,11 +346,9 @@ def _relu_grad(r: Rewriter, i: Instruction) -> bool:
 
 def _unpool_by_relu(r: Rewriter, i: Instruction) -> bool:
     """The gradient of pooling what a relu gave, with that of the relu."""
-    y, made = r.computed(activations.relu.forward, i.args[1]), r.made_by(i.args[0])
-    if y is None or made is None or made.op.forward is not convolution.unpool.forward:
-        return False
-    found = _unpooling(r, made)
-    if found is None or found[0][1] != y or not found[1]["covered"]:
+    made = unpool_by_relu(r, i)
+    found = None if made is None else _unpooling(r, made)
+    if made is None or found is None or not found[1]["covered"]:
         return False
     args, params = found
     (*lead, height, width, channels), (h, w) = (

@@ -188,30 +188,40 @@ def relu_grad(r: Rewriter, i: Instruction) -> bool:
     return y is not None and r.end("relu_grad", i.op.forward, (i.args[0], y), {}, i.out)
 
 
-def _unpool(r: Rewriter, i: Instruction) -> bool:
-    """Find the winners on the way."""
-    args = _pooled(r, i)
-    return args is not None and r.end("unpool", pool_dx, args, i.params | {"relu": False}, i.out)
-
-
-def _pooled(r: Rewriter, unpool: Instruction) -> tuple[Any, ...] | None:
+def pooled(r: Rewriter, unpool: Instruction) -> tuple[Any, ...] | None:
     """The gradient of what was pooled, what was, and what it became."""
     won, g = r.made_by(unpool.args[1]), r.spec(unpool.args[0])
-    if won is None or won.op.forward is not hw5.pool_winners or not images(g):
+    if won is None or won.op.forward is not hw5.pool_winners or len(won.args) != 2:
         return None
     spec = r.spec(won.args[0])
-    known = spec is not None and spec.dtype == g.dtype and len(won.args) == 2
-    return (unpool.args[0], *won.args) if known else None
+    same = spec is not None and g is not None and spec.dtype == g.dtype
+    return (unpool.args[0], *won.args) if same else None
+
+
+def unpool_by_relu(r: Rewriter, i: Instruction) -> Instruction | None:
+    """The gradient of pooling what a relu gave, given the gradient of that relu."""
+    y, made = r.computed(activations.relu.forward, i.args[1]), r.made_by(i.args[0])
+    if y is None or made is None or made.op.forward is not convolution.unpool.forward:
+        return None
+    found = pooled(r, made)
+    return made if found is not None and found[1] == y else None
+
+
+def _unpool(r: Rewriter, i: Instruction) -> bool:
+    return _pool_dx(r, i, i.out, relu=False)
 
 
 def _relu_grad(r: Rewriter, i: Instruction) -> bool:
-    """The gradient of pooling what a relu made comes with that of the relu."""
-    y, made = r.computed(activations.relu.forward, i.args[1]), r.made_by(i.args[0])
-    if y is not None and made is not None and made.op.forward is convolution.unpool.forward:
-        args = _pooled(r, made)
-        if args is not None and args[1] == y:
-            return r.end("unpool", pool_dx, args, made.params | {"relu": True}, i.out)
-    return relu_grad(r, i)
+    """The gradient of pooling what a relu gave comes with that of the relu."""
+    unpool = unpool_by_relu(r, i)
+    return (unpool is not None and _pool_dx(r, unpool, i.out, relu=True)) or relu_grad(r, i)
+
+
+def _pool_dx(r: Rewriter, unpool: Instruction, out: int, *, relu: bool) -> bool:
+    """Find the winners on the way."""
+    args = pooled(r, unpool) if images(r.spec(unpool.args[0])) else None
+    params = unpool.params | {"relu": relu}
+    return args is not None and r.end("unpool", pool_dx, args, params, out)
 
 
 def _add(r: Rewriter, i: Instruction) -> bool:

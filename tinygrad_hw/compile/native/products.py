@@ -25,6 +25,24 @@ def _repeated(builder: Builder, entry: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, first, ir.VectorType(WHOLE, vector.count)(None))
 
 
+def _zeros(builder: Builder, vector: Any, rows: int, columns: int) -> list[list[Any]]:
+    """Places for the sums of a tile, which begin as zeros."""
+    sums = [[slot(builder, vector) for _ in range(columns)] for _ in range(rows)]
+    for row in sums:
+        for place in row:
+            builder.store(vector(None), place)
+    return sums
+
+
+def _add_product(builder: Builder, place: Any, a: Any, b: Any, mask: Any = None) -> None:
+    """Add a product of vectors to a sum, where a mask holds if one is given."""
+    product = builder.fmul(a, b, flags=["contract"])
+    if mask is not None:
+        product = builder.select(mask, product, product.type(None))
+    total = builder.fadd(builder.load(place), product, flags=["contract"])
+    builder.store(total, place)
+
+
 def _part(builder: Builder, vector: Any, start: int, count: int) -> Any:
     """Some entries of a vector, side by side."""
     places = ir.VectorType(WHOLE, count)([WHOLE(start + k) for k in range(count)])
@@ -76,11 +94,8 @@ class _Product:
 
     def _tile(self, b: Memory, terms: Terms, top: Any, left: tuple[Any, Any]) -> None:
         """Compute the entries of some rows, in vectors that begin at some columns."""
-        builder, vector = self.builder, self.vector
-        sums = [[slot(builder, vector) for _ in self.columns] for _ in range(self.rows)]
-        for row in sums:
-            for place in row:
-                builder.store(vector(None), place)
+        builder = self.builder
+        sums = _zeros(builder, self.vector, self.rows, len(self.columns))
         first = self.at(self.a, (top, self.steps[0]))
         self._add_up(sums, first, self.at(b, (left[0], 1)), terms)
         for r, row in enumerate(sums):
@@ -158,9 +173,7 @@ class _Product:
             place = builder.gep(a, [SIZE(r * self.steps[0])], inbounds=True)
             entry = _repeated(builder, builder.load(place), self.vector)
             for total, vector in zip(row, vectors, strict=True):
-                product = builder.fmul(entry, vector, flags=["contract"])
-                more = builder.fadd(builder.load(total), product, flags=["contract"])
-                builder.store(more, total)
+                _add_product(builder, total, entry, vector)
 
     def left_of(self, block: Value) -> Any:
         """The first column of a block of columns."""
@@ -242,10 +255,10 @@ class _Scalars:
 
     def __init__(self, builder: Builder, dtype: Any, lanes: int, rows: Any) -> None:
         self.builder, self.itemsize = builder, dtype.itemsize
-        self.vector = vector = ir.VectorType(kind(dtype), lanes)
+        self.vector = ir.VectorType(kind(dtype), lanes)
         # Where rows begin, of both; and their sums.
         self.rows = rows
-        self.sums = [[slot(builder, vector) for _ in rows[1]] for _ in rows[0]]
+        self.sums = _zeros(builder, self.vector, *map(len, rows))
 
     def add_up(self, a: Any, b: Any, run: int, loops: Any) -> None:
         """Add what runs give, given where the first ones begin."""
@@ -267,16 +280,11 @@ class _Scalars:
 
     def _add(self, a: Any, b: Any, new: Any = None) -> None:
         """Add the products of vectors that begin at these entries."""
-        builder = self.builder
         ours = [self._load(a, step) for step in self.rows[0]]
         for n, step in enumerate(self.rows[1]):
             other = self._load(b, step)
             for our, row in zip(ours, self.sums, strict=True):
-                product = builder.fmul(our, other, flags=["contract"])
-                if new is not None:
-                    product = builder.select(new, product, self.vector(None))
-                total = builder.fadd(builder.load(row[n]), product, flags=["contract"])
-                builder.store(total, row[n])
+                _add_product(self.builder, row[n], our, other, new)
 
     def _beyond(self, pointer: Any, step: Any) -> Any:
         return self.builder.gep(pointer, [step], inbounds=True)
@@ -317,9 +325,6 @@ def add_scalar_products(
     """
     rows = [range(0, count * step, step) for count, step in zip(counts, apart, strict=True)]
     w = _Scalars(builder, a.dtype, lanes, rows)
-    for row in w.sums:
-        for place in row:
-            builder.store(w.vector(None), place)
     w.add_up(a.code, b.code, run, loops)
     for m, row in enumerate(w.sums):
         for n, place in enumerate(row):
