@@ -907,12 +907,16 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 # view, which costs nothing, and elementwise functions keep the order.
 
 
-# So many scalar products are faster one by one than as one matrix product. Before NumPy 2.0, which
-# this file may meet where it is handed in, there is no np.vecdot for them.
-FEW_PRODUCTS = 64 if hasattr(np, "vecdot") else 0
 # OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
 # fewer. The copy costs more than the product unless there are many weights.
 AT_ONCE, FEW_WEIGHTS = 1_000_000, 4096
+# So few scalar products are faster one by one than copied first, and of so few entries in any case.
+FEW_PRODUCTS, FEW_ENTRIES = 64, 2048
+# NumPy knows what the processor has. This file may meet one before 2.0 where it is handed in, which
+# has neither that nor np.vecdot.
+AVX512: bool = getattr(
+    getattr(getattr(np, "_core", None), "_multiarray_umath", None), "__cpu_features__", {}
+).get("AVX512_SKX", False)
 # Bytes of patches from which on they are made in parts, and of a part: it stays in the cache.
 LARGE, PART = 2**23, 2**20
 # From so many entries on, making an array of zeros to compare with pays.
@@ -1156,9 +1160,7 @@ def correlate_dw(
                 dl_dw += part @ g[:, down, across].reshape(len(g), -1).T
             return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
         taps = _flat(entries)
-    rows = taps.shape[1]
-    dl_dw = _products(taps.reshape(len(taps), rows, -1), g.reshape(len(g), rows, -1))
-    return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
+    return _products(taps, g).reshape(*size, x.shape[-1], dl_dy.shape[-1])
 
 
 def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
@@ -1209,21 +1211,10 @@ def max_pool_dx(
     """
     window = windows_on(x.shape, size, size if stride is None else stride)
     y = max_pool(x, size=size, stride=stride) if y is None else y
-    # In the layout of the images at once, and not again for each tap.
-    left = np.empty_like(y, dtype=dl_dy.dtype)
-    left[...] = dl_dy
-    parts = []
-    for _, _, rows, columns in window.taps[:-1]:
-        part = _masked(left, x[..., rows, columns, :] == y)
-        left = _without(left, part)
-        parts.append(part)
+    below = [np.True_, *_below(x, y, window), np.False_]
+    masks = [earlier > later for earlier, later in itertools.pairwise(below)]
     dl_dx = (np.empty_like if window.tiles else np.zeros_like)(x, dtype=dl_dy.dtype)
-    for part, (_, _, rows, columns) in zip([*parts, left], window.taps, strict=True):
-        if window.tiles:
-            dl_dx[..., rows, columns, :] = part
-        else:
-            dl_dx[..., rows, columns, :] += part
-    return dl_dx
+    return _sent(_lying_as(y, dl_dy), masks, dl_dx, window)
 
 
 def pool_winners(
@@ -1239,15 +1230,11 @@ def pool_winners(
     array([1], dtype=int8)
     """
     window = windows_on(x.shape, size, size if stride is None else stride)
-    top = max_pool(x, size=size, stride=stride) if y is None else y
-    *taps, _ = window.taps
-    kind = np.int8 if len(taps) < 2**7 else np.intp
-    below = [x[..., rows, columns, :] != top for _, _, rows, columns in taps]
-    for earlier, later in itertools.pairwise(below):
-        later &= earlier
+    y = max_pool(x, size=size, stride=stride) if y is None else y
+    kind = np.int8 if len(window.taps) <= 2**7 else np.intp
     # The winner's number is how many entries stand before it, none of them the largest.
-    winners: Array = np.zeros_like(top, dtype=kind)
-    for mask in below:
+    winners: Array = np.zeros_like(y, dtype=kind)
+    for mask in _below(x, y, window):
         winners += mask.view(np.int8)
     return winners
 
@@ -1290,20 +1277,38 @@ def max_unpool(
     """
     full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
     window = windows_on(full, size, size if stride is None else stride)
-    # In the layout of the winners at once, and not again for each tap.
-    lying = np.empty_like(winners, dtype=dl_dy.dtype)
+    masks = [winners == number for number in range(len(window.taps))]
+    make = np.empty_like if window.tiles else np.zeros_like
+    dl_dx = make(winners, dtype=dl_dy.dtype, shape=full)
+    return _sent(_lying_as(winners, dl_dy), masks, dl_dx, window)
+
+
+def _below(x: Array, y: Array, window: Window) -> list[Array]:
+    """For each tap of a window but the last: where no entry up to it is ``y``, the largest."""
+    below: list[Array] = [x[..., rows, columns, :] != y for _, _, rows, columns in window.taps[:-1]]
+    for earlier, later in itertools.pairwise(below):
+        later &= earlier
+    return below
+
+
+def _lying_as(y: Array, dl_dy: Array) -> Array:
+    """``dl_dy`` in the layout of ``y``: at once, and not again for each tap."""
+    lying = np.empty_like(y, dtype=dl_dy.dtype)
     lying[...] = dl_dy
-    if window.tiles:
-        # Every entry is written once, so all masks can be made at once and nothing is added up.
-        numbers = np.arange(len(window.taps), dtype=winners.dtype)
-        parts = _masked(lying, winners == numbers.reshape(-1, *[1] * winners.ndim))
-        dl_dx = np.empty_like(winners, dtype=dl_dy.dtype, shape=full)
-        for part, (_, _, rows, columns) in zip(parts, window.taps, strict=True):
-            dl_dx[..., rows, columns, :] = part
-        return dl_dx
-    dl_dx = np.zeros_like(winners, dtype=dl_dy.dtype, shape=full)
-    for number, (_, _, rows, columns) in enumerate(window.taps):
-        dl_dx[..., rows, columns, :] += _masked(lying, winners == number)
+    return lying
+
+
+def _sent(dl_dy: Array, masks: Sequence[Array], dl_dx: Array, window: Window) -> Array:
+    """Send each entry of ``dl_dy`` to those that the taps of its window meet, where a mask holds.
+
+    In ``dl_dx`` they are written where no entry is met twice, and else added.
+    """
+    for mask, (_, _, rows, columns) in zip(masks, window.taps, strict=True):
+        met = dl_dx[..., rows, columns, :]
+        if window.tiles:
+            _masked(dl_dy, mask, out=met)
+        else:
+            met += _masked(dl_dy, mask)
     return dl_dx
 
 
@@ -1341,38 +1346,49 @@ def _weighed(w: Array, x: Array) -> Array:
     return y.reshape(shape)
 
 
+def one_by_one(products: int, entries: int) -> bool:
+    """Whether so many scalar products of so many floats are faster than a product of matrices."""
+    if products > FEW_PRODUCTS or not hasattr(np, "vecdot"):
+        return False
+    return entries <= FEW_ENTRIES or not AVX512
+
+
+def rows_of_windows(products: int, h: int, k: int, n: int) -> tuple[int, int]:
+    """How ``h`` times ``k`` windows on ``n`` images are parted, for a product of matrices each.
+
+    One long thin product is slow. Of rows of windows it is fast, unless these are very long too.
+    """
+    return (h, k * n) if products * k * n <= AT_ONCE else (h * k, n)
+
+
 def _products(a: Array, b: Array) -> Array:
-    """Scalar products of all of ``a`` (m, rows, n) with all of ``b`` (k, rows, n): (m, k)."""
-    # BLAS is slow at one long thin product. A few are faster one by one, others row by row.
-    if len(a) * len(b) <= FEW_PRODUCTS and a.dtype.kind == b.dtype.kind == "f":
-        products: Array = np.vecdot(a.reshape(len(a), 1, -1), b.reshape(len(b), -1))
-    else:
-        products = (a.transpose(1, 0, 2) @ b.transpose(1, 2, 0)).sum(axis=0)
-    return products
+    """Scalar products of all of ``a`` (m, H, W, N) with all of ``b`` (k, H, W, N): (m, k)."""
+    m, k, shape = len(a), len(b), a.shape[1:]
+    if a.dtype.kind == b.dtype.kind == "f" and one_by_one(m * k, math.prod(shape)):
+        products: Array = np.vecdot(a.reshape(m, 1, -1), b.reshape(k, -1))
+        return products
+    rows = rows_of_windows(m * k, *shape)
+    left, right = a.reshape(m, *rows), b.reshape(k, *rows)
+    return (left.transpose(1, 0, 2) @ right.transpose(1, 2, 0)).sum(axis=0)
 
 
 # Numbers of the same bits.
 _BITS: dict[str, Any] = {"e": np.dtype("i2"), "f": np.dtype("i4"), "d": np.dtype("i8")}
 
 
-def _masked(x: Array, mask: Array) -> Array:
-    """``x`` where the mask holds, else 0."""
+def _masked(x: Array, mask: Array, out: Array | None = None) -> Array:
+    """``x`` where the mask holds, else 0; as a new array or in ``out``."""
     bits = _BITS.get(x.dtype.char)
     if bits is None:
-        return np.where(mask, x, x.dtype.type(0))
+        masked: Array = np.where(mask, x, x.dtype.type(0))
+        if out is None:
+            return masked
+        out[...] = masked
+        return out
     # np.where branches at every entry, which costs three times as much when the mask is random; a
     # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
-    masked: Array = x.view(bits) * mask
-    return masked.view(x.dtype)
-
-
-def _without(x: Array, part: Array) -> Array:
-    """``x`` where ``part``, which is ``x`` or 0, is 0; else 0."""
-    bits = _BITS.get(x.dtype.char)
-    if bits is None:
-        return np.where(part == 0, x, x.dtype.type(0))
-    rest: Array = x.view(bits) ^ part.view(bits)
-    return rest.view(x.dtype)
+    chosen = np.multiply(x.view(bits), mask, out=None if out is None else out.view(bits))
+    return chosen.view(x.dtype) if out is None else out
 
 
 def _batch_last(x: Array) -> Array:

@@ -359,7 +359,9 @@ def op_name(node: Node) -> str:
 
 def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
     """Give a gradient as an array of its own: no view, and shared with nobody."""
-    array: Any = np.broadcast_to(value_of(g), node.shape)
+    array: Any = value_of(g)
+    if type(array) is not np.ndarray or array.shape != node.shape:
+        array = np.broadcast_to(array, node.shape)
     return array.astype(node.dtype)  # type: ignore[no-any-return]
 
 

@@ -238,14 +238,16 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     terms = math.prod(out.shape[:3])
     slopes = r.transposed(g, (3, 1, 2, 0))
     sums = plain((terms, c), out.dtype)
-    if out.size <= hw5.FEW_PRODUCTS:
+    if hw5.one_by_one(out.size, h * k * n):
         args = r.reshaped(met, (terms, 1, h * k * n)), r.reshaped(slopes, (c, h * k * n))
         y = r.emit("conv_dw", np.vecdot, args, {}, sums)
     else:
-        rows = r.transposed(r.reshaped(met, (terms, h, k * n)), (1, 0, 2))
-        columns = r.transposed(r.reshaped(slopes, (c, h, k * n)), (1, 2, 0))
-        parts = r.emit("conv_dw", np.matmul, (rows, columns), {}, plain((h, terms, c), out.dtype))
-        y = r.emit("sum", total, (parts,), {"axis": (0,), "shape": sums.shape}, sums)
+        parts, entries = hw5.rows_of_windows(out.size, h, k, n)
+        rows = r.transposed(r.reshaped(met, (terms, parts, entries)), (1, 0, 2))
+        columns = r.transposed(r.reshaped(slopes, (c, parts, entries)), (1, 2, 0))
+        stack = plain((parts, terms, c), out.dtype)
+        products = r.emit("conv_dw", np.matmul, (rows, columns), {}, stack)
+        y = r.emit("sum", total, (products,), {"axis": (0,), "shape": sums.shape}, sums)
     r.end("reshape", moving._reshape.forward, (y,), {"shape": out.shape}, i.out)
     r.program.views.add(i.out)
     return True

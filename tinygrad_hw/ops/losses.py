@@ -39,6 +39,7 @@ def _cross_entropy_call(draw):
 def _cross_entropy_and_shares(x, y, *, reduction, needs):
     """The loss, and the softmax of the rows, which is most of its gradient."""
     # The handout's loss, on rows. A boolean target is one-hot, and its class is picked.
+    x = _in_columns(x)
     shifted = x - np.maximum.reduce(x, axis=-1, keepdims=True)
     shares = np.exp(shifted)
     sums = np.add.reduce(shares, axis=-1, keepdims=True)
@@ -332,6 +333,18 @@ def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: 
     zero = np.equal(value_of(t), 0)
     ratio = subtract(log(where(zero, 1, t)), where(zero, 0, x))
     return _reduced("kl_div", reduce.sum(t * ratio, axis=axis), reduction)
+
+
+def _in_columns(x):
+    """Have short rows lie as columns in memory, so that NumPy reduces all of them at once."""
+    if x.ndim == 1 or x.shape[-1] > _SHORT:
+        return x
+    lead = range(x.ndim - 1)
+    columns = np.ascontiguousarray(x.transpose(x.ndim - 1, *lead))
+    return columns.transpose(*(i + 1 for i in lead), 0)
+
+
+_SHORT = 64
 
 
 def _rows(op, x, axis):
