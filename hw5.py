@@ -917,8 +917,10 @@ FEW_PRODUCTS, FEW_ENTRIES = 64, 2048
 AVX512: bool = getattr(
     getattr(getattr(np, "_core", None), "_multiarray_umath", None), "__cpu_features__", {}
 ).get("AVX512_SKX", False)
-# Bytes of patches from which on they are made in parts, and of a part: it stays in the cache.
-LARGE, PART = 2**23, 2**20
+# Rows of windows with so many entries, and a 16th of the terms of a product, are multiplied apart.
+SHORT = 48
+# Patches of more bytes are made in parts, and again for the gradient: memory costs more.
+LARGE = 2**23
 # From so many entries on, making an array of zeros to compare with pays.
 MANY = 4096
 
@@ -949,6 +951,8 @@ class Window:
         The taps of the kernel, each with the rows and columns of the image that it meets.
     tiles : bool
         Whether every entry of the image is in exactly one window.
+    overlap : bool
+        Whether each row of windows meets rows that follow each other, some with the next.
     """
 
     def __init__(
@@ -980,6 +984,7 @@ class Window:
             [slice(i * d, i * d + s * (n - 1) + 1, s) for i in range(k)]
             for k, s, d, n in zip(self.size, self.stride, self.dilation, self.out, strict=True)
         )
+        self.overlap = self.stride[0] < self.size[0] and self.dilation[0] == 1
         self.taps = [
             (i, j, rows, columns)
             for i, rows in enumerate(self.rows)
@@ -1005,6 +1010,42 @@ class Window:
         steps = (row * down, column * right, channel, row * below, column * beside, image)
         return np.ndarray((*self.size, channels, *self.out, n), padded.dtype, padded, 0, steps)
 
+    def strips(self, padded: Array) -> Array:
+        """What windows meet in each row of padded images (C, H, W, N): a view (rows, w, C, W', N).
+
+        Those in rows that follow each other share most of it.
+        """
+        padded = np.ascontiguousarray(padded)
+        channels, _, _, n = padded.shape
+        channel, row, column, image = padded.strides
+        shape = (self.rows[-1].stop, self.size[1], channels, self.out[1], n)
+        steps = (row, column * self.dilation[1], channel, column * self.stride[1], image)
+        return np.ndarray(shape, padded.dtype, padded, 0, steps)
+
+    def apart(self, channels: int, n: int) -> bool:
+        """Whether rows of windows on ``n`` images are long enough for a product each."""
+        terms = self.size[0] * self.size[1] * channels
+        return self.out[1] * n >= max(SHORT, terms // 16)
+
+    def patches_nbytes(self, channels: int, n: int, itemsize: int) -> int:
+        """Bytes of memory that :func:`patches` of ``n`` images take."""
+        high = self.size[0] * self.out[0]
+        if self.overlap and self.apart(channels, n):
+            high = self.rows[-1].stop
+        return high * self.size[1] * channels * self.out[1] * n * itemsize
+
+    def faced(self, channels: int, n: int) -> bool:
+        """Whether all rows of windows that meet one of an image are multiplied at once."""
+        return self.stride[0] == self.dilation[0] == 1 and self.apart(channels, n)
+
+    def facing(self) -> tuple[slice, slice]:
+        """Where rows of windows stand, so that each row of an image is met by h that follow each
+        other, the last of which begins with it; and which rows these are."""
+        above, lines = self.size[0] - 1 - self.before[0], self.image[0] + self.size[0] - 1
+        first, start = max(above, 0), max(-above, 0)
+        count = max(min(self.out[0] - start, lines - first), 0)
+        return slice(first, first + count), slice(start, start + count)
+
     def parts(self, most: int) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of at most so many windows at a time, of whole rows if they fit."""
         rows, columns = self.out
@@ -1012,14 +1053,6 @@ class Window:
         for top in range(0, rows, high):
             for left in range(0, columns, wide):
                 yield slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))
-
-    def around(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The padding, negative if there is none, with which windows at stride 1 meet all of what
-        was made of windows like these."""
-        reach = [d * (k - 1) for d, k in zip(self.dilation, self.size, strict=True)]
-        sides = zip(reach, self.before, self.after, strict=True)
-        rows, columns = ((r - before, r - after) for r, before, after in sides)
-        return rows, columns
 
     def crop(self, x: Array) -> Array:
         """Undo :meth:`pad`."""
@@ -1046,15 +1079,18 @@ def patches(
     padding: Padding = "same",
     dilation: Pair = 1,
 ) -> Array:
-    """What filters of ``size`` (h, w) meet in images (..., H, W, C): (h*w*C, H', W', N).
+    """What filters of ``size`` (h, w) meet in images (..., H, W, C): (rows, h*w*C, columns, N).
+
+    The rows are those of the windows, or one for all windows, where a row has few entries.
 
     Examples
     --------
-    >>> patches(np.arange(5.0).reshape(1, 5, 1), size=(1, 2), padding="valid")[..., 0, :, 0]
+    >>> patches(np.arange(5.0).reshape(1, 5, 1), size=(1, 2), padding="valid")[0, :, :, 0]
     array([[0., 1., 2., 3.],
            [1., 2., 3., 4.]])
     """
-    return _flat(_met(x, size, stride, padding, dilation)[1])
+    window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
+    return _patches(window, window.pad(_batch_last(x)))
 
 
 def correlate(
@@ -1076,16 +1112,15 @@ def correlate(
     >>> correlate(np.arange(5.0).reshape(1, 5, 1), np.ones((1, 2, 1, 1)), padding="valid").ravel()
     array([1., 3., 5., 7.])
     """
-    weights = w.reshape(-1, w.shape[3]).T
-    if taps is None:
-        window, entries = _met(x, w.shape[:2], stride, padding, dilation)
-        if entries.nbytes > LARGE:
-            y = np.empty((w.shape[3], *entries.shape[3:]), np.result_type(w, x))
-            for rows, columns, part in _patches_in_parts(window, entries, len(y)):
-                y[:, rows, columns] = (weights @ part).reshape(y[:, rows, columns].shape)
-            return _batch_first(y, x.shape[:-3])
-        taps = _flat(entries)
-    return _batch_first(_weighed(weights, taps), x.shape[:-3])
+    window = windows_on(x.shape, w.shape[:2], stride, padding, dilation)
+    weights, n = w.reshape(-1, w.shape[3]).T, math.prod(x.shape[:-3])
+    y = np.empty((len(weights), *window.out, n), np.result_type(w, x))
+    if taps is not None:
+        _weigh(weights, taps, y)
+    else:
+        for rows, columns, part in _blocks(window, x):
+            _weigh(weights, part, y[:, rows, columns])
+    return _batch_first(y, x.shape[:-3])
 
 
 def correlate_dx(
@@ -1107,28 +1142,51 @@ def correlate_dx(
     >>> correlate_dx(g, w, shape=(1, 5), padding="valid").ravel()
     array([1., 2., 2., 2., 1.])
     """
+    window = windows_on((*shape, w.shape[2]), w.shape[:2], stride, padding, dilation)
+    g = _batch_last(dl_dy)
+    dl_dx = (_dx_by_rows if window.faced(w.shape[3], g.shape[-1]) else _dx_by_taps)(g, w, window)
+    return _batch_first(dl_dx, dl_dy.shape[:-3])
+
+
+def _dx_by_rows(g: Array, w: Array, window: Window) -> Array:
+    """Each row of the images is met by windows in rows that follow each other: one matrix."""
+    (h, k, c1, c2), (height, width), (_, wide, n) = w.shape, window.image, g.shape[1:]
+    left, right = window.before[1], window.after[1]
+    laid = np.zeros((height + h - 1, c2, wide, n), g.dtype)
+    lines, theirs = window.facing()
+    laid[lines] = g[:, theirs].transpose(1, 0, 2, 3)
+    met, weights = consecutive(laid, h), facing_filters(w)
+    dl_dx = np.zeros((c1, height, left + width + right, n), np.result_type(w, g))
+    most = max(LARGE // max(k * c1 * wide * n * dl_dx.itemsize, 1), 1)
+    for start in range(0, height, most):
+        rows = slice(start, min(start + most, height))
+        part = np.empty((k * c1, rows.stop - start, wide, n), dl_dx.dtype)
+        _weigh(weights, met[rows], part)
+        for columns, taps in zip(window.columns, part.reshape(k, c1, *part.shape[1:]), strict=True):
+            dl_dx[:, rows, columns] += taps
+    return dl_dx[:, :, left : left + width]
+
+
+def facing_filters(w: Array) -> Array:
+    """Filters (h, w, C1, C2) as an image meets them, from below: (w * C1, h * C2)."""
     h, k, c1, c2 = w.shape
-    window = windows_on((*shape, c1), (h, k), stride, padding, dilation)
-    g, weights = _batch_last(dl_dy), w.reshape(-1, c2)
-    dtype = np.result_type(w, g)
-    most, each = math.prod(window.out), len(weights) * g.shape[-1] * dtype.itemsize
-    if most * each > LARGE:
-        around = window.around()
-        if c2 <= c1 and window.stride == (1, 1) and min(map(min, around)) >= 0:
-            # Correlation with the turned filters has fewer terms, and nothing to add up.
-            turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
-            return correlate(dl_dy, turned, padding=around, dilation=dilation)
-        # Each tap takes a step of its own, which pays for more than a part.
-        most = LARGE // 2 // each
+    return w[::-1].transpose(1, 2, 0, 3).reshape(k * c1, h * c2)
+
+
+def _dx_by_taps(g: Array, w: Array, window: Window) -> Array:
+    """Each tap of the filters gives to the entries that it meets."""
+    (h, k, c1, c2), (height, width), n = w.shape, window.image, g.shape[-1]
     (top, left), (bottom, right) = window.before, window.after
-    padded = (c1, top + shape[0] + bottom, left + shape[1] + right, g.shape[-1])
-    dl_dx = np.zeros(padded, dtype)
-    for rows, columns in window.parts(most):
+    weights = w.reshape(-1, c2)
+    dl_dx = np.zeros((c1, top + height + bottom, left + width + right, n), np.result_type(w, g))
+    for rows, columns in window.parts(LARGE // max(len(weights) * n * dl_dx.itemsize, 1)):
         part = g[:, rows, columns]
-        taps = _weighed(weights, part).reshape(h, k, c1, *part.shape[1:])
+        taps = (weights @ part.reshape(c2, math.prod(part.shape[1:]))).reshape(
+            h, k, c1, *part.shape[1:]
+        )
         for i, j, down, across in window.taps:
             dl_dx[:, down, across][:, rows, columns] += taps[i, j]
-    return _batch_first(window.crop(dl_dx), dl_dy.shape[:-3])
+    return window.crop(dl_dx)
 
 
 def correlate_dw(
@@ -1152,15 +1210,13 @@ def correlate_dw(
     array([ 6., 10.])
     """
     g = _batch_last(dl_dy)
-    if taps is None:
-        window, entries = _met(x, size, stride, padding, dilation)
-        if entries.nbytes > LARGE:
-            dl_dw = np.zeros((math.prod(entries.shape[:3]), len(g)), np.result_type(g, x))
-            for down, across, part in _patches_in_parts(window, entries, len(g)):
-                dl_dw += part @ g[:, down, across].reshape(len(g), -1).T
-            return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
-        taps = _flat(entries)
-    return _products(taps, g).reshape(*size, x.shape[-1], dl_dy.shape[-1])
+    if taps is not None:
+        dl_dw = _products(taps, g)
+    else:
+        window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
+        blocks = _blocks(window, x)
+        dl_dw = _sum(_products(part, g[:, rows, columns]) for rows, columns, part in blocks)
+    return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
 
 
 def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
@@ -1211,10 +1267,10 @@ def max_pool_dx(
     """
     window = windows_on(x.shape, size, size if stride is None else stride)
     y = max_pool(x, size=size, stride=stride) if y is None else y
-    below = [np.True_, *_below(x, y, window), np.False_]
-    masks = [earlier > later for earlier, later in itertools.pairwise(below)]
-    dl_dx = (np.empty_like if window.tiles else np.zeros_like)(x, dtype=dl_dy.dtype)
-    return _sent(_lying_as(y, dl_dy), masks, dl_dx, window)
+    below = _below(x, y, window)
+    # The winner is where no entry before it is the largest and it is, or the last of all.
+    masks = [~below[0], *map(np.greater, below, below[1:]), below[-1]] if below else [np.True_]
+    return _to_winners(dl_dy, masks, window, y, x.shape)
 
 
 def pool_winners(
@@ -1278,9 +1334,7 @@ def max_unpool(
     full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
     window = windows_on(full, size, size if stride is None else stride)
     masks = [winners == number for number in range(len(window.taps))]
-    make = np.empty_like if window.tiles else np.zeros_like
-    dl_dx = make(winners, dtype=dl_dy.dtype, shape=full)
-    return _sent(_lying_as(winners, dl_dy), masks, dl_dx, window)
+    return _to_winners(dl_dy, masks, window, winners, full)
 
 
 def _below(x: Array, y: Array, window: Window) -> list[Array]:
@@ -1291,59 +1345,85 @@ def _below(x: Array, y: Array, window: Window) -> list[Array]:
     return below
 
 
-def _lying_as(y: Array, dl_dy: Array) -> Array:
-    """``dl_dy`` in the layout of ``y``: at once, and not again for each tap."""
+def _to_winners(
+    dl_dy: Array, masks: Sequence[Array], window: Window, y: Array, shape: tuple[int, ...]
+) -> Array:
+    """Send each entry to the one of its window, of images of ``shape``, whose mask holds."""
+    # In the layout of what was pooled, ``y``, at once and not again for each tap.
     lying = np.empty_like(y, dtype=dl_dy.dtype)
     lying[...] = dl_dy
-    return lying
-
-
-def _sent(dl_dy: Array, masks: Sequence[Array], dl_dx: Array, window: Window) -> Array:
-    """Send each entry of ``dl_dy`` to those that the taps of its window meet, where a mask holds.
-
-    In ``dl_dx`` they are written where no entry is met twice, and else added.
-    """
+    bits = _BITS.get(lying.dtype.char)
+    if bits is None or not window.tiles:
+        dl_dx = np.zeros_like(lying, shape=shape)
+        for mask, (_, _, rows, columns) in zip(masks, window.taps, strict=True):
+            dl_dx[..., rows, columns, :] += _masked(lying, mask)
+        return dl_dx
+    # As every entry is met once, there is nothing to add to.
+    dl_dx = np.empty_like(lying, shape=shape)
+    given, sent = lying.view(bits), dl_dx.view(bits)
     for mask, (_, _, rows, columns) in zip(masks, window.taps, strict=True):
-        met = dl_dx[..., rows, columns, :]
-        if window.tiles:
-            _masked(dl_dy, mask, out=met)
-        else:
-            met += _masked(dl_dy, mask)
+        np.multiply(given, mask, out=sent[..., rows, columns, :])
     return dl_dx
 
 
-def _met(x: Array, size: tuple[int, ...], *settings: Any) -> tuple[Window, Array]:
-    """The windows on images, and what they meet, as a view (h, w, C, H', W', N)."""
-    window = windows_on(x.shape, (size[0], size[1]), *settings)
-    return window, window.entries(window.pad(_batch_last(x)))
+def consecutive(rows: Array, count: int, step: int = 1) -> Array:
+    """Every ``count`` rows of (rows, m, W, N) that follow each other: (rows', count * m, W, N).
+
+    They are one matrix as they lie, and share their entries with those a ``step`` further.
+    """
+    rows = np.ascontiguousarray(rows)
+    many, m, wide, n = rows.shape
+    row, *strides = rows.strides
+    shape = ((many - count) // step + 1, count * m, wide, n)
+    return np.ndarray(shape, rows.dtype, rows, 0, (step * row, *strides))
 
 
-def _flat(entries: Array) -> Array:
-    # In one copy, which for few entries takes half the time of one for each tap.
-    return entries.reshape(math.prod(entries.shape[:3]), *entries.shape[3:])
+def _patches(window: Window, padded: Array) -> Array:
+    (h, k), (high, wide), (channels, _, _, n) = window.size, window.out, padded.shape
+    if window.apart(channels, n):
+        return _rows_of_patches(window, padded, slice(0, high), slice(0, wide))
+    return window.entries(padded).reshape(1, h * k * channels, high * wide, n)
 
 
-def _patches_in_parts(
-    window: Window, entries: Array, filters: int
-) -> Iterator[tuple[slice, slice, Array]]:
-    """Go through patches in parts: rows and columns of windows, and what these meet as a matrix."""
-    terms, n = math.prod(entries.shape[:3]), entries.shape[-1]
-    most = PART // (terms * n * entries.itemsize)
-    if terms * filters <= FEW_WEIGHTS:
-        most = min(most, AT_ONCE // (terms * n * max(filters, 1)))
+def _rows_of_patches(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
+    """Patches of the windows in some rows and columns: (rows, h*w*C, columns, N)."""
+    h, step = window.size[0], window.stride[0]
+    if window.overlap:
+        met = slice(rows.start * step, (rows.stop - 1) * step + h)
+        strips = window.strips(padded)[met, :, :, columns]
+        many, k, channels, wide, n = strips.shape
+        return consecutive(strips.reshape(many, k * channels, wide, n), h, step)
+    entries = window.entries(padded)[:, :, :, rows, columns].transpose(3, 0, 1, 2, 4, 5)
+    many, h, k, channels, wide, n = entries.shape
+    return entries.reshape(many, h * k * channels, wide, n)
+
+
+def _blocks(window: Window, x: Array) -> Iterator[tuple[slice, slice, Array]]:
+    """Rows and columns of windows, with their patches: all at once unless these are large."""
+    high, wide = window.out
+    padded = window.pad(_batch_last(x))
+    channels, _, _, n = padded.shape
+    if window.patches_nbytes(channels, n, x.itemsize) <= LARGE:
+        yield slice(0, high), slice(0, wide), _patches(window, padded)
+        return
+    (h, k), step = window.size, window.stride[0]
+    strips = LARGE // (k * channels * wide * n * x.itemsize)
+    shared = h - step if window.overlap else 0
+    most = (strips - shared) // (h - shared) * wide if strips >= h else strips * wide // h
     for rows, columns in window.parts(most):
-        yield rows, columns, entries[:, :, :, rows, columns].reshape(terms, -1)
+        yield rows, columns, _rows_of_patches(window, padded, rows, columns)
 
 
-def _weighed(w: Array, x: Array) -> Array:
-    """Products of weights (k, m) and images (m, H, W, N): (k, H, W, N)."""
-    shape, entries = (len(w), *x.shape[1:]), math.prod(x.shape[1:])
-    if w.size > FEW_WEIGHTS or w.size * entries <= AT_ONCE:
-        return (w @ x.reshape(len(x), entries)).reshape(shape)
-    rows = x.reshape(*x.shape[:2], -1)
-    y = np.empty((len(w), *rows.shape[1:]), np.result_type(w, x))
-    np.matmul(w, rows.transpose(1, 0, 2), out=y.transpose(1, 0, 2))
-    return y.reshape(shape)
+def _weigh(w: Array, x: Array, out: Array) -> None:
+    """Write products of weights (k, m) and patches (rows, m, columns, N) to (k, H', W', N)."""
+    rows, m, columns, n = x.shape
+    each = columns * n
+    if w.size <= FEW_WEIGHTS and w.size * each > AT_ONCE and n >= SHORT:
+        y = out.reshape(len(w), rows, columns, n).transpose(1, 2, 0, 3)
+        np.matmul(w, x.transpose(0, 2, 1, 3), out=y)
+    else:
+        y = out.reshape(len(w), rows, each).transpose(1, 0, 2)
+        np.matmul(w, x.reshape(rows, m, each), out=y)
 
 
 def one_by_one(products: int, entries: int) -> bool:
@@ -1353,42 +1433,41 @@ def one_by_one(products: int, entries: int) -> bool:
     return entries <= FEW_ENTRIES or not AVX512
 
 
-def rows_of_windows(products: int, h: int, k: int, n: int) -> tuple[int, int]:
-    """How ``h`` times ``k`` windows on ``n`` images are parted, for a product of matrices each.
+def _products(x: Array, g: Array) -> Array:
+    """Scalar products of patches (rows, m, columns, N) with images (k, H', W', N): (m, k)."""
+    rows, m, columns, n = x.shape
+    k, each = len(g), columns * n
+    left, right = x.reshape(rows, m, each), g.reshape(k, rows, each)
+    if left.dtype.kind == right.dtype.kind == "f" and one_by_one(m * k, rows * each):
+        of_rows: Array = np.vecdot(left.transpose(1, 0, 2)[:, np.newaxis], right)
+        return of_rows.sum(axis=-1) if rows > 1 else of_rows[..., 0]
+    if m * k > FEW_WEIGHTS:
+        return _sum(a @ b.T for a, b in zip(left, right.transpose(1, 0, 2), strict=True))
+    summed: Array = (left @ right.transpose(1, 2, 0)).sum(axis=0)
+    return summed
 
-    One long thin product is slow. Of rows of windows it is fast, unless these are very long too.
-    """
-    return (h, k * n) if products * k * n <= AT_ONCE else (h * k, n)
 
-
-def _products(a: Array, b: Array) -> Array:
-    """Scalar products of all of ``a`` (m, H, W, N) with all of ``b`` (k, H, W, N): (m, k)."""
-    m, k, shape = len(a), len(b), a.shape[1:]
-    if a.dtype.kind == b.dtype.kind == "f" and one_by_one(m * k, math.prod(shape)):
-        products: Array = np.vecdot(a.reshape(m, 1, -1), b.reshape(k, -1))
-        return products
-    rows = rows_of_windows(m * k, *shape)
-    left, right = a.reshape(m, *rows), b.reshape(k, *rows)
-    return (left.transpose(1, 0, 2) @ right.transpose(1, 2, 0)).sum(axis=0)
+def _sum(arrays: Iterator[Array]) -> Array:
+    """Add up in the first array."""
+    total = next(arrays)
+    for array in arrays:
+        total += array
+    return total
 
 
 # Numbers of the same bits.
 _BITS: dict[str, Any] = {"e": np.dtype("i2"), "f": np.dtype("i4"), "d": np.dtype("i8")}
 
 
-def _masked(x: Array, mask: Array, out: Array | None = None) -> Array:
-    """``x`` where the mask holds, else 0; as a new array or in ``out``."""
+def _masked(x: Array, mask: Array) -> Array:
+    """``x`` where the mask holds, else 0."""
     bits = _BITS.get(x.dtype.char)
     if bits is None:
-        masked: Array = np.where(mask, x, x.dtype.type(0))
-        if out is None:
-            return masked
-        out[...] = masked
-        return out
+        return np.where(mask, x, x.dtype.type(0))
     # np.where branches at every entry, which costs three times as much when the mask is random; a
     # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
-    chosen = np.multiply(x.view(bits), mask, out=None if out is None else out.view(bits))
-    return chosen.view(x.dtype) if out is None else out
+    masked: Array = x.view(bits) * mask
+    return masked.view(x.dtype)
 
 
 def _batch_last(x: Array) -> Array:

@@ -206,8 +206,17 @@ def test_conv_derivatives(drawn):
         close(dl_dw[at], (g * reference.conv(x, moved, b, **window)).sum().imag / 1e-30)
 
 
-# As if images were large: patches in parts of a few entries, and products row by row.
-SIZES = [{}, {"AT_ONCE": 0}, *({"LARGE": 0, "PART": part} for part in (0, 200, 1000))]
+# As if rows were long, images large, products too long, weights many, and on another processor.
+SIZES = [
+    {},
+    {"SHORT": 0},
+    *({"SHORT": 0, "LARGE": bytes_} for bytes_ in (0, 200, 1000)),
+    {"SHORT": 0, "AT_ONCE": 0},
+    {"SHORT": 0, "FEW_WEIGHTS": 0},
+    {"SHORT": 0, "FEW_ENTRIES": 0, "AVX512": True},
+    {"SHORT": 0, "FEW_ENTRIES": 0, "AVX512": False},
+    {"LARGE": 0},
+]
 
 
 @settings(quick, max_examples=100)

@@ -62,9 +62,22 @@ def copied(out: Array) -> Step:
     return run
 
 
-def spread(out: Array, *, window: Any) -> Step:
+def faced(out: Array, *, lines: slice, rows: slice) -> Step:
+    """Rows (rows, C, W, N) of images (N, H, W, C), in the given lines, and zeros in the others."""
+    inner, sides = out[lines], [out[: lines.start], out[lines.stop :]]
+
+    def run(x: Array) -> Array:
+        for side in sides:
+            side.fill(0)
+        inner[...] = x[:, rows].transpose(1, 3, 2, 0)
+        return out
+
+    return run
+
+
+def spread(out: Array, *, taps: Any) -> Step:
     """Bordered images (C, H, W, N) of what windows (h, w, C, H', W', N) give to their entries."""
-    places = [(i, j, out[:, rows, columns]) for i, j, rows, columns in window.taps]
+    places = [(i, j, out[:, rows, columns]) for i, j, rows, columns in taps]
 
     def run(taps: Array) -> Array:
         out.fill(0)
@@ -145,6 +158,21 @@ def entries(x: Array, *, window: Any) -> Array:
     return met
 
 
+def strips(x: Array, *, window: Any) -> Array:
+    """What windows meet in each row of bordered images: a view (rows, w, C, W', N)."""
+    met: Array = window.strips(x)
+    return met
+
+
+def consecutive(x: Array, *, count: int, step: int) -> Array:
+    """Every ``count`` rows of (rows, m, n) that follow each other: a view (rows', count * m, n)."""
+    return hw5.consecutive(x[..., np.newaxis], count, step)[..., 0]
+
+
+# These give views, if the argument lies as it should.
+LOOKS = (entries, strips, consecutive)
+
+
 def masked(x: Any, mask: Array, out: Array) -> Array:
     """Write ``x`` where the mask holds, else 0."""
     if x.dtype.kind != "f" or x.itemsize not in (4, 8) or x.dtype != out.dtype:
@@ -185,14 +213,35 @@ def _part(r: Rewriter, x: Ref, axis: int, span: slice) -> Ref:
 
 
 def _patches_of(r: Rewriter, x: Ref, window: Any) -> Ref | None:
+    """Patches as in hw5: (rows, h*w*C, n), of each row of windows or of all of them."""
     spec = r.specs[x.index]
-    n, c = spec.shape[0], spec.shape[3]
-    made = plain((*window.size, c, *window.out, n), spec.dtype)
-    if made.nbytes > _MOST:
+    (n, _, _, c), (h, k), (high, wide) = spec.shape, window.size, window.out
+    if window.patches_nbytes(c, n, spec.dtype.itemsize) > _MOST:
         return None
     around = bordered(r, x, window, surround)
-    met = r.viewed("entries", entries, (around,), {"window": window}, made)
-    return r.emit("patches", copied, (met,), {}, made)
+    params = {"window": window}
+    if window.overlap and window.apart(c, n):
+        made = plain((window.rows[-1].stop, k, c, wide, n), spec.dtype)
+        met = r.viewed("strips", strips, (around,), params, made)
+        laid = r.reshaped(
+            r.emit("patches", copied, (met,), {}, made), (made.shape[0], k * c, wide * n)
+        )
+        return _consecutive(r, laid, h, window.stride[0])
+    made = plain((h, k, c, high, wide, n), spec.dtype)
+    met = r.viewed("entries", entries, (around,), params, made)
+    rows = 1
+    if window.apart(c, n):
+        rows, axes = high, (3, 0, 1, 2, 4, 5)
+        met = r.transposed(met, axes)
+        made = r.specs[met.index]
+    laid = r.emit("patches", copied, (met,), {}, made)
+    return r.reshaped(laid, (rows, h * k * c, made.size // (rows * h * k * c)))
+
+
+def _consecutive(r: Rewriter, x: Ref, count: int, step: int = 1) -> Ref:
+    (many, m, n), dtype = r.specs[x.index][:2]
+    made = plain(((many - count) // step + 1, count * m, n), dtype)
+    return r.viewed("consecutive", consecutive, (x,), {"count": count, "step": step}, made)
 
 
 def _conv(r: Rewriter, i: Instruction) -> bool:
@@ -200,28 +249,23 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
     spec, filters = r.spec(x), r.spec(w)
     if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
-    window = windows(spec.shape, filters.shape[:2], i.params)
-    met = _patches_of(r, x, window)
+    met = _patches_of(r, x, windows(spec.shape, filters.shape[:2], i.params))
     if met is None:
         return False
     n, h, k, c = out.shape
-    terms = math.prod(filters.shape[:3])
-    weights = r.transposed(r.reshaped(w, (terms, c)), (1, 0))
-    y = _weighed(r, "conv", weights, r.reshaped(met, (terms, h, k * n)))
+    weights = r.transposed(r.reshaped(w, (math.prod(filters.shape[:3]), c)), (1, 0))
+    y = _weighed(r, "conv", weights, met)
     return r.end_view((3, 1, 2, 0), r.reshaped(y, (c, h, k, n)), i.out)
 
 
 def _weighed(r: Rewriter, name: str, w: Ref, x: Ref) -> Ref:
-    """Products of weights (k, m) and rows (m, h, n), as in hw5: (k, h, n)."""
-    weights, (terms, h, n), dtype = r.specs[w.index], *r.specs[x.index][:2]
-    made = plain((weights.shape[0], h, n), dtype)
-    if weights.size > hw5.FEW_WEIGHTS or weights.size * h * n <= hw5.AT_ONCE:
-        flat = plain((made.shape[0], h * n), dtype)
-        y = r.emit(name, np.matmul, (w, r.reshaped(x, (terms, h * n))), {}, flat)
-        return r.reshaped(y, made.shape)
-    rows = Spec((h, made.shape[0], n), dtype, (1, 0, 2))
-    y = r.emit(name, np.matmul, (w, r.transposed(x, (1, 0, 2))), {}, rows)
-    return r.transposed(y, (1, 0, 2))
+    """Products of weights (k, m) and patches (rows, m, n): (k, rows, n)."""
+    many, (rows, m, n), dtype = r.specs[w.index].shape[0], *r.specs[x.index][:2]
+    if rows == 1:
+        y = r.emit(name, np.matmul, (w, r.reshaped(x, (m, n))), {}, plain((many, n), dtype))
+        return r.reshaped(y, (many, rows, n))
+    made = Spec((rows, many, n), dtype, (1, 0, 2))
+    return r.transposed(r.emit(name, np.matmul, (w, x), {}, made), (1, 0, 2))
 
 
 def _conv_dw(r: Rewriter, i: Instruction) -> bool:
@@ -230,24 +274,27 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
     spec, other = r.spec(x), r.spec(g)
     if not images(spec) or not images(other) or spec.dtype != other.dtype:
         return False
-    window = windows(spec.shape, i.params["size"], i.params)
-    met = _patches_of(r, x, window)
-    if met is None:
-        return False
     n, h, k, c = other.shape
     terms = math.prod(out.shape[:3])
-    slopes = r.transposed(g, (3, 1, 2, 0))
-    sums = plain((terms, c), out.dtype)
+    if h * out.nbytes > _MOST:
+        return False
+    met = _patches_of(r, x, windows(spec.shape, i.params["size"], i.params))
+    if met is None:
+        return False
+    rows, _, each = r.specs[met.index].shape
+    slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (c, rows, each))
     if hw5.one_by_one(out.size, h * k * n):
-        args = r.reshaped(met, (terms, 1, h * k * n)), r.reshaped(slopes, (c, h * k * n))
-        y = r.emit("conv_dw", np.vecdot, args, {}, sums)
+        left = r.reshaped(r.transposed(met, (1, 0, 2)), (terms, 1, rows, each))
+        stack, axis = plain((terms, c, rows), out.dtype), 2
+        products = r.emit("conv_dw", np.vecdot, (left, slopes), {}, stack)
     else:
-        parts, entries = hw5.rows_of_windows(out.size, h, k, n)
-        rows = r.transposed(r.reshaped(met, (terms, parts, entries)), (1, 0, 2))
-        columns = r.transposed(r.reshaped(slopes, (c, parts, entries)), (1, 2, 0))
-        stack = plain((parts, terms, c), out.dtype)
-        products = r.emit("conv_dw", np.matmul, (rows, columns), {}, stack)
-        y = r.emit("sum", total, (products,), {"axis": (0,), "shape": sums.shape}, sums)
+        stack, axis = plain((rows, terms, c), out.dtype), 0
+        columns = r.transposed(slopes, (1, 2, 0))
+        products = r.emit("conv_dw", np.matmul, (met, columns), {}, stack)
+    sums = plain((terms, c), out.dtype)
+    y = products
+    if rows > 1:
+        y = r.emit("sum", total, (products,), {"axis": (axis,), "shape": sums.shape}, sums)
     r.end("reshape", moving._reshape.forward, (y,), {"shape": out.shape}, i.out)
     r.program.views.add(i.out)
     return True
@@ -258,18 +305,47 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     spec, filters = r.spec(g), r.spec(w)
     if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
+    window = windows(out.shape, filters.shape[:2], i.params)
+    by_rows = window.faced(spec.shape[3], spec.shape[0])
+    return (_dx_by_rows if by_rows else _dx_by_taps)(r, i, window)
+
+
+def _dx_by_rows(r: Rewriter, i: Instruction, window: Any) -> bool:
+    """As in hw5: each row of the images is met by windows in rows that follow each other."""
+    (g, w), out = i.args, r.specs[i.out]
+    (h, k, c1, c2), (n, height, width, _) = r.specs[w.index].shape, out.shape
+    wide, left, right = window.out[1], window.before[1], window.after[1]
+    if k * c1 * height * wide * n * out.dtype.itemsize > _MOST:
+        return False
+    lines, rows = window.facing()
+    laid = plain((height + h - 1, c2, wide, n), out.dtype)
+    theirs = r.emit("faced", faced, (g,), {"lines": lines, "rows": rows}, laid)
+    met = _consecutive(r, r.reshaped(theirs, (laid.shape[0], c2, wide * n)), h)
+    weights = r.emit("facing", hw5.facing_filters, (w,), {}, plain((k * c1, h * c2), out.dtype))
+    taps = r.reshaped(_weighed(r, "conv_dx", weights, met), (1, k, c1, height, wide, n))
+    places = [(0, j, slice(None), columns) for j, columns in enumerate(window.columns)]
+    lying = plain((c1, height, left + width + right, n), out.dtype)
+    y = r.emit("conv_dx", spread, (taps,), {"taps": places}, lying)
+    if left or right:
+        y = _part(r, y, -2, slice(left, left + width))
+    return r.end_view((3, 1, 2, 0), y, i.out)
+
+
+def _dx_by_taps(r: Rewriter, i: Instruction, window: Any) -> bool:
+    """As in hw5: each tap of the filters gives to the entries that it meets."""
+    (g, w), out = i.args, r.specs[i.out]
+    spec, filters = r.specs[g.index], r.specs[w.index]
     if math.prod((*filters.shape[:3], *spec.shape[:3])) * out.dtype.itemsize > _MOST:
         return False
-    window = windows(out.shape, filters.shape[:2], i.params)
     weights = r.reshaped(w, (math.prod(filters.shape[:3]), filters.shape[3]))
     n, h, k, c = spec.shape
-    slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (c, h, k * n))
+    slopes = r.reshaped(r.transposed(g, (3, 1, 2, 0)), (1, c, h * k * n))
     met = (*filters.shape[:3], h, k, n)
     taps = r.reshaped(_weighed(r, "conv_dx", weights, slopes), met)
     n, h, k, c = out.shape
     (top, left), (bottom, right) = window.before, window.after
     lying = plain((c, top + h + bottom, left + k + right, n), out.dtype)
-    y = r.emit("conv_dx", spread, (taps,), {"window": window}, lying)
+    y = r.emit("conv_dx", spread, (taps,), {"taps": window.taps}, lying)
     if lying.shape != (c, h, k, n):
         y = _part(r, _part(r, y, -3, slice(top, top + h)), -2, slice(left, left + k))
     return r.end_view((3, 1, 2, 0), y, i.out)
@@ -393,7 +469,7 @@ def with_buffers(program: Program) -> Program:
 def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | None:
     """What buffers a step takes besides that of its result; None if it is not one of them."""
     forward, out = instruction.op.forward, specs[instruction.out]
-    if forward in (surround, copied, spread):
+    if forward in (surround, copied, faced, spread):
         return []
     if forward in (scattered, scattered_by_relu):
         pooled = specs[instruction.args[2].index]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .blocks import Blocks, Chain, fold, side_by_side
-from .buffered import entries, scratch, squares, with_buffers
+from .buffered import LOOKS, scratch, squares, with_buffers
 from .program import (
     VIEWS,
     Array,
@@ -278,7 +278,7 @@ class Straight:
             return None
         viewed = self._fixed.get(refs[0])
         # Of others, what they give may depend on entries, which are not there yet.
-        if viewed is None or not (op.name in VIEWS or op.forward is entries):
+        if viewed is None or not (op.name in VIEWS or op.forward in LOOKS):
             return None
         args, params = map_refs(lambda ref: viewed, (args, params))
         view = op.forward(*args, **params)

@@ -68,9 +68,9 @@ def _conv_shape(x, w, *, stride, padding, dilation):
     return (*x[:-3], *hw5.windows_on(x, w[:2], stride, padding, dilation).out, w[3])
 
 
-def _patches_are_large(x, w, **window):
-    windows = _conv_shape(x.shape, w.shape, **window)[:-1]
-    return math.prod((*windows, *w.shape[:3])) * x.itemsize > hw5.LARGE
+def _patches_nbytes(x, w, *, stride, padding, dilation):
+    window = hw5.windows_on(x.shape, w.shape[:2], stride, padding, dilation)
+    return window.patches_nbytes(x.shape[-1], math.prod(x.shape[:-3]), x.itemsize)
 
 
 def _conv_and_patches(x, w, *, needs, **window):
@@ -78,7 +78,7 @@ def _conv_and_patches(x, w, *, needs, **window):
 
     Many are made again, in parts: memory costs more than the copy.
     """
-    if not needs[1] or _patches_are_large(x, w, **window):
+    if not needs[1] or _patches_nbytes(x, w, **window) > hw5.LARGE:
         return hw5.correlate(x, w, **window), None
     taps = hw5.patches(x, size=w.shape[:2], **window)
     return hw5.correlate(x, w, taps=taps, **window), taps

@@ -336,15 +336,15 @@ def kl_div(log_probs: Any, target: Any, *, reduction: Reduction = "mean", axis: 
 
 
 def _in_columns(x):
-    """Have short rows lie as columns in memory, so that NumPy reduces all of them at once."""
-    if x.ndim == 1 or x.shape[-1] > _SHORT:
+    """Have many short rows lie as columns in memory, so that NumPy reduces all of them at once."""
+    if x.size < _MANY or x.ndim == 1 or x.shape[-1] > _SHORT:
         return x
     lead = range(x.ndim - 1)
     columns = np.ascontiguousarray(x.transpose(x.ndim - 1, *lead))
     return columns.transpose(*(i + 1 for i in lead), 0)
 
 
-_SHORT = 64
+_MANY, _SHORT = 1024, 64
 
 
 def _rows(op, x, axis):
