@@ -997,7 +997,8 @@ class Window:
         if top == left == bottom == right == 0:
             return x
         channels, height, width, n = x.shape
-        padded = np.full((channels, top + height + bottom, left + width + right, n), value, x.dtype)
+        padded = np.empty((channels, top + height + bottom, left + width + right, n), x.dtype)
+        padded.fill(value)
         padded[:, top : top + height, left : left + width] = x
         return padded
 

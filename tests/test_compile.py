@@ -743,6 +743,14 @@ def test_powers_are_those_of_numpy(exponent, dtype, backend):
         np.testing.assert_allclose(run(x), x**exponent, rtol=1e-6, strict=True)
 
 
+def test_what_can_be_exchanged_is_computed_once():
+    run = tg.compile(lambda a, b: a * b + tg.exp(b * a) - b / a - a / b)
+    a, b = tg.Tensor([1.0, 2.0]), tg.Tensor([3.0, 5.0])
+    np.testing.assert_array_equal(run(a, b), a * b + tg.exp(b * a) - b / a - a / b)
+    text = run.explain()
+    assert (text.count("multiply("), text.count("divide(")) == (1, 2)
+
+
 def test_a_product_with_ones_is_its_other_factor():
     step = tg.compile(lambda x: tg.grad(lambda x: (x * 3.0).sum())(x) * x)
     np.testing.assert_array_equal(step(X), 3 * X)

@@ -18,7 +18,7 @@ from .expand import dip, peak, total
 from .program import Array, Instruction, Program, Ref, Spec, is_entrywise
 
 # Bytes from which on an array is long, and of a block.
-_LONG, _BLOCK = 2**20, 2**16
+_LONG, _BLOCK = 2**20, 2**17
 # Of what is asked for of all axes at once: what to do with a block, and with what that gives.
 _FOLDS: dict[Any, tuple[Callable[[Array], Any], np.ufunc]] = {
     total: (np.add.reduce, np.add),

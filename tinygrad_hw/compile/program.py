@@ -335,7 +335,10 @@ def _merged(program: Program) -> Program:
         if times_one and memory.get(times_one.index) == {times_one.index}:
             names[out] = times_one
             continue
-        key = (op.forward, _key(instruction.args), _key(instruction.params))
+        args = instruction.args
+        if op.forward in _COMMUTATIVE and all(isinstance(arg, Ref) for arg in args):
+            args = tuple(sorted(args, key=lambda ref: ref.index))
+        key = (op.forward, _key(args), _key(instruction.params))
         if instruction.pure and _hashable(key) and key in first:
             names[out] = first[key]
             continue
@@ -349,6 +352,9 @@ def _merged(program: Program) -> Program:
         writes=[w._replace(value=renamed(w.value)) for w in program.writes],
         checks=[(renamed(ref), value) for ref, value in program.checks],
     )
+
+
+_COMMUTATIVE = (np.add, np.multiply)
 
 
 def _factor_beside_ones(instruction: Instruction, program: Program) -> Ref | None:

@@ -318,6 +318,8 @@ def _window(op: str, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]
 
 
 def _pair(op: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    if type(value) is int and value >= least:
+        return value, value
     sides = value if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
     if len(sides) != 2 or not all(isinstance(n, _WHOLE) and n >= least for n in sides):
         raise ShapeError(f"{op}: {name} is {value!r}; want one or two whole numbers >= {least}")
