@@ -121,6 +121,38 @@ def test_retain_graph_accumulates():
     np.testing.assert_array_equal(x.grad, [4.0, 8.0])
 
 
+@pytest.mark.parametrize("kept", ["elsewhere", "by nobody, read-only", "by a view"])
+def test_what_adds_up_is_written_to_no_array_of_others(kept):
+    constant = np.full(3, 2.0)
+    views = []
+
+    @tg.primitive
+    def double(x):
+        return 2 * x
+
+    @double.rule
+    def _(g, y, x):
+        if kept == "elsewhere":
+            return (constant,)
+        own = np.full(3, 2.0)
+        if kept == "by a view":
+            views.append(own[:1])
+        else:
+            own.flags.writeable = False
+        return (own,)
+
+    x = tg.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    for _ in range(2):
+        x.grad = None
+        (double(x) + double(x) + double(x)).sum().backward()
+        np.testing.assert_array_equal(x.grad, [6.0, 6.0, 6.0])
+        double(x).sum().backward()
+        np.testing.assert_array_equal(x.grad, [8.0, 8.0, 8.0])
+        x.grad[0] = 9.0
+    assert (constant == 2).all()
+    assert all(view == 2 for view in views)
+
+
 def test_grad_does_not_free_or_accumulate():
     x = leaf(3.0)
     y = x * x

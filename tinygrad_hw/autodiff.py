@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from .linearize import (
     pull_to,
 )
 from .ops.elementwise import cast
-from .walk import free, owned_array, pull
+from .walk import free, is_ours, owned_array, pull
 
 # --- backward ---------------------------------------------------------------------------------
 
@@ -65,21 +64,12 @@ def backward(y: Any, cotangent: Any = None, *, retain_graph: bool = False) -> No
                 g = cotangents.pop(node, None)
                 if g is None:
                     g = np.zeros(node.shape, node.dtype)
-                elif g is seed or not _is_ours(g):
+                elif g is seed or not is_ours(g):
                     g = owned_array(g, node)
                 # Of 0-d arrays NumPy's sum is no array.
                 node.grad = g if node.grad is None else as_array(node.grad + g)
     if not retain_graph:
         free(visited)
-
-
-def _is_ours(g: Any) -> bool:
-    """Tell whether an array is shared with nobody: all its references are the caller's and ours.
-
-    Rules may hand the same array to two parents, or one that the graph keeps; a view would hold a
-    reference too. Only then is the copy that keeps gradients apart needed.
-    """
-    return type(g) is np.ndarray and g.base is None and sys.getrefcount(g) <= 3
 
 
 def _seed(y: Any, cotangent: Any, op: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -98,7 +99,6 @@ def _walk(
 ) -> dict[Node, Any]:
     """Apply the rules of the nodes on a path; return the cotangents of leaves and of ``keep``."""
     result = {}
-    owned: set[Node] = set()
     for node in path:
         g = cotangents.pop(node, None)
         if g is None:
@@ -129,16 +129,14 @@ def _walk(
                     cotangent = sum_to(cotangent, shape=parent.shape)
                 if cotangent.dtype is not parent.dtype and cotangent.dtype != parent.dtype:
                     cotangent = cast(cotangent, dtype=parent.dtype)
-                before = cotangents.get(parent)
+                before = cotangents.pop(parent, None)
                 if before is None:
                     cotangents[parent] = cotangent
-                elif type(cotangent) is np.ndarray and parent in owned:
+                elif type(cotangent) is np.ndarray and is_ours(before):
                     before += cotangent
+                    cotangents[parent] = before
                 else:
-                    cotangents[parent] = total = before + cotangent
-                    # Only a sum made here, of arrays, is nobody else's and may be added to.
-                    if type(total) is np.ndarray:
-                        owned.add(parent)
+                    cotangents[parent] = before + cotangent
         except (TypeError, AttributeError) as error:
             _explain(error, node, pulled)
             raise
@@ -355,6 +353,30 @@ def _written(node: Node) -> int:
 
 def op_name(node: Node) -> str:
     return "leaf" if node.primitive is None else node.primitive.name
+
+
+def is_ours(g: Any) -> bool:
+    """Tell whether an array in a variable of the caller's is shared with nobody.
+
+    Rules may hand the same array to two parents, or one that the graph keeps; a view would hold a
+    reference too. Where none does, it can be written to, or given away without a copy.
+    """
+    if type(g) is not np.ndarray or g.base is not None or not g.flags.writeable:
+        return False
+    return sys.getrefcount(g) <= _REFERENCES
+
+
+def _references() -> int:
+    """How many there are to an array of the caller's own, as :func:`is_ours` counts them."""
+    own = np.empty(0)
+    return _counted(own)
+
+
+def _counted(g: Any) -> int:
+    return sys.getrefcount(g)
+
+
+_REFERENCES = _references()
 
 
 def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
