@@ -902,9 +902,13 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 
 # --- Kernels: convolution and pooling of any size, on images (..., H, W, C) --------------------
 #
-# Inside, an image batch lies as (C, H, W, N) in memory: the loops over kernel taps then move long
-# contiguous runs, and one matrix product does the arithmetic. The axes are transposed back as a
-# view, which costs nothing, and elementwise functions keep the order.
+# Inside, an image batch lies as (C, H, W, N) in memory: what moves are long contiguous runs, and
+# products of matrices do the arithmetic. The axes are transposed back as a view, which costs
+# nothing, and elementwise functions keep the order.
+#
+# Patches, what each window meets, repeat an entry as often as a filter has taps. Windows in a row
+# share what they meet in a row of the image: only that is copied, one strip for each row, and the
+# strips that follow each other are what a row of windows meets, as they lie.
 
 
 # OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
@@ -1014,7 +1018,7 @@ class Window:
     def strips(self, padded: Array) -> Array:
         """What windows meet in each row of padded images (C, H, W, N): a view (rows, w, C, W', N).
 
-        Those in rows that follow each other share most of it.
+        Windows below each other share what they meet in a row.
         """
         padded = np.ascontiguousarray(padded)
         channels, _, _, n = padded.shape
@@ -1040,8 +1044,11 @@ class Window:
         return self.stride[0] == self.dilation[0] == 1 and self.apart(channels, n)
 
     def facing(self) -> tuple[slice, slice]:
-        """Where rows of windows stand, so that each row of an image is met by h that follow each
-        other, the last of which begins with it; and which rows these are."""
+        """Where rows of windows stand that face the rows of an image, and which of them do.
+
+        A row of an image is met by h rows of windows that follow each other, the last of which
+        begins with it: by those in its place and the next ones, or by none.
+        """
         above, lines = self.size[0] - 1 - self.before[0], self.image[0] + self.size[0] - 1
         first, start = max(above, 0), max(-above, 0)
         count = max(min(self.out[0] - start, lines - first), 0)

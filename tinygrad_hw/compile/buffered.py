@@ -89,34 +89,44 @@ def spread(out: Array, *, taps: Any) -> Step:
 
 
 def scattered(
-    out: Array, left: Array, part: Array, mask: Array, *, taps: Any, covered: bool
+    out: Array, left: Array, mask: Array, one: Array, other: Array, *, taps: Any, covered: bool
 ) -> Step:
     """Each entry of ``g`` where its window, none of which overlap, first is its largest, ``y``."""
-    # Masked and taken away as bits: those of inf and NaN are as good as any.
+    # Masked as bits: those of inf and NaN are as good as any.
     bits = np.dtype(f"i{left.itemsize}")
-    rest, taken = left.view(bits), part.view(bits)
+    given, sent = left.view(bits), out.view(bits)
     *places, last = [(..., rows, columns, slice(None)) for _, _, rows, columns in taps]
-    earlier = [(place, out[place]) for place in places]
-    final = out[last]
+    earlier = [(place, sent[place]) for place in places]
+    final = sent[last]
 
     def run(g: Array, x: Array, y: Array) -> Array:
         if not covered:
             out.fill(0)
         # In the layout of the windows once, and not again for each of the taps.
         left[...] = g
+        # Where no entry so far is the largest, and where none is with the next one.
+        below, still = one, other
+        below.fill(True)
         for place, target in earlier:
-            np.equal(x[place], y, out=mask)
-            np.multiply(rest, mask, out=taken)
-            target[...] = part
-            np.bitwise_xor(rest, taken, out=rest)
-        final[...] = left
+            np.logical_and(np.not_equal(x[place], y, out=still), below, out=still)
+            np.multiply(given, np.greater(below, still, out=mask), out=target)
+            below, still = still, below
+        np.multiply(given, below, out=final)
         return out
 
     return run
 
 
 def scattered_by_relu(
-    out: Array, left: Array, part: Array, mask: Array, hits: Array, *, taps: Any, tiles: Any
+    out: Array,
+    left: Array,
+    mask: Array,
+    one: Array,
+    other: Array,
+    hits: Array,
+    *,
+    taps: Any,
+    tiles: Any,
 ) -> Step:
     """The same behind a relu that made ``x``, with its gradient: nothing for windows of zeros.
 
@@ -128,7 +138,7 @@ def scattered_by_relu(
     # Of each window the same for all its entries: (..., H', 1, W', 1, C).
     each = (..., slice(None), None, slice(None), None, slice(None))
     of_each = left[each]
-    carefully = scattered(out, left, part, mask, taps=taps, covered=True)
+    carefully = scattered(out, left, mask, one, other, taps=taps, covered=True)
 
     def run(g: Array, x: Array, y: Array) -> Array:
         windows[...] = y[each]
@@ -473,7 +483,7 @@ def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | No
         return []
     if forward in (scattered, scattered_by_relu):
         pooled = specs[instruction.args[2].index]
-        part, truth = pooled._replace(dtype=out.dtype), np.dtype(bool)
+        truth = np.dtype(bool)
         hits = [out._replace(dtype=truth)] if forward is scattered_by_relu else []
-        return [part, part, pooled._replace(dtype=truth), *hits]
+        return [pooled._replace(dtype=out.dtype), *[pooled._replace(dtype=truth)] * 3, *hits]
     return None
