@@ -912,8 +912,10 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 
 
 # OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
-# fewer. The copy costs more than the product unless there are many weights.
-AT_ONCE, FEW_WEIGHTS = 1_000_000, 4096
+# fewer. The copy costs more than the product, for few weights and sums of few terms (in bytes).
+AT_ONCE, FEW_WEIGHTS, FEW_TERMS = 1_000_000, 4096, 768
+# Gradients of filters are added up in stacks of so many entries, which fit in the cache.
+STACK = 2**17
 # So few scalar products are faster one by one than copied first, and of so few entries in any case.
 FEW_PRODUCTS, FEW_ENTRIES = 64, 2048
 # NumPy knows what the processor has. This file may meet one before 2.0 where it is handed in, which
@@ -923,8 +925,9 @@ AVX512: bool = getattr(
 ).get("AVX512_SKX", False)
 # Rows of windows with so many entries, and a 16th of the terms of a product, are multiplied apart.
 SHORT = 48
-# Patches of more bytes are made in parts, and again for the gradient: memory costs more.
-LARGE = 2**23
+# Patches of more bytes are made in parts, and again for the gradient: to keep them costs more.
+# Parts stay in the cache; for many filters they are larger, since what strips share counts more.
+LARGE, PART, MANY_FILTERS = 2**23, 2**20, 32
 # From so many entries on, making an array of zeros to compare with pays.
 MANY = 4096
 
@@ -1007,8 +1010,10 @@ class Window:
         return padded
 
     def entries(self, padded: Array) -> Array:
-        """What each window meets in padded images (C, H, W, N), as a view (h, w, C, H', W', N)."""
-        padded = np.ascontiguousarray(padded)
+        """What each window meets in padded images (C, H, W, N), as a view (h, w, C, H', W', N).
+
+        The images are contiguous.
+        """
         channels, _, _, n = padded.shape
         channel, row, column, image = padded.strides
         (down, right), (below, beside) = self.dilation, self.stride
@@ -1018,9 +1023,8 @@ class Window:
     def strips(self, padded: Array) -> Array:
         """What windows meet in each row of padded images (C, H, W, N): a view (rows, w, C, W', N).
 
-        Windows below each other share what they meet in a row.
+        The images are contiguous. Windows below each other share what they meet in a row.
         """
-        padded = np.ascontiguousarray(padded)
         channels, _, _, n = padded.shape
         channel, row, column, image = padded.strides
         shape = (self.rows[-1].stop, self.size[1], channels, self.out[1], n)
@@ -1039,20 +1043,41 @@ class Window:
             high = self.rows[-1].stop
         return high * self.size[1] * channels * self.out[1] * n * itemsize
 
-    def faced(self, channels: int, n: int) -> bool:
-        """Whether all rows of windows that meet one of an image are multiplied at once."""
-        return self.stride[0] == self.dilation[0] == 1 and self.apart(channels, n)
+    def turns(self, c1: int, c2: int) -> bool:
+        """Whether the gradient of images is best a correlation with the turned filters."""
+        few = 2 * c2 <= c1 or self.size == (1, 1)
+        return few and self.stride == (1, 1) and min(map(min, self.around())) >= 0
 
-    def facing(self) -> tuple[slice, slice]:
-        """Where rows of windows stand that face the rows of an image, and which of them do.
+    def around(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The padding, negative if there is none, with which windows at stride 1 meet all of what
+        was made of windows like these."""
+        reach = [d * (k - 1) for d, k in zip(self.dilation, self.size, strict=True)]
+        sides = zip(reach, self.before, self.after, strict=True)
+        rows, columns = ((r - before, r - after) for r, before, after in sides)
+        return rows, columns
 
-        A row of an image is met by h rows of windows that follow each other, the last of which
-        begins with it: by those in its place and the next ones, or by none.
+    def row_by_row(self, c1: int, c2: int, n: int, itemsize: int) -> bool:
+        """Whether the gradient of images is best made row by row."""
+        dense = self.stride[0] == self.dilation[0] == 1 < self.size[0]
+        fits = self.row_nbytes(c1, c2, n, itemsize) <= LARGE
+        return dense and fits and 2 * self.size[1] * c1 >= c2 and self.apart(c2, n)
+
+    def row_nbytes(self, c1: int, c2: int, n: int, itemsize: int) -> int:
+        """Bytes of memory that a row takes then."""
+        (h, k), wide = self.size, self.out[1]
+        return (h * c2 + k * c1) * wide * n * itemsize
+
+    def meeting(self, rows: slice) -> tuple[slice, slice]:
+        """Where to lay rows of windows, so that each row of images is met by h of them.
+
+        These follow each other, and the last begins in the row. Zeros are where there is none.
+        The second slice tells which rows of windows they are.
         """
-        above, lines = self.size[0] - 1 - self.before[0], self.image[0] + self.size[0] - 1
-        first, start = max(above, 0), max(-above, 0)
-        count = max(min(self.out[0] - start, lines - first), 0)
-        return slice(first, first + count), slice(start, start + count)
+        h, (high, _) = self.size[0], self.out
+        first = rows.start + self.before[0] - (h - 1)
+        start = max(first, 0)
+        stop = max(min(rows.stop + self.before[0], high), start)
+        return slice(start - first, stop - first), slice(start, stop)
 
     def parts(self, most: int) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of at most so many windows at a time, of whole rows if they fit."""
@@ -1089,7 +1114,8 @@ def patches(
 ) -> Array:
     """What filters of ``size`` (h, w) meet in images (..., H, W, C): (rows, h*w*C, columns, N).
 
-    The rows are those of the windows, or one for all windows, where a row has few entries.
+    The rows are those of the windows, or one for all windows, where a row has few entries. They
+    overlap in memory: to write to one would write to others.
 
     Examples
     --------
@@ -1098,7 +1124,8 @@ def patches(
            [1., 2., 3., 4.]])
     """
     window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
-    return _patches(window, window.pad(_batch_last(x)))
+    padded = np.ascontiguousarray(window.pad(_batch_last(x)))
+    return _part(window, padded, slice(0, window.out[0]), slice(0, window.out[1]))
 
 
 def correlate(
@@ -1126,7 +1153,7 @@ def correlate(
     if taps is not None:
         _weigh(weights, taps, y)
     else:
-        for rows, columns, part in _blocks(window, x):
+        for rows, columns, part in _blocks(window, x, len(y)):
             _weigh(weights, part, y[:, rows, columns])
     return _batch_first(y, x.shape[:-3])
 
@@ -1151,32 +1178,37 @@ def correlate_dx(
     array([1., 2., 2., 2., 1.])
     """
     window = windows_on((*shape, w.shape[2]), w.shape[:2], stride, padding, dilation)
+    c1, c2 = w.shape[2:]
+    if window.turns(c1, c2):
+        # Correlation with the turned filters has few terms, and nothing to add up.
+        turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
+        return correlate(dl_dy, turned, padding=window.around(), dilation=dilation)
     g = _batch_last(dl_dy)
-    dl_dx = (_dx_by_rows if window.faced(w.shape[3], g.shape[-1]) else _dx_by_taps)(g, w, window)
-    return _batch_first(dl_dx, dl_dy.shape[:-3])
+    by_rows = window.row_by_row(c1, c2, g.shape[-1], np.result_type(w, g).itemsize)
+    return _batch_first((_dx_by_rows if by_rows else _dx_by_taps)(g, w, window), dl_dy.shape[:-3])
 
 
 def _dx_by_rows(g: Array, w: Array, window: Window) -> Array:
     """Each row of the images is met by windows in rows that follow each other: one matrix."""
     (h, k, c1, c2), (height, width), (_, wide, n) = w.shape, window.image, g.shape[1:]
     left, right = window.before[1], window.after[1]
-    laid = np.zeros((height + h - 1, c2, wide, n), g.dtype)
-    lines, theirs = window.facing()
-    laid[lines] = g[:, theirs].transpose(1, 0, 2, 3)
-    met, weights = consecutive(laid, h), facing_filters(w)
     dl_dx = np.zeros((c1, height, left + width + right, n), np.result_type(w, g))
-    most = max(LARGE // max(k * c1 * wide * n * dl_dx.itemsize, 1), 1)
+    weights = meeting_filters(w)
+    most = LARGE // max(window.row_nbytes(c1, c2, n, dl_dx.itemsize), 1)
     for start in range(0, height, most):
         rows = slice(start, min(start + most, height))
+        laid = np.zeros((rows.stop - start + h - 1, c2, wide, n), g.dtype)
+        lines, theirs = window.meeting(rows)
+        laid[lines] = g[:, theirs].transpose(1, 0, 2, 3)
         part = np.empty((k * c1, rows.stop - start, wide, n), dl_dx.dtype)
-        _weigh(weights, met[rows], part)
+        _weigh(weights, consecutive(laid, h), part)
         for columns, taps in zip(window.columns, part.reshape(k, c1, *part.shape[1:]), strict=True):
             dl_dx[:, rows, columns] += taps
     return dl_dx[:, :, left : left + width]
 
 
-def facing_filters(w: Array) -> Array:
-    """Filters (h, w, C1, C2) as an image meets them, from below: (w * C1, h * C2)."""
+def meeting_filters(w: Array) -> Array:
+    """Filters (h, w, C1, C2) as a row of an image meets them, from above: (w * C1, h * C2)."""
     h, k, c1, c2 = w.shape
     return w[::-1].transpose(1, 2, 0, 3).reshape(k * c1, h * c2)
 
@@ -1187,7 +1219,9 @@ def _dx_by_taps(g: Array, w: Array, window: Window) -> Array:
     (top, left), (bottom, right) = window.before, window.after
     weights = w.reshape(-1, c2)
     dl_dx = np.zeros((c1, top + height + bottom, left + width + right, n), np.result_type(w, g))
-    for rows, columns in window.parts(LARGE // max(len(weights) * n * dl_dx.itemsize, 1)):
+    # Each tap takes a step of its own, which pays for more than a part that fits in the cache.
+    most = LARGE // 2 // max(len(weights) * n * dl_dx.itemsize, 1)
+    for rows, columns in window.parts(most):
         part = g[:, rows, columns]
         taps = (weights @ part.reshape(c2, math.prod(part.shape[1:]))).reshape(
             h, k, c1, *part.shape[1:]
@@ -1222,7 +1256,7 @@ def correlate_dw(
         dl_dw = _products(taps, g)
     else:
         window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
-        blocks = _blocks(window, x)
+        blocks = _blocks(window, x, len(g))
         dl_dw = _sum(_products(part, g[:, rows, columns]) for rows, columns, part in blocks)
     return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
 
@@ -1277,7 +1311,10 @@ def max_pool_dx(
     y = max_pool(x, size=size, stride=stride) if y is None else y
     below = _below(x, y, window)
     # The winner is where no entry before it is the largest and it is, or the last of all.
-    masks = [~below[0], *map(np.greater, below, below[1:]), below[-1]] if below else [np.True_]
+    masks: Iterator[Any] = iter([np.True_])
+    if below:
+        between = map(np.greater, below, below[1:])
+        masks = itertools.chain([~below[0]], between, [below[-1]])
     return _to_winners(dl_dy, masks, window, y, x.shape)
 
 
@@ -1341,7 +1378,7 @@ def max_unpool(
     """
     full = (*dl_dy.shape[:-3], *shape, dl_dy.shape[-1])
     window = windows_on(full, size, size if stride is None else stride)
-    masks = [winners == number for number in range(len(window.taps))]
+    masks = (winners == number for number in range(len(window.taps)))
     return _to_winners(dl_dy, masks, window, winners, full)
 
 
@@ -1354,7 +1391,7 @@ def _below(x: Array, y: Array, window: Window) -> list[Array]:
 
 
 def _to_winners(
-    dl_dy: Array, masks: Sequence[Array], window: Window, y: Array, shape: tuple[int, ...]
+    dl_dy: Array, masks: Iterator[Array], window: Window, y: Array, shape: tuple[int, ...]
 ) -> Array:
     """Send each entry to the one of its window, of images of ``shape``, whose mask holds."""
     # In the layout of what was pooled, ``y``, at once and not again for each tap.
@@ -1386,52 +1423,57 @@ def consecutive(rows: Array, count: int, step: int = 1) -> Array:
     return np.ndarray(shape, rows.dtype, rows, 0, (step * row, *strides))
 
 
-def _patches(window: Window, padded: Array) -> Array:
-    (h, k), (high, wide), (channels, _, _, n) = window.size, window.out, padded.shape
-    if window.apart(channels, n):
-        return _rows_of_patches(window, padded, slice(0, high), slice(0, wide))
-    return window.entries(padded).reshape(1, h * k * channels, high * wide, n)
-
-
-def _rows_of_patches(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
-    """Patches of the windows in some rows and columns: (rows, h*w*C, columns, N)."""
+def _part(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
+    """Patches of the windows in some rows and columns, of contiguous padded images."""
+    channels, _, _, n = padded.shape
     h, step = window.size[0], window.stride[0]
-    if window.overlap:
+    if window.overlap and window.apart(channels, n):
         met = slice(rows.start * step, (rows.stop - 1) * step + h)
         strips = window.strips(padded)[met, :, :, columns]
-        many, k, channels, wide, n = strips.shape
+        many, k, _, wide, _ = strips.shape
         return consecutive(strips.reshape(many, k * channels, wide, n), h, step)
-    entries = window.entries(padded)[:, :, :, rows, columns].transpose(3, 0, 1, 2, 4, 5)
-    many, h, k, channels, wide, n = entries.shape
-    return entries.reshape(many, h * k * channels, wide, n)
+    entries = window.entries(padded)[:, :, :, rows, columns]
+    h, k, _, high, wide, _ = entries.shape
+    if window.apart(channels, n):
+        return entries.transpose(3, 0, 1, 2, 4, 5).reshape(high, h * k * channels, wide, n)
+    return entries.reshape(1, h * k * channels, high * wide, n)
 
 
-def _blocks(window: Window, x: Array) -> Iterator[tuple[slice, slice, Array]]:
+def _blocks(window: Window, x: Array, filters: int) -> Iterator[tuple[slice, slice, Array]]:
     """Rows and columns of windows, with their patches: all at once unless these are large."""
-    high, wide = window.out
-    padded = window.pad(_batch_last(x))
-    channels, _, _, n = padded.shape
-    if window.patches_nbytes(channels, n, x.itemsize) <= LARGE:
-        yield slice(0, high), slice(0, wide), _patches(window, padded)
-        return
-    (h, k), step = window.size, window.stride[0]
-    strips = LARGE // (k * channels * wide * n * x.itemsize)
-    shared = h - step if window.overlap else 0
-    most = (strips - shared) // (h - shared) * wide if strips >= h else strips * wide // h
+    padded = np.ascontiguousarray(window.pad(_batch_last(x)))
+    (high, wide), (channels, _, _, n) = window.out, padded.shape
+    most = high * wide
+    if window.patches_nbytes(channels, n, x.itemsize) > LARGE:
+        (h, k), step = window.size, window.stride[0]
+        shared = h - step if window.overlap and window.apart(channels, n) else 0
+        room = LARGE if shared and filters >= MANY_FILTERS else PART
+        each = k * channels * n * x.itemsize
+        rows_at_once = (room // (each * wide) - shared) // (h - shared)
+        most = rows_at_once * wide if rows_at_once > 0 else room // (h * each)
+        weights = h * k * channels * filters
+        if weights <= FEW_WEIGHTS:
+            most = min(most, AT_ONCE // max(weights * n, 1) or most)
     for rows, columns in window.parts(most):
-        yield rows, columns, _rows_of_patches(window, padded, rows, columns)
+        yield rows, columns, _part(window, padded, rows, columns)
+
+
+def _runs(terms: int, filters: int, entries: int, itemsize: int) -> list[slice]:
+    """Parts of rows of patches that BLAS multiplies as they lie, or the whole of them."""
+    weights = terms * filters
+    few = weights <= FEW_WEIGHTS and terms * itemsize <= FEW_TERMS
+    if not (AVX512 and few and weights * entries > AT_ONCE):
+        return [slice(0, entries)]
+    most = max(AT_ONCE // weights, 1)
+    return [slice(start, start + most) for start in range(0, entries, most)]
 
 
 def _weigh(w: Array, x: Array, out: Array) -> None:
     """Write products of weights (k, m) and patches (rows, m, columns, N) to (k, H', W', N)."""
     rows, m, columns, n = x.shape
-    each = columns * n
-    if w.size <= FEW_WEIGHTS and w.size * each > AT_ONCE and n >= SHORT:
-        y = out.reshape(len(w), rows, columns, n).transpose(1, 2, 0, 3)
-        np.matmul(w, x.transpose(0, 2, 1, 3), out=y)
-    else:
-        y = out.reshape(len(w), rows, each).transpose(1, 0, 2)
-        np.matmul(w, x.reshape(rows, m, each), out=y)
+    x, y = x.reshape(rows, m, columns * n), out.reshape(len(w), rows, columns * n)
+    for run in _runs(m, len(w), columns * n, x.itemsize):
+        np.matmul(w, x[:, :, run], out=y[:, :, run].transpose(1, 0, 2))
 
 
 def one_by_one(products: int, entries: int) -> bool:
@@ -1449,10 +1491,18 @@ def _products(x: Array, g: Array) -> Array:
     if left.dtype.kind == right.dtype.kind == "f" and one_by_one(m * k, rows * each):
         of_rows: Array = np.vecdot(left.transpose(1, 0, 2)[:, np.newaxis], right)
         return of_rows.sum(axis=-1) if rows > 1 else of_rows[..., 0]
-    if m * k > FEW_WEIGHTS:
-        return _sum(a @ b.T for a, b in zip(left, right.transpose(1, 0, 2), strict=True))
-    summed: Array = (left @ right.transpose(1, 2, 0)).sum(axis=0)
-    return summed
+    if not each:
+        return np.zeros((m, k), np.result_type(x, g))
+    right, runs = right.transpose(1, 2, 0), _runs(m, k, each, x.itemsize)
+    if len(runs) == 1 and rows * m * k <= STACK:
+        summed: Array = (left @ right).sum(axis=0)
+        return summed
+    some = max(STACK // max(m * k, 1), 1)
+    return _sum(
+        (left[i : i + some, :, run] @ right[i : i + some, run]).sum(axis=0)
+        for i in range(0, rows, some)
+        for run in runs
+    )
 
 
 def _sum(arrays: Iterator[Array]) -> Array:

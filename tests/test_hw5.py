@@ -6,11 +6,13 @@ import contextlib
 import doctest
 import inspect
 import itertools
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,9 +212,10 @@ def test_conv_derivatives(drawn):
 SIZES = [
     {},
     {"SHORT": 0},
-    *({"SHORT": 0, "LARGE": bytes_} for bytes_ in (0, 200, 1000)),
-    {"SHORT": 0, "AT_ONCE": 0},
-    {"SHORT": 0, "FEW_WEIGHTS": 0},
+    *({"SHORT": 0, "LARGE": 0, "PART": part} for part in (0, 200, 1000)),
+    {"SHORT": 0, "LARGE": 300, "MANY_FILTERS": 0},
+    {"SHORT": 0, "AT_ONCE": 30, "AVX512": True},
+    {"SHORT": 0, "STACK": 8},
     {"SHORT": 0, "FEW_ENTRIES": 0, "AVX512": True},
     {"SHORT": 0, "FEW_ENTRIES": 0, "AVX512": False},
     {"LARGE": 0},
@@ -240,6 +243,48 @@ def check_adjoints(x, w, b, window, rng, lead):
     scale = 1e-12 * (1 + np.vdot(abs(y), abs(g)))
     assert abs(np.vdot(x, dx) - inner) < scale
     assert abs(np.vdot(w, dw) - inner) < scale
+
+
+LARGE_IMAGES = [
+    # Images as they come, with long rows, with many short rows, of one row, dilated.
+    ((64, 32, 32, 8), (3, 3), 8, {}),
+    ((300, 40, 40, 3), (3, 3), 2, {}),
+    ((1, 20000, 4, 4), (3, 3), 8, {}),
+    ((1, 1, 100_000, 8), (1, 5), 8, {}),
+    ((4, 256, 64, 8), (9, 3), 8, {"dilation": (16, 1)}),
+]
+
+
+@pytest.mark.parametrize(("shape", "size", "filters", "window"), LARGE_IMAGES)
+def test_large_images_are_copied_once_and_multiplied_in_few_parts(
+    shape, size, filters, window, monkeypatch
+):
+    x = np.ones(shape, np.float32)
+    w = np.ones((*size, shape[-1], filters), np.float32)
+    parts, copies, peaks = [], [], []
+    part, contiguous = hw5._part, np.ascontiguousarray
+    monkeypatch.setattr(hw5, "_part", lambda *given: parts.append(1) or part(*given))
+    monkeypatch.setattr(
+        np,
+        "ascontiguousarray",
+        lambda a: copies.append(a.size >= x.size and not a.flags.c_contiguous) or contiguous(a),
+    )
+    window = {"padding": "valid", **window}
+    met = hw5.windows_on(shape, size, 1, "valid", window.get("dilation", 1))
+    nbytes = math.prod((*met.out, *size, shape[0], shape[-1])) * 4
+    g = np.ones((shape[0], *met.out, filters), np.float32)
+    for compute in (
+        lambda: hw5.correlate(x, w, **window),
+        lambda: hw5.correlate_dw(g, x, size=size, **window),
+        lambda: hw5.correlate_dx(g, w, shape=shape[1:3], **window),
+    ):
+        tracemalloc.start()
+        compute()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert sum(copies) <= 3
+    assert len(parts) <= 3 * (1 + 2 * nbytes / hw5.PART)
+    assert max(peaks) <= 3 * max(x.nbytes, g.nbytes) + 3 * hw5.LARGE
 
 
 @quick
@@ -293,6 +338,16 @@ def test_pooling_of_any_window(drawn):
         close(dx[at], reference.unpool(g[at], where, shape[-3:]))
     other = rng.standard_normal(shape)
     close(np.vdot(hw5.pool_pick(other, winners, **window), g), np.vdot(other, dx))
+
+
+def test_masks_of_many_taps_are_not_kept():
+    winners = np.zeros((8, 49, 49, 8), np.int16)
+    g = np.ones(winners.shape, np.float32)
+    tracemalloc.start()
+    hw5.max_unpool(g, winners, shape=(64, 64), size=16, stride=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * g.nbytes
 
 
 @settings(quick, max_examples=20)

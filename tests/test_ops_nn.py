@@ -270,6 +270,19 @@ def test_convolutions_have_derivatives_of_order_three(layer, groups):
         check_call(layer, (x, w, b), window, order=3)
 
 
+def test_the_gradient_of_a_bias_is_summed_in_any_layout():
+    rng = np.random.default_rng(0)
+    v = rng.standard_normal((20, 30, 5))
+    laid = [v, np.asfortranarray(v), v.transpose(1, 0, 2).copy().transpose(1, 0, 2)]
+    laid += [v[:, ::-1], v[::-1], v[..., ::-1], np.asfortranarray(v)[..., ::-1]]
+    laid += [np.broadcast_to(a, (4, *v.shape)) for a in laid]
+    laid += [np.broadcast_to(a[:, :1], v.shape) for a in laid[:3]]
+    for one in laid:
+        b = tg.Tensor(np.zeros(5), requires_grad=True)
+        (b + np.zeros(one.shape)).backward(one)
+        np.testing.assert_allclose(b.grad, one.sum(axis=tuple(range(one.ndim - 1))), rtol=1e-12)
+
+
 def test_conv2d_takes_images_without_a_batch_and_with_several_batch_axes():
     x, w = rng.standard_normal((2, 3, 6, 5, 1)), rng.standard_normal((3, 3, 1, 2))
     y = tg.conv2d(x, w, [1.0, 2.0])

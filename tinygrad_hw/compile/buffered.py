@@ -18,7 +18,7 @@ from ..ops import activations, losses
 from ..ops import conv as convolution
 from ..ops import shape as moving
 from .expand import REDUCTIONS, exponentials, total
-from .images import bordered, images, pooled, relu_grad, unpool_by_relu, windows
+from .images import bordered, images, pooled, relu_grad, turned, unpool_by_relu, windows
 from .program import Array, Instruction, Program, Ref, Spec
 from .rewriting import Rewriter, plain, rewritten
 
@@ -62,7 +62,7 @@ def copied(out: Array) -> Step:
     return run
 
 
-def faced(out: Array, *, lines: slice, rows: slice) -> Step:
+def laid_in_rows(out: Array, *, lines: slice, rows: slice) -> Step:
     """Rows (rows, C, W, N) of images (N, H, W, C), in the given lines, and zeros in the others."""
     inner, sides = out[lines], [out[: lines.start], out[lines.stop :]]
 
@@ -75,13 +75,13 @@ def faced(out: Array, *, lines: slice, rows: slice) -> Step:
     return run
 
 
-def spread(out: Array, *, taps: Any) -> Step:
+def spread(out: Array, *, places: Any) -> Step:
     """Bordered images (C, H, W, N) of what windows (h, w, C, H', W', N) give to their entries."""
-    places = [(i, j, out[:, rows, columns]) for i, j, rows, columns in taps]
+    met = [(i, j, out[:, rows, columns]) for i, j, rows, columns in places]
 
     def run(taps: Array) -> Array:
         out.fill(0)
-        for i, j, place in places:
+        for i, j, place in met:
             np.add(place, taps[i, j], out=place)
         return out
 
@@ -255,17 +255,22 @@ def _consecutive(r: Rewriter, x: Ref, count: int, step: int = 1) -> Ref:
 
 
 def _conv(r: Rewriter, i: Instruction) -> bool:
-    (x, w), out = i.args, r.specs[i.out]
+    x, w = i.args
     spec, filters = r.spec(x), r.spec(w)
     if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
     met = _patches_of(r, x, windows(spec.shape, filters.shape[:2], i.params))
     if met is None:
         return False
-    n, h, k, c = out.shape
-    weights = r.transposed(r.reshaped(w, (math.prod(filters.shape[:3]), c)), (1, 0))
-    y = _weighed(r, "conv", weights, met)
-    return r.end_view((3, 1, 2, 0), r.reshaped(y, (c, h, k, n)), i.out)
+    flat = r.reshaped(w, (math.prod(filters.shape[:3]), filters.shape[3]))
+    y = _weighed(r, "conv", r.transposed(flat, (1, 0)), met)
+    return _end_images(r, y, i.out)
+
+
+def _end_images(r: Rewriter, y: Ref, out: int) -> bool:
+    """Make the result, images, of channels of theirs."""
+    n, h, k, c = r.specs[out].shape
+    return r.end_view((3, 1, 2, 0), r.reshaped(y, (c, h, k, n)), out)
 
 
 def _weighed(r: Rewriter, name: str, w: Ref, x: Ref) -> Ref:
@@ -315,9 +320,24 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     spec, filters = r.spec(g), r.spec(w)
     if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
-    window = windows(out.shape, filters.shape[:2], i.params)
-    by_rows = window.faced(spec.shape[3], spec.shape[0])
+    window, channels = windows(out.shape, filters.shape[:2], i.params), filters.shape[2:]
+    if window.turns(*channels):
+        return _dx_turned(r, i, window)
+    by_rows = window.row_by_row(*channels, spec.shape[0], out.dtype.itemsize)
     return (_dx_by_rows if by_rows else _dx_by_taps)(r, i, window)
+
+
+def _dx_turned(r: Rewriter, i: Instruction, window: Any) -> bool:
+    """As in hw5: a correlation with the turned filters."""
+    (g, w), out = i.args, r.specs[i.out]
+    spec, (h, k, c1, c2) = r.specs[g.index], r.specs[w.index].shape
+    settings = {"stride": (1, 1), "padding": window.around(), "dilation": window.dilation}
+    met = _patches_of(r, g, windows(spec.shape, (h, k), settings))
+    if met is None:
+        return False
+    filters = r.emit("turned", turned, (w,), {}, plain((h, k, c2, c1), out.dtype))
+    weights = r.transposed(r.reshaped(filters, (h * k * c2, c1)), (1, 0))
+    return _end_images(r, _weighed(r, "conv_dx", weights, met), i.out)
 
 
 def _dx_by_rows(r: Rewriter, i: Instruction, window: Any) -> bool:
@@ -327,15 +347,15 @@ def _dx_by_rows(r: Rewriter, i: Instruction, window: Any) -> bool:
     wide, left, right = window.out[1], window.before[1], window.after[1]
     if k * c1 * height * wide * n * out.dtype.itemsize > _MOST:
         return False
-    lines, rows = window.facing()
+    lines, rows = window.meeting(slice(0, height))
     laid = plain((height + h - 1, c2, wide, n), out.dtype)
-    theirs = r.emit("faced", faced, (g,), {"lines": lines, "rows": rows}, laid)
+    theirs = r.emit("rows", laid_in_rows, (g,), {"lines": lines, "rows": rows}, laid)
     met = _consecutive(r, r.reshaped(theirs, (laid.shape[0], c2, wide * n)), h)
-    weights = r.emit("facing", hw5.facing_filters, (w,), {}, plain((k * c1, h * c2), out.dtype))
+    weights = r.emit("filters", hw5.meeting_filters, (w,), {}, plain((k * c1, h * c2), out.dtype))
     taps = r.reshaped(_weighed(r, "conv_dx", weights, met), (1, k, c1, height, wide, n))
     places = [(0, j, slice(None), columns) for j, columns in enumerate(window.columns)]
     lying = plain((c1, height, left + width + right, n), out.dtype)
-    y = r.emit("conv_dx", spread, (taps,), {"taps": places}, lying)
+    y = r.emit("conv_dx", spread, (taps,), {"places": places}, lying)
     if left or right:
         y = _part(r, y, -2, slice(left, left + width))
     return r.end_view((3, 1, 2, 0), y, i.out)
@@ -355,7 +375,7 @@ def _dx_by_taps(r: Rewriter, i: Instruction, window: Any) -> bool:
     n, h, k, c = out.shape
     (top, left), (bottom, right) = window.before, window.after
     lying = plain((c, top + h + bottom, left + k + right, n), out.dtype)
-    y = r.emit("conv_dx", spread, (taps,), {"taps": window.taps}, lying)
+    y = r.emit("conv_dx", spread, (taps,), {"places": window.taps}, lying)
     if lying.shape != (c, h, k, n):
         y = _part(r, _part(r, y, -3, slice(top, top + h)), -2, slice(left, left + k))
     return r.end_view((3, 1, 2, 0), y, i.out)
@@ -479,7 +499,7 @@ def with_buffers(program: Program) -> Program:
 def scratch(instruction: Instruction, specs: dict[int, Spec]) -> list[Spec] | None:
     """What buffers a step takes besides that of its result; None if it is not one of them."""
     forward, out = instruction.op.forward, specs[instruction.out]
-    if forward in (surround, copied, faced, spread):
+    if forward in (surround, copied, laid_in_rows, spread):
         return []
     if forward in (scattered, scattered_by_relu):
         pooled = specs[instruction.args[2].index]

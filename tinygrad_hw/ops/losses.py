@@ -344,7 +344,7 @@ def _in_columns(x):
     return columns.transpose(*(i + 1 for i in lead), 0)
 
 
-_MANY, _SHORT = 1024, 64
+_MANY, _SHORT = 1024, 20
 
 
 def _rows(op, x, axis):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -347,15 +346,10 @@ def one_hot(labels: Any, n: int, dtype: Any = float) -> Any:
 def _hot(op, labels, n):
     """One-hot rows, as booleans."""
     labels = _whole(op, "label", labels)
-    hot = labels[..., np.newaxis] == _numbers(n)
+    hot = labels[..., np.newaxis] == np.arange(n)
     if np.count_nonzero(hot) != labels.size:
         raise _no_class(op, "label", labels, n)
     return hot
-
-
-@functools.lru_cache(maxsize=16)
-def _numbers(n):
-    return np.arange(n)
 
 
 def _whole(op, name, values):

@@ -104,7 +104,7 @@ def sum_to(x, *, shape):
         n = x.size // shape[0]
         if n <= _MOST_ONES and x.flags.c_contiguous:
             return _ones(n, x.dtype.char).dot(x.reshape(n, -1))
-        if n <= _MOST_ONES and x.strides[-1] > max(x.strides[:-1]) and min(x.strides) >= 0:
+        if n <= _MOST_ONES and x.strides[-1] > max(x.strides[:-1]) and min(x.strides) > 0:
             # As in images whose channels lie outermost.
             return x.ravel(order="K").reshape(-1, n).dot(_ones(n, x.dtype.char))
     # Without a reshape, so that the result is no view and can serve as a gradient as it is.
