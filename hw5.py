@@ -1043,10 +1043,18 @@ class Window:
             high = self.rows[-1].stop
         return high * self.size[1] * channels * self.out[1] * n * itemsize
 
-    def turns(self, c1: int, c2: int) -> bool:
-        """Whether the gradient of images is best a correlation with the turned filters."""
-        few = 2 * c2 <= c1 or self.size == (1, 1)
-        return few and self.stride == (1, 1) and min(map(min, self.around())) >= 0
+    def way_back(self, c1: int, c2: int, n: int, itemsize: int) -> str:
+        """How the gradient of images is best made: by "turned" filters, by "rows" or by "taps".
+
+        With few filters, correlation with the turned ones has few terms. To add up what they give
+        has the fewer steps the more taps meet an entry in one product.
+        """
+        dense = self.stride[0] == self.dilation[0] == 1 < self.size[0] and self.apart(c2, n)
+        few = c2 * (2 if dense else 1) <= c1 or self.size == (1, 1)
+        if few and self.stride == (1, 1) and min(map(min, self.around())) >= 0:
+            return "turned"
+        fits = self.row_nbytes(c1, c2, n, itemsize) <= LARGE
+        return "rows" if dense and fits and 2 * self.size[1] * c1 >= c2 else "taps"
 
     def around(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The padding, negative if there is none, with which windows at stride 1 meet all of what
@@ -1056,14 +1064,8 @@ class Window:
         rows, columns = ((r - before, r - after) for r, before, after in sides)
         return rows, columns
 
-    def row_by_row(self, c1: int, c2: int, n: int, itemsize: int) -> bool:
-        """Whether the gradient of images is best made row by row."""
-        dense = self.stride[0] == self.dilation[0] == 1 < self.size[0]
-        fits = self.row_nbytes(c1, c2, n, itemsize) <= LARGE
-        return dense and fits and 2 * self.size[1] * c1 >= c2 and self.apart(c2, n)
-
     def row_nbytes(self, c1: int, c2: int, n: int, itemsize: int) -> int:
-        """Bytes of memory that a row takes then."""
+        """Bytes of memory for each row, where the gradient of images is made by rows."""
         (h, k), wide = self.size, self.out[1]
         return (h * c2 + k * c1) * wide * n * itemsize
 
@@ -1178,14 +1180,13 @@ def correlate_dx(
     array([1., 2., 2., 2., 1.])
     """
     window = windows_on((*shape, w.shape[2]), w.shape[:2], stride, padding, dilation)
-    c1, c2 = w.shape[2:]
-    if window.turns(c1, c2):
-        # Correlation with the turned filters has few terms, and nothing to add up.
+    g = _batch_last(dl_dy)
+    way = window.way_back(w.shape[2], w.shape[3], g.shape[-1], np.result_type(w, g).itemsize)
+    if way == "turned":
         turned = w[::-1, ::-1].transpose(0, 1, 3, 2)
         return correlate(dl_dy, turned, padding=window.around(), dilation=dilation)
-    g = _batch_last(dl_dy)
-    by_rows = window.row_by_row(c1, c2, g.shape[-1], np.result_type(w, g).itemsize)
-    return _batch_first((_dx_by_rows if by_rows else _dx_by_taps)(g, w, window), dl_dy.shape[:-3])
+    dl_dx = (_dx_by_rows if way == "rows" else _dx_by_taps)(g, w, window)
+    return _batch_first(dl_dx, dl_dy.shape[:-3])
 
 
 def _dx_by_rows(g: Array, w: Array, window: Window) -> Array:

@@ -320,11 +320,10 @@ def _conv_dx(r: Rewriter, i: Instruction) -> bool:
     spec, filters = r.spec(g), r.spec(w)
     if not images(spec) or filters is None or spec.dtype != filters.dtype:
         return False
-    window, channels = windows(out.shape, filters.shape[:2], i.params), filters.shape[2:]
-    if window.turns(*channels):
-        return _dx_turned(r, i, window)
-    by_rows = window.row_by_row(*channels, spec.shape[0], out.dtype.itemsize)
-    return (_dx_by_rows if by_rows else _dx_by_taps)(r, i, window)
+    window = windows(out.shape, filters.shape[:2], i.params)
+    way = window.way_back(*filters.shape[2:], spec.shape[0], out.dtype.itemsize)
+    ways = {"turned": _dx_turned, "rows": _dx_by_rows, "taps": _dx_by_taps}
+    return ways[way](r, i, window)
 
 
 def _dx_turned(r: Rewriter, i: Instruction, window: Any) -> bool:
