@@ -912,8 +912,8 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 
 
 # OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
-# fewer. The copy costs more than the product, for few weights and sums of few terms (in bytes).
-AT_ONCE, FEW_WEIGHTS, FEW_TERMS = 1_000_000, 4096, 768
+# fewer. The copy costs more than the product, for few weights and, in double precision, few terms.
+AT_ONCE, FEW_WEIGHTS, FEW_TERMS = 1_000_000, 4096, 96
 # Gradients of filters are added up in stacks of so many entries, which fit in the cache.
 STACK = 2**17
 # So few scalar products are faster one by one than copied first, and of so few entries in any case.
@@ -1224,8 +1224,10 @@ def _dx_by_taps(g: Array, w: Array, window: Window) -> Array:
     most = LARGE // 2 // max(len(weights) * n * dl_dx.itemsize, 1)
     for rows, columns in window.parts(most):
         part = g[:, rows, columns]
-        taps = (weights @ part.reshape(c2, math.prod(part.shape[1:]))).reshape(
-            h, k, c1, *part.shape[1:]
+        high, wide = part.shape[1:3]
+        taps = np.empty((h, k, c1, high, wide, n), dl_dx.dtype)
+        _weigh(
+            weights, part.reshape(1, c2, high * wide, n), taps.reshape(len(weights), high, wide, n)
         )
         for i, j, down, across in window.taps:
             dl_dx[:, down, across][:, rows, columns] += taps[i, j]
@@ -1462,7 +1464,7 @@ def _blocks(window: Window, x: Array, filters: int) -> Iterator[tuple[slice, sli
 def _runs(terms: int, filters: int, entries: int, itemsize: int) -> list[slice]:
     """Parts of rows of patches that BLAS multiplies as they lie, or the whole of them."""
     weights = terms * filters
-    few = weights <= FEW_WEIGHTS and terms * itemsize <= FEW_TERMS
+    few = weights <= FEW_WEIGHTS and (itemsize < 8 or terms <= FEW_TERMS)
     if not (AVX512 and few and weights * entries > AT_ONCE):
         return [slice(0, entries)]
     most = max(AT_ONCE // weights, 1)
