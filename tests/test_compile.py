@@ -763,6 +763,20 @@ def test_a_product_with_ones_is_its_other_factor():
     assert (ones(X) == X).all()
 
 
+def test_an_array_of_one_number_serves_in_any_layout(backend):
+    full, x = np.full((3, 4), 2.0), np.arange(12.0).reshape(4, 3).T
+
+    def f(x):
+        return full * x, tg.reshape(full, (4, 3)).T - x, tg.Tensor(full)
+
+    run = tg.compile(f, backend=backend)
+    for _ in range(2):
+        for y, expected in zip(run(x), f(x), strict=True):
+            np.testing.assert_array_equal(y, expected)
+        run(x)[2].data[...] = 7.0
+    assert (full == 2).all()
+
+
 def test_explain_shows_the_program():
     f = tg.compile(lambda x: tg.exp(x) + tg.exp(x))
     for _ in range(3):

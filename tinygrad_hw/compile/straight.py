@@ -63,11 +63,14 @@ class Straight:
         self.buffers: list[Array] = []
         self._numbers: dict[Any, str] = {}
         self._scalars: set[int] = set()
-        self._names: dict[str, Any] = {f"v{i}": array for i, array in program.constants.items()}
-        self._names["np"] = np
         self._lasting = lasting(program)
         # Values that lie at the same place at every call.
-        self._fixed: dict[int, Array] = dict(program.constants)
+        self._fixed: dict[int, Array] = {
+            i: array if i in self._lasting else _stretched(array)
+            for i, array in program.constants.items()
+        }
+        self._names: dict[str, Any] = {f"v{i}": array for i, array in self._fixed.items()}
+        self._names["np"] = np
         self._functions: list[str] = []
         body = self._body()
         # The walk back computes slopes that may be infinite where nothing asks for them.
@@ -319,6 +322,12 @@ class Straight:
         dtype = self.program.specs[instruction.out].dtype
         self._scalars.add(instruction.out)
         return call if scalar else f"{self._known(dtype.type)}({call})"
+
+
+def _stretched(array: Array) -> Array:
+    """Give an array of one number in no layout of its own, which might not be that of others."""
+    entry = repeated(array)
+    return array if entry is None else np.broadcast_to(entry, array.shape)
 
 
 # --- Which results there are, and what is written in place ----------------------------------------
