@@ -233,19 +233,16 @@ def _patches_of(r: Rewriter, x: Ref, window: Any) -> Ref | None:
     if window.overlap and window.apart(c, n):
         made = plain((window.rows[-1].stop, k, c, wide, n), spec.dtype)
         met = r.viewed("strips", strips, (around,), params, made)
-        laid = r.reshaped(
-            r.emit("patches", copied, (met,), {}, made), (made.shape[0], k * c, wide * n)
-        )
-        return _consecutive(r, laid, h, window.stride[0])
+        laid = r.emit("patches", copied, (met,), {}, made)
+        rows = r.reshaped(laid, (made.shape[0], k * c, wide * n))
+        return _consecutive(r, rows, h, window.stride[0])
     made = plain((h, k, c, high, wide, n), spec.dtype)
     met = r.viewed("entries", entries, (around,), params, made)
-    rows = 1
+    many, each = 1, high * wide * n
     if window.apart(c, n):
-        rows, axes = high, (3, 0, 1, 2, 4, 5)
-        met = r.transposed(met, axes)
-        made = r.specs[met.index]
-    laid = r.emit("patches", copied, (met,), {}, made)
-    return r.reshaped(laid, (rows, h * k * c, made.size // (rows * h * k * c)))
+        met, many, each = r.transposed(met, (3, 0, 1, 2, 4, 5)), high, wide * n
+    laid = r.emit("patches", copied, (met,), {}, r.specs[met.index])
+    return r.reshaped(laid, (many, h * k * c, each))
 
 
 def _consecutive(r: Rewriter, x: Ref, count: int, step: int = 1) -> Ref:
@@ -268,7 +265,7 @@ def _conv(r: Rewriter, i: Instruction) -> bool:
 
 
 def _end_images(r: Rewriter, y: Ref, out: int) -> bool:
-    """Make the result, images, of channels of theirs."""
+    """Make the result, images, of what there is of each channel."""
     n, h, k, c = r.specs[out].shape
     return r.end_view((3, 1, 2, 0), r.reshaped(y, (c, h, k, n)), out)
 
