@@ -175,9 +175,9 @@ def relu(x: Array) -> Array:
     array([0., 0., 2.])
     """
     (x,) = _arrays("relu", x=x)
-    if x.size < MANY or x.dtype.kind != "f":
+    if AVX512 or x.size < MANY or x.dtype.kind != "f":
         return np.maximum(x, 0)
-    # With an array NumPy takes a third of the time that it takes with a number.
+    # With an array NumPy may take a third of the time that it takes with a number.
     y = np.empty_like(x, dtype=x.dtype.newbyteorder("="))
     y.fill(0)
     return np.maximum(x, y, out=y)
@@ -928,7 +928,7 @@ SHORT = 48
 # Patches of more bytes are made in parts, and again for the gradient: to keep them costs more.
 # Parts stay in the cache; for many filters they are larger, since what strips share counts more.
 LARGE, PART, MANY_FILTERS = 2**23, 2**20, 32
-# From so many entries on, making an array of zeros to compare with pays.
+# From so many entries on, making an array of zeros to compare with pays without AVX-512.
 MANY = 4096
 
 

@@ -379,8 +379,9 @@ def test_the_gradient_of_pooling_in_any_dtype(dtype, stride):
 
 
 @pytest.mark.parametrize("dtype", [*"efdi?", ">f4"])
-@pytest.mark.parametrize("n", [7, 7000])
-def test_relu_of_few_and_of_many_entries(dtype, n):
+@pytest.mark.parametrize(("n", "avx512"), [(7, False), (7000, False), (7000, True)])
+def test_relu_of_few_and_of_many_entries(dtype, n, avx512, monkeypatch):
+    monkeypatch.setattr(hw5, "AVX512", avx512)
     special = np.array([np.nan, np.inf, -np.inf, -0.0, 1.0, -1.0, 0.0])
     special = (special if dtype in "efd" else np.arange(-3, 4)).astype(dtype)
     x = np.resize(special, n)
