@@ -916,6 +916,8 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
 AT_ONCE, FEW_WEIGHTS, FEW_TERMS = 1_000_000, 4096, 96
 # Gradients of filters are added up in stacks of so many entries, which fit in the cache.
 STACK = 2**17
+# Filters of many weights are turned for so many windows.
+FEW_WINDOWS = 256
 # So few scalar products are faster one by one than copied first, and of so few entries in any case.
 FEW_PRODUCTS, FEW_ENTRIES = 64, 2048
 # NumPy knows what the processor has. This file may meet one before 2.0 where it is handed in, which
@@ -927,7 +929,7 @@ AVX512: bool = getattr(
 SHORT = 48
 # Patches of more bytes are made in parts, and again for the gradient: to keep them costs more.
 # Parts stay in the cache; for many filters they are larger, since what strips share counts more.
-LARGE, PART, MANY_FILTERS = 2**23, 2**20, 32
+LARGE, PART, MANY_FILTERS = 2**23, 2**20, 16
 # From so many entries on, making an array of zeros to compare with pays without AVX-512.
 MANY = 4096
 
@@ -1012,7 +1014,7 @@ class Window:
     def entries(self, padded: Array) -> Array:
         """What each window meets in padded images (C, H, W, N), as a view (h, w, C, H', W', N).
 
-        The images are contiguous.
+        The images must be contiguous.
         """
         channels, _, _, n = padded.shape
         channel, row, column, image = padded.strides
@@ -1023,7 +1025,7 @@ class Window:
     def strips(self, padded: Array) -> Array:
         """What windows meet in each row of padded images (C, H, W, N): a view (rows, w, C, W', N).
 
-        The images are contiguous. Windows below each other share what they meet in a row.
+        The images must be contiguous. Windows below each other share what they meet in a row.
         """
         channels, _, _, n = padded.shape
         channel, row, column, image = padded.strides
@@ -1046,15 +1048,19 @@ class Window:
     def way_back(self, c1: int, c2: int, n: int, itemsize: int) -> str:
         """How the gradient of images is best made: by "turned" filters, by "rows" or by "taps".
 
-        With few filters, correlation with the turned ones has few terms. To add up what they give
-        has the fewer steps the more taps meet an entry in one product.
+        Correlation with the turned filters has few terms, if there are few filters. Of rows of
+        windows that meet the same row of an image w parts are to be added up, but the windows are
+        copied first. Taps leave h * w parts, and no copy. As measured on random shapes.
         """
-        dense = self.stride[0] == self.dilation[0] == 1 < self.size[0] and self.apart(c2, n)
-        few = c2 * (2 if dense else 1) <= c1 or self.size == (1, 1)
-        if few and self.stride == (1, 1) and min(map(min, self.around())) >= 0:
+        (h, k), long = self.size, self.apart(c2, n)
+        dense = self.stride[0] == self.dilation[0] == 1 < h and long
+        few = c2 * (1 if long and not dense else 2) <= c1 or self.size == (1, 1)
+        # To turn many weights takes longer than to multiply few windows by them.
+        cheap = h * k * c1 * c2 <= FEW_WEIGHTS or math.prod(self.out) * n >= FEW_WINDOWS
+        if few and cheap and self.stride == (1, 1) and min(map(min, self.around())) >= 0:
             return "turned"
         fits = self.row_nbytes(c1, c2, n, itemsize) <= LARGE
-        return "rows" if dense and fits and 2 * self.size[1] * c1 >= c2 else "taps"
+        return "rows" if dense and fits and 2 * k * c1 >= c2 else "taps"
 
     def around(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The padding, negative if there is none, with which windows at stride 1 meet all of what
@@ -1117,7 +1123,7 @@ def patches(
     """What filters of ``size`` (h, w) meet in images (..., H, W, C): (rows, h*w*C, columns, N).
 
     The rows are those of the windows, or one for all windows, where a row has few entries. They
-    overlap in memory: to write to one would write to others.
+    may overlap in memory: to write to one would write to others.
 
     Examples
     --------
@@ -1127,7 +1133,7 @@ def patches(
     """
     window = windows_on(x.shape, (size[0], size[1]), stride, padding, dilation)
     padded = np.ascontiguousarray(window.pad(_batch_last(x)))
-    return _part(window, padded, slice(0, window.out[0]), slice(0, window.out[1]))
+    return _patches_at(window, padded, slice(0, window.out[0]), slice(0, window.out[1]))
 
 
 def correlate(
@@ -1426,7 +1432,7 @@ def consecutive(rows: Array, count: int, step: int = 1) -> Array:
     return np.ndarray(shape, rows.dtype, rows, 0, (step * row, *strides))
 
 
-def _part(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
+def _patches_at(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
     """Patches of the windows in some rows and columns, of contiguous padded images."""
     channels, _, _, n = padded.shape
     h, step = window.size[0], window.stride[0]
@@ -1443,22 +1449,23 @@ def _part(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
 
 
 def _blocks(window: Window, x: Array, filters: int) -> Iterator[tuple[slice, slice, Array]]:
-    """Rows and columns of windows, with their patches: all at once unless these are large."""
+    """Rows and columns of windows, with their patches: all at once unless these are large.
+
+    How large a part is best depends on the number of filters that it is multiplied by.
+    """
     padded = np.ascontiguousarray(window.pad(_batch_last(x)))
     (high, wide), (channels, _, _, n) = window.out, padded.shape
     most = high * wide
     if window.patches_nbytes(channels, n, x.itemsize) > LARGE:
         (h, k), step = window.size, window.stride[0]
         shared = h - step if window.overlap and window.apart(channels, n) else 0
-        room = LARGE if shared and filters >= MANY_FILTERS else PART
-        each = k * channels * n * x.itemsize
+        weights, each = h * k * channels * filters, k * channels * n * x.itemsize
+        # To add up gradients of many weights takes as long as to go through as many patches.
+        room = LARGE if shared and filters >= MANY_FILTERS else max(PART, weights * x.itemsize)
         rows_at_once = (room // (each * wide) - shared) // (h - shared)
         most = rows_at_once * wide if rows_at_once > 0 else room // (h * each)
-        weights = h * k * channels * filters
-        if weights <= FEW_WEIGHTS:
-            most = min(most, AT_ONCE // max(weights * n, 1) or most)
     for rows, columns in window.parts(most):
-        yield rows, columns, _part(window, padded, rows, columns)
+        yield rows, columns, _patches_at(window, padded, rows, columns)
 
 
 def _runs(terms: int, filters: int, entries: int, itemsize: int) -> list[slice]:
@@ -1498,14 +1505,18 @@ def _products(x: Array, g: Array) -> Array:
         return np.zeros((m, k), np.result_type(x, g))
     right, runs = right.transpose(1, 2, 0), _runs(m, k, each, x.itemsize)
     if len(runs) == 1 and rows * m * k <= STACK:
-        summed: Array = (left @ right).sum(axis=0)
-        return summed
+        return _sum_of_rows(left @ right)
     some = max(STACK // max(m * k, 1), 1)
     return _sum(
-        (left[i : i + some, :, run] @ right[i : i + some, run]).sum(axis=0)
+        _sum_of_rows(left[i : i + some, :, run] @ right[i : i + some, run])
         for i in range(0, rows, some)
         for run in runs
     )
+
+
+def _sum_of_rows(stack: Array) -> Array:
+    summed: Array = stack[0] if len(stack) == 1 else stack.sum(axis=0, dtype=stack.dtype)
+    return summed
 
 
 def _sum(arrays: Iterator[Array]) -> Array:

@@ -262,8 +262,8 @@ def test_large_images_are_copied_once_and_multiplied_in_few_parts(
     x = np.ones(shape, np.float32)
     w = np.ones((*size, shape[-1], filters), np.float32)
     parts, copies, peaks = [], [], []
-    part, contiguous = hw5._part, np.ascontiguousarray
-    monkeypatch.setattr(hw5, "_part", lambda *given: parts.append(1) or part(*given))
+    part, contiguous = hw5._patches_at, np.ascontiguousarray
+    monkeypatch.setattr(hw5, "_patches_at", lambda *given: parts.append(1) or part(*given))
     monkeypatch.setattr(
         np,
         "ascontiguousarray",

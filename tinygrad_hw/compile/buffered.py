@@ -288,9 +288,10 @@ def _conv_dw(r: Rewriter, i: Instruction) -> bool:
         return False
     n, h, k, c = other.shape
     terms = math.prod(out.shape[:3])
-    if h * out.nbytes > _MOST:
+    window = windows(spec.shape, i.params["size"], i.params)
+    if out.nbytes * (h if window.apart(spec.shape[3], n) else 1) > _MOST:
         return False
-    met = _patches_of(r, x, windows(spec.shape, i.params["size"], i.params))
+    met = _patches_of(r, x, window)
     if met is None:
         return False
     rows, _, each = r.specs[met.index].shape
