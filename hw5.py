@@ -2,8 +2,8 @@
 
 The ten functions of the handout come first, in the order in which a network uses them. Behind them
 stand the two training loops (Algorithm 1: mini-batch SGD), then the pipeline around them, then the
-convolution and pooling kernels that the ten functions share, how freed memory is kept, the checks
-of arguments, and last the assignment itself, which trains both networks.
+kernels that the ten functions share (windows, convolution, pooling), how freed memory is kept, the
+checks of arguments, and last the assignment itself, which trains both networks.
 
 Shapes follow the handout: one vector is a column (m, 1), one image is (H, W, C). Every function
 also takes more than one at a time: columns (m, R) side by side, or images (..., H, W, C) with batch
@@ -900,36 +900,18 @@ def _read_digits(path: Path) -> tuple[Array, Array]:
     return image, label
 
 
-# --- Kernels: convolution and pooling of any size, on images (..., H, W, C) --------------------
+# --- Kernels: how images lie, and windows of any size on them ---------------------------------
 #
 # Inside, an image batch lies as (C, H, W, N) in memory: what moves are long contiguous runs, and
 # products of matrices do the arithmetic. The axes are transposed back as a view, which costs
 # nothing, and elementwise functions keep the order.
-#
-# Patches, what each window meets, repeat an entry as often as a filter has taps. Windows in a row
-# share what they meet in a row of the image: only that is copied, one strip for each row, and the
-# strips that follow each other are what a row of windows meets, as they lie.
 
 
-# OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
-# fewer. The copy costs more than the product, for few weights and, in double precision, few terms.
-AT_ONCE, FEW_WEIGHTS, FEW_TERMS = 1_000_000, 4096, 96
-# Gradients of filters are added up in stacks of so many entries, which fit in the cache.
-STACK = 2**17
-# Filters of many weights are turned for so many windows.
-FEW_WINDOWS = 256
-# So few scalar products are faster one by one than copied first, and of so few entries in any case.
-FEW_PRODUCTS, FEW_ENTRIES = 64, 2048
 # NumPy knows what the processor has. This file may meet one before 2.0 where it is handed in, which
 # has neither that nor np.vecdot.
 AVX512: bool = getattr(
     getattr(getattr(np, "_core", None), "_multiarray_umath", None), "__cpu_features__", {}
 ).get("AVX512_SKX", False)
-# Rows of windows with so many entries, and a 16th of the terms of a product, are multiplied apart.
-SHORT = 48
-# Patches of more bytes are made in parts, and again for the gradient: to keep them costs more.
-# Parts stay in the cache; for many filters they are larger, since what strips share counts more.
-LARGE, PART, MANY_FILTERS = 2**23, 2**20, 16
 # From so many entries on, making an array of zeros to compare with pays without AVX-512.
 MANY = 4096
 
@@ -1112,6 +1094,82 @@ def windows_on(shape: tuple[int, ...], *settings: Any) -> Window:
         return Window(shape, *settings)
 
 
+def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and n >= least for n in pair):
+        raise ValueError(f"{name} is {value!r}; want a whole number >= {least} or a pair of them")
+    return int(pair[0]), int(pair[1])
+
+
+def _padding(
+    padding: Padding, image: Sequence[int], reach: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Spell out a padding as ((top, bottom), (left, right))."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        totals = [
+            max((-(-n // s) - 1) * s + r - n, 0)
+            for n, r, s in zip(image, reach, stride, strict=True)
+        ]
+        rows, columns = ((t // 2, t - t // 2) for t in totals)
+        return rows, columns
+    if isinstance(padding, str):
+        raise ValueError(f"padding is {padding!r}; want 'same', 'valid' or numbers")
+    both = padding if isinstance(padding, (tuple, list)) and len(padding) == 2 else (padding,) * 2
+    rows, columns = (_pair("padding", p, least=0) for p in both)
+    return rows, columns
+
+
+def _batch_last(x: Array) -> Array:
+    """Images (..., H, W, C) as (C, H, W, N)."""
+    return x.reshape(-1, *x.shape[-3:]).transpose(3, 1, 2, 0)
+
+
+def _batch_first(x: Array, lead: tuple[int, ...]) -> Array:
+    """Undo :func:`_batch_last`, with the batch axes ``lead`` in front."""
+    c, h, w, _ = x.shape
+    return x.transpose(3, 1, 2, 0).reshape(*lead, h, w, c)
+
+
+# Numbers of the same bits.
+_BITS: dict[str, Any] = {"e": np.dtype("i2"), "f": np.dtype("i4"), "d": np.dtype("i8")}
+
+
+def _masked(x: Array, mask: Array) -> Array:
+    """``x`` where the mask holds, else 0."""
+    bits = _BITS.get(x.dtype.char)
+    if bits is None:
+        return np.where(mask, x, x.dtype.type(0))
+    # np.where branches at every entry, which costs three times as much when the mask is random; a
+    # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
+    masked: Array = x.view(bits) * mask
+    return masked.view(x.dtype)
+
+
+# --- Kernels: convolution of images (..., H, W, C) --------------------------------------------
+#
+# Patches, what each window meets, repeat an entry as often as a filter has taps. Windows in a row
+# share what they meet in a row of the image: only that is copied, one strip for each row, and the
+# strips that follow each other are what a row of windows meets, as they lie.
+
+
+# OpenBLAS copies both factors of a product first, but with AVX-512 not those of so many terms or
+# fewer. The copy costs more than the product, for few weights and, in double precision, few terms.
+AT_ONCE, FEW_WEIGHTS, FEW_TERMS = 1_000_000, 4096, 96
+# Gradients of filters are added up in stacks of so many entries, which fit in the cache.
+STACK = 2**17
+# Filters of many weights are turned for so many windows.
+FEW_WINDOWS = 256
+# So few scalar products are faster one by one than copied first, and of so few entries in any case.
+FEW_PRODUCTS, FEW_ENTRIES = 64, 2048
+# Rows of windows with so many entries, and a 16th of the terms of a product, are multiplied apart.
+SHORT = 48
+# Patches of more bytes are made in parts, and again for the gradient: to keep them costs more.
+# Parts stay in the cache; for many filters they are larger, since what strips share counts more.
+LARGE, PART, MANY_FILTERS = 2**23, 2**20, 16
+
+
 def patches(
     x: Array,
     *,
@@ -1270,6 +1328,116 @@ def correlate_dw(
     return dl_dw.reshape(*size, x.shape[-1], dl_dy.shape[-1])
 
 
+def _patches_at(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
+    """Patches of the windows in some rows and columns, of contiguous padded images."""
+    channels, _, _, n = padded.shape
+    h, step = window.size[0], window.stride[0]
+    if window.overlap and window.apart(channels, n):
+        met = slice(rows.start * step, (rows.stop - 1) * step + h)
+        strips = window.strips(padded)[met, :, :, columns]
+        many, k, _, wide, _ = strips.shape
+        return consecutive(strips.reshape(many, k * channels, wide, n), h, step)
+    entries = window.entries(padded)[:, :, :, rows, columns]
+    h, k, _, high, wide, _ = entries.shape
+    if window.apart(channels, n):
+        return entries.transpose(3, 0, 1, 2, 4, 5).reshape(high, h * k * channels, wide, n)
+    return entries.reshape(1, h * k * channels, high * wide, n)
+
+
+def consecutive(rows: Array, count: int, step: int = 1) -> Array:
+    """Every ``count`` rows of (rows, m, W, N) that follow each other: (rows', count * m, W, N).
+
+    They are one matrix as they lie, and share their entries with those a ``step`` further.
+    """
+    rows = np.ascontiguousarray(rows)
+    many, m, wide, n = rows.shape
+    row, *strides = rows.strides
+    shape = ((many - count) // step + 1, count * m, wide, n)
+    return np.ndarray(shape, rows.dtype, rows, 0, (step * row, *strides))
+
+
+def _blocks(window: Window, x: Array, filters: int) -> Iterator[tuple[slice, slice, Array]]:
+    """Rows and columns of windows, with their patches: all at once unless these are large.
+
+    How large a part is best depends on the number of filters that it is multiplied by.
+    """
+    padded = np.ascontiguousarray(window.pad(_batch_last(x)))
+    (high, wide), (channels, _, _, n) = window.out, padded.shape
+    most = high * wide
+    if window.patches_nbytes(channels, n, x.itemsize) > LARGE:
+        (h, k), step = window.size, window.stride[0]
+        shared = h - step if window.overlap and window.apart(channels, n) else 0
+        weights, each = h * k * channels * filters, k * channels * n * x.itemsize
+        # To add up gradients of many weights takes as long as to go through as many patches.
+        room = LARGE if shared and filters >= MANY_FILTERS else max(PART, weights * x.itemsize)
+        rows_at_once = (room // (each * wide) - shared) // (h - shared)
+        most = rows_at_once * wide if rows_at_once > 0 else room // (h * each)
+    for rows, columns in window.parts(most):
+        yield rows, columns, _patches_at(window, padded, rows, columns)
+
+
+def _weigh(w: Array, x: Array, out: Array) -> None:
+    """Write products of weights (k, m) and patches (rows, m, columns, N) to (k, H', W', N)."""
+    rows, m, columns, n = x.shape
+    x, y = x.reshape(rows, m, columns * n), out.reshape(len(w), rows, columns * n)
+    for run in _runs(m, len(w), columns * n, x.itemsize):
+        np.matmul(w, x[:, :, run], out=y[:, :, run].transpose(1, 0, 2))
+
+
+def _runs(terms: int, filters: int, entries: int, itemsize: int) -> list[slice]:
+    """Parts of rows of patches that BLAS multiplies as they lie, or the whole of them."""
+    weights = terms * filters
+    few = weights <= FEW_WEIGHTS and (itemsize < 8 or terms <= FEW_TERMS)
+    if not (AVX512 and few and weights * entries > AT_ONCE):
+        return [slice(0, entries)]
+    most = max(AT_ONCE // weights, 1)
+    return [slice(start, start + most) for start in range(0, entries, most)]
+
+
+def _products(x: Array, g: Array) -> Array:
+    """Scalar products of patches (rows, m, columns, N) with images (k, H', W', N): (m, k)."""
+    rows, m, columns, n = x.shape
+    k, each = len(g), columns * n
+    left, right = x.reshape(rows, m, each), g.reshape(k, rows, each)
+    if left.dtype.kind == right.dtype.kind == "f" and one_by_one(m * k, rows * each):
+        of_rows: Array = np.vecdot(left.transpose(1, 0, 2)[:, np.newaxis], right)
+        return of_rows.sum(axis=-1) if rows > 1 else of_rows[..., 0]
+    if not each:
+        return np.zeros((m, k), np.result_type(x, g))
+    right, runs = right.transpose(1, 2, 0), _runs(m, k, each, x.itemsize)
+    if len(runs) == 1 and rows * m * k <= STACK:
+        return _sum_of_rows(left @ right)
+    some = max(STACK // max(m * k, 1), 1)
+    return _sum(
+        _sum_of_rows(left[i : i + some, :, run] @ right[i : i + some, run])
+        for i in range(0, rows, some)
+        for run in runs
+    )
+
+
+def one_by_one(products: int, entries: int) -> bool:
+    """Whether so many scalar products of so many floats are faster than a product of matrices."""
+    if products > FEW_PRODUCTS or not hasattr(np, "vecdot"):
+        return False
+    return entries <= FEW_ENTRIES or not AVX512
+
+
+def _sum_of_rows(stack: Array) -> Array:
+    summed: Array = stack[0] if len(stack) == 1 else stack.sum(axis=0, dtype=stack.dtype)
+    return summed
+
+
+def _sum(arrays: Iterator[Array]) -> Array:
+    """Add up in the first array."""
+    total = next(arrays)
+    for array in arrays:
+        total += array
+    return total
+
+
+# --- Kernels: pooling of images (..., H, W, C) ------------------------------------------------
+
+
 def max_pool(x: Array, *, size: Pair = 2, stride: Pair | None = None) -> Array:
     """Largest entry of each window of images (..., H, W, C): (..., H', W', C).
 
@@ -1418,166 +1586,6 @@ def _to_winners(
     for mask, (_, _, rows, columns) in zip(masks, window.taps, strict=True):
         np.multiply(given, mask, out=sent[..., rows, columns, :])
     return dl_dx
-
-
-def consecutive(rows: Array, count: int, step: int = 1) -> Array:
-    """Every ``count`` rows of (rows, m, W, N) that follow each other: (rows', count * m, W, N).
-
-    They are one matrix as they lie, and share their entries with those a ``step`` further.
-    """
-    rows = np.ascontiguousarray(rows)
-    many, m, wide, n = rows.shape
-    row, *strides = rows.strides
-    shape = ((many - count) // step + 1, count * m, wide, n)
-    return np.ndarray(shape, rows.dtype, rows, 0, (step * row, *strides))
-
-
-def _patches_at(window: Window, padded: Array, rows: slice, columns: slice) -> Array:
-    """Patches of the windows in some rows and columns, of contiguous padded images."""
-    channels, _, _, n = padded.shape
-    h, step = window.size[0], window.stride[0]
-    if window.overlap and window.apart(channels, n):
-        met = slice(rows.start * step, (rows.stop - 1) * step + h)
-        strips = window.strips(padded)[met, :, :, columns]
-        many, k, _, wide, _ = strips.shape
-        return consecutive(strips.reshape(many, k * channels, wide, n), h, step)
-    entries = window.entries(padded)[:, :, :, rows, columns]
-    h, k, _, high, wide, _ = entries.shape
-    if window.apart(channels, n):
-        return entries.transpose(3, 0, 1, 2, 4, 5).reshape(high, h * k * channels, wide, n)
-    return entries.reshape(1, h * k * channels, high * wide, n)
-
-
-def _blocks(window: Window, x: Array, filters: int) -> Iterator[tuple[slice, slice, Array]]:
-    """Rows and columns of windows, with their patches: all at once unless these are large.
-
-    How large a part is best depends on the number of filters that it is multiplied by.
-    """
-    padded = np.ascontiguousarray(window.pad(_batch_last(x)))
-    (high, wide), (channels, _, _, n) = window.out, padded.shape
-    most = high * wide
-    if window.patches_nbytes(channels, n, x.itemsize) > LARGE:
-        (h, k), step = window.size, window.stride[0]
-        shared = h - step if window.overlap and window.apart(channels, n) else 0
-        weights, each = h * k * channels * filters, k * channels * n * x.itemsize
-        # To add up gradients of many weights takes as long as to go through as many patches.
-        room = LARGE if shared and filters >= MANY_FILTERS else max(PART, weights * x.itemsize)
-        rows_at_once = (room // (each * wide) - shared) // (h - shared)
-        most = rows_at_once * wide if rows_at_once > 0 else room // (h * each)
-    for rows, columns in window.parts(most):
-        yield rows, columns, _patches_at(window, padded, rows, columns)
-
-
-def _runs(terms: int, filters: int, entries: int, itemsize: int) -> list[slice]:
-    """Parts of rows of patches that BLAS multiplies as they lie, or the whole of them."""
-    weights = terms * filters
-    few = weights <= FEW_WEIGHTS and (itemsize < 8 or terms <= FEW_TERMS)
-    if not (AVX512 and few and weights * entries > AT_ONCE):
-        return [slice(0, entries)]
-    most = max(AT_ONCE // weights, 1)
-    return [slice(start, start + most) for start in range(0, entries, most)]
-
-
-def _weigh(w: Array, x: Array, out: Array) -> None:
-    """Write products of weights (k, m) and patches (rows, m, columns, N) to (k, H', W', N)."""
-    rows, m, columns, n = x.shape
-    x, y = x.reshape(rows, m, columns * n), out.reshape(len(w), rows, columns * n)
-    for run in _runs(m, len(w), columns * n, x.itemsize):
-        np.matmul(w, x[:, :, run], out=y[:, :, run].transpose(1, 0, 2))
-
-
-def one_by_one(products: int, entries: int) -> bool:
-    """Whether so many scalar products of so many floats are faster than a product of matrices."""
-    if products > FEW_PRODUCTS or not hasattr(np, "vecdot"):
-        return False
-    return entries <= FEW_ENTRIES or not AVX512
-
-
-def _products(x: Array, g: Array) -> Array:
-    """Scalar products of patches (rows, m, columns, N) with images (k, H', W', N): (m, k)."""
-    rows, m, columns, n = x.shape
-    k, each = len(g), columns * n
-    left, right = x.reshape(rows, m, each), g.reshape(k, rows, each)
-    if left.dtype.kind == right.dtype.kind == "f" and one_by_one(m * k, rows * each):
-        of_rows: Array = np.vecdot(left.transpose(1, 0, 2)[:, np.newaxis], right)
-        return of_rows.sum(axis=-1) if rows > 1 else of_rows[..., 0]
-    if not each:
-        return np.zeros((m, k), np.result_type(x, g))
-    right, runs = right.transpose(1, 2, 0), _runs(m, k, each, x.itemsize)
-    if len(runs) == 1 and rows * m * k <= STACK:
-        return _sum_of_rows(left @ right)
-    some = max(STACK // max(m * k, 1), 1)
-    return _sum(
-        _sum_of_rows(left[i : i + some, :, run] @ right[i : i + some, run])
-        for i in range(0, rows, some)
-        for run in runs
-    )
-
-
-def _sum_of_rows(stack: Array) -> Array:
-    summed: Array = stack[0] if len(stack) == 1 else stack.sum(axis=0, dtype=stack.dtype)
-    return summed
-
-
-def _sum(arrays: Iterator[Array]) -> Array:
-    """Add up in the first array."""
-    total = next(arrays)
-    for array in arrays:
-        total += array
-    return total
-
-
-# Numbers of the same bits.
-_BITS: dict[str, Any] = {"e": np.dtype("i2"), "f": np.dtype("i4"), "d": np.dtype("i8")}
-
-
-def _masked(x: Array, mask: Array) -> Array:
-    """``x`` where the mask holds, else 0."""
-    bits = _BITS.get(x.dtype.char)
-    if bits is None:
-        return np.where(mask, x, x.dtype.type(0))
-    # np.where branches at every entry, which costs three times as much when the mask is random; a
-    # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
-    masked: Array = x.view(bits) * mask
-    return masked.view(x.dtype)
-
-
-def _batch_last(x: Array) -> Array:
-    """Images (..., H, W, C) as (C, H, W, N)."""
-    return x.reshape(-1, *x.shape[-3:]).transpose(3, 1, 2, 0)
-
-
-def _batch_first(x: Array, lead: tuple[int, ...]) -> Array:
-    """Undo :func:`_batch_last`, with the batch axes ``lead`` in front."""
-    c, h, w, _ = x.shape
-    return x.transpose(3, 1, 2, 0).reshape(*lead, h, w, c)
-
-
-def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
-    pair = value if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(n, (int, np.integer)) and n >= least for n in pair):
-        raise ValueError(f"{name} is {value!r}; want a whole number >= {least} or a pair of them")
-    return int(pair[0]), int(pair[1])
-
-
-def _padding(
-    padding: Padding, image: Sequence[int], reach: Sequence[int], stride: Sequence[int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Spell out a padding as ((top, bottom), (left, right))."""
-    if padding == "valid":
-        return (0, 0), (0, 0)
-    if padding == "same":
-        totals = [
-            max((-(-n // s) - 1) * s + r - n, 0)
-            for n, r, s in zip(image, reach, stride, strict=True)
-        ]
-        rows, columns = ((t // 2, t - t // 2) for t in totals)
-        return rows, columns
-    if isinstance(padding, str):
-        raise ValueError(f"padding is {padding!r}; want 'same', 'valid' or numbers")
-    both = padding if isinstance(padding, (tuple, list)) and len(padding) == 2 else (padding,) * 2
-    rows, columns = (_pair("padding", p, least=0) for p in both)
-    return rows, columns
 
 
 # --- Memory -----------------------------------------------------------------------------------
