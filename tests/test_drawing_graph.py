@@ -302,6 +302,14 @@ def test_gradients_whose_squares_overflow_or_vanish_are_told_by_their_size(dtype
     assert dict(found.facts)["grad"].startswith(f"norm {scale:.3g}: ")
 
 
+def test_patches_that_overlap_in_memory_count_once():
+    x, w = np.ones((32, 6, 6, 1)), tg.Tensor(np.ones((3, 3, 1, 2)), requires_grad=True)
+    picture = tg.draw(tg.conv2d(x, w, padding="valid"))
+    # The images, the filters, and of each of 6 rows what 3 columns meet at 4 places.
+    kept = 8 * (32 * 36 + 18 + 6 * 3 * 4 * 32)
+    assert f"{kept / 1024:.1f} KiB kept for backward" in picture.caption
+
+
 def test_a_parameter_without_gradient_is_marked():
     class Forgetful(nn.Module):
         def __init__(self):

@@ -146,7 +146,7 @@ class Facts:
         return ", ".join(str(np.shape(a)) for a in kept_arrays(node))
 
     def _bytes(self, node: Node) -> str:
-        total = sum(a.nbytes for a in kept_arrays(node))
+        total = sum(map(memory, kept_arrays(node)))
         return size(total) if total else ""
 
     def _flops(self, node: Node) -> str:
@@ -180,7 +180,7 @@ class Facts:
         """Count what the node stands for."""
         if node.primitive is None:
             return Cost(parameters=math.prod(node.shape) if is_parameter(node) else 0)
-        return Cost(1, 0, sum(a.nbytes for a in kept_arrays(node)), flops(node))
+        return Cost(1, 0, sum(map(memory, kept_arrays(node))), flops(node))
 
     # --- What is wrong ------------------------------------------------------------------------
 
@@ -267,6 +267,13 @@ def kept_arrays(node: Node) -> list[Any]:
     return [v for v in values if isinstance(v, (np.ndarray, np.generic))]
 
 
+def memory(array: Any) -> int:
+    """Bytes that an array takes; views may show the same ones several times, as patches do."""
+    base = getattr(array, "base", None)
+    nbytes: int = array.nbytes
+    return min(nbytes, base.nbytes) if isinstance(base, np.ndarray) else nbytes
+
+
 # They move entries and compute nothing; so do all views.
 _MOVES = frozenset("cast concatenate identity pick setitem shift unpool where".split())
 # To their leading power, without the factor that depends on the method.
@@ -304,7 +311,7 @@ def caption(nodes: Sequence[Node], costs: Sequence[Cost], facts: Facts) -> str:
     parameters = list(filter(is_parameter, nodes))
     entries = sum(cost.parameters for cost in costs)
     # Several nodes may keep the same array.
-    arrays = {id(a): a.nbytes for n in ops for a in kept_arrays(n)}
+    arrays = {id(a): memory(a) for n in ops for a in kept_arrays(n)}
     parts = [
         count(len(ops), "op"),
         f"{count(entries, 'parameter')} in {count(len(parameters), 'tensor')}",
