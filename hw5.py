@@ -1037,9 +1037,11 @@ class Window:
         (h, k), long = self.size, self.apart(c2, n)
         dense = self.stride[0] == self.dilation[0] == 1 < h and long
         few = c2 * (1 if long and not dense else 2) <= c1 or self.size == (1, 1)
-        # To turn many weights takes longer than to multiply few windows by them.
-        cheap = h * k * c1 * c2 <= FEW_WEIGHTS or math.prod(self.out) * n >= FEW_WINDOWS
-        if few and cheap and self.stride == (1, 1) and min(map(min, self.around())) >= 0:
+        # To turn many weights takes longer than to multiply few windows by them, unless there are
+        # so few filters that what the taps give is much more.
+        much = h * k * c1 * c2 > FEW_WEIGHTS and math.prod(self.out) * n < FEW_WINDOWS
+        few = few and (not much or 8 * c2 <= c1)
+        if few and self.stride == (1, 1) and min(map(min, self.around())) >= 0:
             return "turned"
         fits = self.row_nbytes(c1, c2, n, itemsize) <= LARGE
         return "rows" if dense and fits and 2 * k * c1 >= c2 else "taps"

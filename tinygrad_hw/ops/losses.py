@@ -344,6 +344,7 @@ def _in_columns(x):
     return columns.transpose(*(i + 1 for i in lead), 0)
 
 
+# So many entries, of rows that are so short, are reduced faster as columns.
 _MANY, _SHORT = 1024, 20
 
 
