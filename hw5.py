@@ -1261,7 +1261,7 @@ def _dx_by_rows(g: Array, w: Array, window: Window) -> Array:
     left, right = window.before[1], window.after[1]
     dl_dx = np.zeros((c1, height, left + width + right, n), np.result_type(w, g))
     weights = meeting_filters(w)
-    most = LARGE // max(window.row_nbytes(c1, c2, n, dl_dx.itemsize), 1)
+    most = max(LARGE // max(window.row_nbytes(c1, c2, n, dl_dx.itemsize), 1), 1)
     for start in range(0, height, most):
         rows = slice(start, min(start + most, height))
         laid = np.zeros((rows.stop - start + h - 1, c2, wide, n), g.dtype)
