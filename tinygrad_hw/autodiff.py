@@ -11,6 +11,7 @@ import numpy as np
 
 from . import tree
 from .checkpointing import checkpoint
+from .cotangents import is_ours, owned_array
 from .errors import GraphError, ShapeError
 from .graph import Handle, Leaf, Node, as_array, enable_grad, no_grad, value_of, wrap
 from .linearize import (
@@ -22,7 +23,7 @@ from .linearize import (
     pull_to,
 )
 from .ops.elementwise import cast
-from .walk import free, is_ours, owned_array, pull
+from .walk import free, pull
 
 # --- backward ---------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class Primitive:
         self.conventions = conventions
         self.view = view
         self.residual = residual
+        self.is_entrywise = is_entrywise(forward)
         self.gradient: Rule | None = None
         self.keeps_inputs: tuple[int, ...] = ()
         self.keeps_all = False
@@ -230,7 +231,7 @@ class Primitive:
     @property
     def reach(self) -> str:
         """What an entry of the result depends on, see :class:`~tinygrad_hw.domains.Domain`."""
-        if isinstance(self.forward, np.ufunc):
+        if self.is_entrywise:
             return "entry"
         return "all" if self.domain is None else str(self.domain.reach)
 
@@ -248,10 +249,6 @@ class Primitive:
 class Unary(Primitive):
     """A primitive of one array without parameters; the same, without the loops."""
 
-    def __init__(self, forward: Callable[..., Any], *args: Any) -> None:
-        super().__init__(forward, *args)
-        self.is_ufunc = isinstance(forward, np.ufunc)
-
     def __call__(self, x: Any) -> Any:
         if not isinstance(x, Handle):
             if type(x) in _PLAIN and state.recorder is None:
@@ -260,7 +257,7 @@ class Unary(Primitive):
         value, parent = x._data, x._node
         if parent is None or state.mode is not ORDINARY:
             return self.call((x,), {})
-        if self.is_ufunc and value.ndim == 0:
+        if self.is_entrywise and value.ndim == 0:
             value = value[()]  # Ufuncs take a scalar in half the time of a 0-d array.
         try:
             y = self.forward(value)
@@ -360,6 +357,11 @@ class Binary(Primitive):
         node.extras = None
         out._data = y
         return out
+
+
+def is_entrywise(forward: Any) -> bool:
+    """Tell whether each entry of the result comes from one of each argument: not for matmul."""
+    return isinstance(forward, np.ufunc) and forward.signature is None
 
 
 def _by_name(name: str) -> Primitive:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .cotangents import owned_array
 from .errors import ShapeError
 from .graph import Handle, Leaf, Node, as_array, enable_grad, is_recording, tick, value_of, wrap
 from .ops.elementwise import cast, identity
-from .walk import owned_array, pull, reachable
+from .walk import pull, reachable
 
 
 class Linearized:

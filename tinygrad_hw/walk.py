@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from .cotangents import LONG, elementwise_run, is_ours, owned_array, pull_blocks
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
 from .graph import (
@@ -99,7 +99,8 @@ def _walk(
 ) -> dict[Node, Any]:
     """Apply the rules of the nodes on a path; return the cotangents of leaves and of ``keep``."""
     result = {}
-    for node in path:
+    at_once = len(path) if careful or create_graph else 0
+    for place, node in enumerate(path):
         g = cotangents.pop(node, None)
         if g is None:
             continue
@@ -112,8 +113,13 @@ def _walk(
             result[node] = g
             if not beyond:
                 continue
-        pulled = None
+        pulled = cotangent = None
         try:
+            if at_once <= place and type(g) is np.ndarray and g.nbytes >= LONG:
+                run = elementwise_run(path, place, keep)
+                if len(run) > 1 and pull_blocks(run, g, useful, cotangents):
+                    continue
+                at_once = place + max(1, len(run))
             pulled = _apply_rule(node, g, useful, create_graph)
             if len(pulled) != len(node.parents):
                 raise TypeError(
@@ -353,38 +359,6 @@ def _written(node: Node) -> int:
 
 def op_name(node: Node) -> str:
     return "leaf" if node.primitive is None else node.primitive.name
-
-
-def is_ours(g: Any) -> bool:
-    """Tell whether an array in a variable of the caller's is shared with nobody.
-
-    Rules may hand the same array to two parents, or one that the graph keeps; a view would hold a
-    reference too. Where none does, it can be written to, or given away without a copy.
-    """
-    if type(g) is not np.ndarray or g.base is not None or not g.flags.writeable:
-        return False
-    return sys.getrefcount(g) <= _REFERENCES
-
-
-def _references() -> int:
-    """How many there are to an array of the caller's own, as :func:`is_ours` counts them."""
-    own = np.empty(0)
-    return _counted(own)
-
-
-def _counted(g: Any) -> int:
-    return sys.getrefcount(g)
-
-
-_REFERENCES = _references()
-
-
-def owned_array(g: Any, node: Node) -> np.ndarray[Any, Any]:
-    """Give a gradient as an array of its own: no view, and shared with nobody."""
-    array: Any = value_of(g)
-    if type(array) is not np.ndarray or array.shape != node.shape:
-        array = np.broadcast_to(array, node.shape)
-    return array.astype(node.dtype)  # type: ignore[no-any-return]
 
 
 def free(nodes: Iterable[Node]) -> None:

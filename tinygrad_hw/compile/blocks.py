@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..dispatch import is_entrywise
 from .buffered import squares
 from .expand import dip, peak, total
-from .program import Array, Instruction, Program, Ref, Spec, is_entrywise
+from .program import Array, Instruction, Program, Ref, Spec
 
 # Bytes from which on an array is long, and of a block.
 _LONG, _BLOCK = 2**20, 2**17

@@ -108,11 +108,6 @@ class Instruction(NamedTuple):
         return bool(self.args)
 
 
-def is_entrywise(forward: Any) -> bool:
-    """Tell whether each entry of the result comes from one of each argument: not for matmul."""
-    return isinstance(forward, np.ufunc) and forward.signature is None
-
-
 def repeated(array: Array | None) -> Any:
     """Give the entry that all of an array are, by their bytes, since 0 equals -0; else None."""
     entries = b"" if array is None else array.tobytes()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dispatch import is_entrywise
 from .blocks import Blocks, Chain, fold, side_by_side
 from .buffered import LOOKS, scratch, squares, with_buffers
 from .program import (
@@ -18,7 +19,6 @@ from .program import (
     Ref,
     Spec,
     aliases,
-    is_entrywise,
     last_uses,
     map_refs,
     repeated,
