@@ -193,7 +193,7 @@ def relu_backward(dl_dy: Array, x: Array) -> Array:
     """
     dl_dy, x = _arrays("relu_backward", dl_dy=dl_dy, x=x)
     _check_same("relu_backward", "dl_dy", dl_dy.shape, x.shape)
-    return _masked(dl_dy, x > 0)
+    return masked(dl_dy, x > 0)
 
 
 def loss_cross_entropy_softmax(x: Array, y: Array) -> tuple[float, Array]:
@@ -1138,15 +1138,15 @@ def _batch_first(x: Array, lead: tuple[int, ...]) -> Array:
 _BITS: dict[str, Any] = {"e": np.dtype("i2"), "f": np.dtype("i4"), "d": np.dtype("i8")}
 
 
-def _masked(x: Array, mask: Array) -> Array:
+def masked(x: Array, mask: Array) -> Array:
     """``x`` where the mask holds, else 0."""
     bits = _BITS.get(x.dtype.char)
     if bits is None:
         return np.where(mask, x, x.dtype.type(0))
     # np.where branches at every entry, which costs three times as much when the mask is random; a
     # product does not, but makes inf * 0 = nan. The bits of a float know neither trouble.
-    masked: Array = x.view(bits) * mask
-    return masked.view(x.dtype)
+    kept: Array = x.view(bits) * mask
+    return kept.view(x.dtype)
 
 
 # --- Kernels: convolution of images (..., H, W, C) --------------------------------------------
@@ -1533,7 +1533,7 @@ def pool_pick(x: Array, winners: Array, *, size: Pair = 2, stride: Pair | None =
     window = windows_on(x.shape, size, size if stride is None else stride)
     y = np.zeros_like(winners, dtype=x.dtype)
     for number, (_, _, rows, columns) in enumerate(window.taps):
-        y += _masked(x[..., rows, columns, :], winners == number)
+        y += masked(x[..., rows, columns, :], winners == number)
     return y
 
 
@@ -1580,7 +1580,7 @@ def _to_winners(
     if bits is None or not window.tiles:
         dl_dx = np.zeros_like(lying, shape=shape)
         for mask, (_, _, rows, columns) in zip(masks, window.taps, strict=True):
-            dl_dx[..., rows, columns, :] += _masked(lying, mask)
+            dl_dx[..., rows, columns, :] += masked(lying, mask)
         return dl_dx
     # As every entry is met once, there is nothing to add to.
     dl_dx = np.empty_like(lying, shape=shape)

@@ -27,7 +27,7 @@ BATCH_RETURN = "return [im_train[:, part] for part in parts], [one_hot[:, part] 
 FC = "return w @ x + b"
 FC_BACKWARD = "return w.T @ dl_dy, dl_dy @ x.T, dl_dy.sum(axis=1, keepdims=True)"
 RELU = '(x,) = _arrays("relu", x=x)'
-RELU_BACKWARD = "return _masked(dl_dy, x > 0)"
+RELU_BACKWARD = "return masked(dl_dy, x > 0)"
 SHIFTED = "shifted = x - x.max(axis=0)"
 LOSS = "loss = weight @ np.log(total) - np.vdot(y, finite)"
 LOSS_BACKWARD = "exp *= weight / total"

@@ -16,6 +16,7 @@ from ..dispatch import primitive
 from ..domains import POSITIVE, REAL, elementwise
 from ..errors import with_graph
 from ..graph import SEQUENCES, Handle, check_untracked, value_of
+from ..kernels import hw5
 from .constants import equal, isinf, logical_and, logical_or
 
 __all__ = [
@@ -417,11 +418,38 @@ def where(condition, a, b):
     >>> x.grad
     array([0.  , 0.25])
     """
-    y = np.where(condition, a, b)
+    y = _choose(condition, a, b)
     # NumPy would choose among texts and None too, and take them for truth values.
     if y.dtype.kind not in "fiubc" or np.asarray(condition).dtype.kind not in "fiubc":
         raise TypeError(f"got {condition!r}, {a!r} and {b!r}; want a truth value and two numbers")
     return y
+
+
+def _choose(condition, a, b):
+    """``np.where``, without its branch at every entry: it is slow where it is hard to foresee."""
+    x = a if type(a) is np.ndarray else b
+    if not (type(condition) is type(x) is np.ndarray and _are_many(condition, x)):
+        return np.where(condition, a, b)
+    if _is_zero(b):
+        return hw5.masked(x, condition)
+    if _is_zero(a):
+        return hw5.masked(x, ~condition)
+    if type(a) is not type(b) or a.shape != b.shape or a.dtype != b.dtype:
+        return np.where(condition, a, b)
+    bits = np.dtype(f"i{x.itemsize}")
+    chosen = a.view(bits) ^ b.view(bits)
+    chosen *= condition
+    chosen ^= b.view(bits)
+    return chosen.view(x.dtype)
+
+
+def _are_many(condition, x):
+    floats = x.dtype.char in "fd" and x.dtype.isnative
+    return x.size >= hw5.MANY and floats and condition.dtype == bool and condition.shape == x.shape
+
+
+def _is_zero(value):
+    return type(value) in (int, float) and value == 0 and math.copysign(1, value) > 0
 
 
 @where.rule(keeps="condition")
