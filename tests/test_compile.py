@@ -732,15 +732,27 @@ def test_draws_between_long_arrays_stay_in_their_order():
     assert "block by block" in run.explain()
 
 
-@pytest.mark.parametrize("exponent", [2, 2.0, -1, 0.5, np.full(3, 2)])
+@pytest.mark.parametrize(
+    "exponent", [0, 1, 2, 2.0, 3, 3.0, 4, 7, -1, -2, -3.0, 0.5, np.inf, np.full(9, 2)]
+)
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
 def test_powers_are_those_of_numpy(exponent, dtype, backend):
-    x = np.array([1, 4, 9], dtype)
-    if dtype is np.int16 and isinstance(exponent, int) and exponent < 0:
+    values = [1, 4, 9, 0, -1, -2, 3, -4, 1]
+    if dtype is not np.int16:
+        values[4:] = [-0.0, -1.5, np.inf, -np.inf, np.nan]
+    elif isinstance(exponent, (int, float)) and exponent < 0:
         return
+    x = np.array(values, dtype)
     run = tg.compile(lambda x: x**exponent, backend=backend)
-    for _ in range(2):
-        np.testing.assert_allclose(run(x), x**exponent, rtol=1e-6, strict=True)
+    with np.errstate(all="ignore"):
+        wanted = x**exponent
+        results = [run(x), run(x), tg.power(x, exponent), (tg.Tensor(x) ** exponent).numpy()]
+        if dtype is not np.int16:
+            results.append((tg.Tensor(x, requires_grad=True) ** exponent).numpy())
+    for y in results:
+        np.testing.assert_allclose(y, wanted, rtol=1e-6, strict=True)
+        known = ~np.isnan(wanted)
+        np.testing.assert_array_equal(np.signbit(y)[known], np.signbit(wanted)[known])
 
 
 def test_what_can_be_exchanged_is_computed_once():

@@ -157,6 +157,20 @@ def test_sigmoid_of_large_negative_numbers_keeps_all_its_digits(dtype):
     assert tg.sigmoid(np.uint8(3)) == tg.sigmoid(3.0)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.float16, np.float32, np.float64])
+def test_softplus_is_numpys_logaddexp_with_0_of_any_number(dtype):
+    x = np.array([0, 1, 3, 88, 100], dtype)
+    if dtype is not np.uint8:
+        x = np.append(x, -x)
+    if x.dtype.kind == "f":
+        x = np.append(x, np.array([1e4, -1e4, np.inf, -np.inf, np.nan], dtype))
+    with np.errstate(all="ignore"):
+        wanted = np.logaddexp(x, 0)
+    kind = wanted.dtype
+    np.testing.assert_allclose(tg.softplus(x), wanted, rtol=4 * np.finfo(kind).eps, strict=True)
+    assert tg.softplus(1.0) == pytest.approx(np.log1p(np.e))
+
+
 @pytest.mark.parametrize("size", [1e-25, 1e25])
 def test_arctan2_of_small_and_of_large_numbers(size):
     a, b = (tg.Tensor(np.float32(size), requires_grad=True) for _ in range(2))

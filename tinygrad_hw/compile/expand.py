@@ -337,13 +337,37 @@ def _einsum(r: Rewriter, i: Instruction) -> bool:
 
 
 def _power(r: Rewriter, i: Instruction) -> bool:
-    """Rewrite a square, for which NumPy's power takes three times as long."""
-    x, *exponents = i.args
+    """Rewrite a square or a cube, for which NumPy's power takes longer, as the engine does."""
+    exponent = _whole_exponent(r, i)
+    if exponent not in (2, 3):
+        return False
+    x, spec = i.args[0], r.specs[i.out]
+    if exponent == 2:
+        return r.end("square", np.square, (x,), {}, i.out)
+    square = r.emit("square", np.square, (x,), {}, spec)
+    return r.end("multiply", np.multiply, (square, x), {}, i.out)
+
+
+def _signed_power(r: Rewriter, i: Instruction) -> bool:
+    """Rewrite a whole power as one of positive numbers, which NumPy is quick with."""
+    exponent = _whole_exponent(r, i)
+    if exponent is None or _power(r, i):
+        return exponent is not None
+    x, spec = i.args[0], r.specs[i.out]
+    positive = r.emit("absolute", np.abs, (x,), {}, spec)
+    if exponent % 2 == 0:
+        return r.end("power", np.power, (positive, exponent), {}, i.out)
+    power = r.emit("power", np.power, (positive, exponent), {}, spec)
+    return r.end("copysign", np.copysign, (power, x), {}, i.out)
+
+
+def _whole_exponent(r: Rewriter, i: Instruction) -> Any:
+    """The exponent of a power of floats, if it is a Python number without a fraction."""
+    x, exponent = i.args
     spec, out = r.spec(x), r.specs[i.out]
     if i.params or spec is None or spec.dtype != out.dtype or spec.dtype.kind != "f":
-        return False
-    square = exponents == [2] and type(exponents[0]) in (int, float)
-    return square and r.end("square", np.square, (x,), {}, i.out)
+        return None
+    return None if type(exponent) not in (int, float) or exponent % 1 else exponent
 
 
 def _numpys(rewrite: Rewrite) -> Any:
@@ -392,6 +416,7 @@ _REWRITES: dict[Any, Rewrite] = (
         np.sum: _numpys(_whole_sum),
         linalg._einsum.forward: _einsum,
         np.vdot: _vdot,
+        np.power: _signed_power,
         np.count_nonzero: _numpys(_count),
         np.any: _numpys(partial(_truth, whole=False)),
         np.all: _numpys(partial(_truth, whole=True)),

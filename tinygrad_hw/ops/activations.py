@@ -72,7 +72,10 @@ def softplus(x):
     >>> tg.softplus(np.array([-1000.0, 1000.0]))
     array([   0., 1000.])
     """
-    return np.logaddexp(x, 0)
+    if np.asarray(x).dtype.kind != "f":
+        return np.logaddexp(x, 0)
+    # That function takes ten times as long.
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
 softplus.rule(lambda g, y, x: (g * sigmoid(x),), keeps="x")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .. import domains
+from ..dispatch import primitive
 from ..errors import ShapeError, with_graph
 from ..graph import Handle, value_of
 from .index import _checked_axis, _getitem, _scatter_add, _setitem, take
@@ -27,6 +29,22 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Any:
     return _getitem(
         x, index=tuple(slice(None, None, -1 if i in flipped else 1) for i in range(ndim))
     )
+
+
+def _roll_call(draw):
+    x = draw.array(domains.shape(draw, min_dims=1))
+    axis = tuple(draw.integer(0, x.ndim - 1) for _ in range(draw.integer(1, 2)))
+    return (x,), {"shift": tuple(draw.integer(-5, 5) for _ in axis), "axis": axis}
+
+
+@primitive(name="roll", domain=domains.Domain("all reals", _roll_call))
+def _roll(x, *, shift, axis):
+    return np.roll(x, shift, axis)
+
+
+@_roll.rule
+def _(g, y, x, *, shift, axis):
+    return (_roll(g, shift=tuple(-step for step in shift), axis=axis),)
 
 
 def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Any:
@@ -52,9 +70,8 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     axes = axes_of("roll", axis, len(shape), allow_duplicate=True)
     if len(axes) != np.size(shift) and 1 not in (len(axes), np.size(shift)):
         raise ShapeError(f"roll: got {np.size(shift)} shifts for {len(axes)} axes; want as many")
-    for step, i in np.broadcast(shift, axes):
-        x = take(x, np.roll(np.arange(shape[i]), step), axis=int(i))
-    return x
+    steps = [(int(step), int(i)) for step, i in np.broadcast(shift, axes)]
+    return _roll(x, shift=tuple(s for s, _ in steps), axis=tuple(i for _, i in steps))
 
 
 def repeat(x: Any, repeats: int | Sequence[int], axis: int | None = None) -> Any:

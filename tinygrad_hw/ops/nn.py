@@ -71,20 +71,29 @@ def _standardize_call(draw):
     return (x,), {"axis": axis, "eps": draw.choice([1.0, 0.25])}
 
 
-@primitive(domain=Domain("all reals, any axis, eps > 0", _standardize_call, "axis"))
+def _standardized_and_scale(x, *, axis, eps, needs):
+    centred = x - x.mean(axis=axis, keepdims=True)
+    scale = np.sqrt(np.square(centred).mean(axis=axis, keepdims=True) + eps)
+    return centred / scale, scale
+
+
+@primitive(
+    domain=Domain("all reals, any axis, eps > 0", _standardize_call, "axis"),
+    residual=_standardized_and_scale,
+)
 def standardize(x, *, axis, eps):
     """Shift and scale to mean 0 and variance 1 (less for ``eps``) over the axes."""
-    centred = x - x.mean(axis=axis, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(axis=axis, keepdims=True) + eps)
+    return _standardized_and_scale(x, axis=axis, eps=eps, needs=())[0]
 
 
 @standardize.rule(keeps="y x")
-def _(g, y, x, *, axis, eps):
+def _(g, y, x, scale=None, *, axis, eps):
     # Ioffe and Szegedy 2015, section 3, put together: the mean and the part along y drop out.
     def mean(v):
         return reduce.mean(v, axis=axis, keepdims=True)
 
-    scale = sqrt(mean(square(x - mean(x))) + eps)
+    if scale is None:
+        scale = sqrt(mean(square(x - mean(x))) + eps)
     return ((g - mean(g) - y * mean(g * y)) / scale,)
 
 
