@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .blocks import blocks_of
 from .graph import VARIABLES, Node, value_of
 
 # Bytes from which on an array is long, and of a block.
@@ -98,7 +99,7 @@ def pull_blocks(run: list[Node], g: Any, useful: set[Node], cotangents: dict[Nod
     ends = {parent for rule in rules for _, parent in rule.wanted}.difference(run)
     known = {run[0]: g, **{n: cotangents[n] for n in (*run, *ends) if n in cotangents}}
     lying = next((a for rule in rules for a in rule.values if _is_array(a)), g)
-    blocks = _blocks(lying, g.nbytes)
+    blocks = blocks_of(lying, g.nbytes)
 
     def through(block: Any) -> tuple[dict[Node, Any], dict[Node, Any]]:
         given = {node: array[block] for node, array in known.items()}
@@ -173,14 +174,3 @@ def _is_array(value: Any) -> bool:
 
 def _is_like(part: Any, g: Any) -> bool:
     return _is_array(part) and part.shape == g.shape and part.dtype == g.dtype
-
-
-def _blocks(array: Any, nbytes: int) -> Iterator[Any]:
-    """Cut an array across the axis that lies outermost in memory."""
-    steps = [abs(s) * (n > 1) for s, n in zip(array.strides, array.shape, strict=True)]
-    axis = steps.index(max(steps))
-    n = array.shape[axis]
-    length = max(1, BLOCK * n // nbytes)
-    for start in range(0, n, length):
-        block = slice(start, start + length)
-        yield block if axis == 0 else (slice(None),) * axis + (block,)

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..blocks import BLOCK, LONG
 from ..dispatch import is_entrywise
 from .buffered import squares
 from .expand import dip, peak, total
 from .program import Array, Instruction, Program, Ref, Spec
 
-# Bytes from which on an array is long, and of a block.
-_LONG, _BLOCK = 2**20, 2**17
 # Of what is asked for of all axes at once: what to do with a block, and with what that gives.
 _FOLDS: dict[Any, tuple[Callable[[Array], Any], np.ufunc]] = {
     total: (np.add.reduce, np.add),
@@ -106,7 +105,7 @@ def _kind(instruction: Instruction, specs: dict[int, Spec]) -> Any:
     else:
         fits = op.forward.nout == 1 and not params and specs[out][::2] == spec[::2]
     fits &= all(s.shape == () or s[::2] == spec[::2] for s in given)
-    return (*spec[::2], op.forward in _FOLDS) if fits and spec.nbytes >= _LONG else None
+    return (*spec[::2], op.forward in _FOLDS) if fits and spec.nbytes >= LONG else None
 
 
 class Chain:
@@ -181,7 +180,7 @@ class Blocks:
 
     def __init__(self, like: Spec, dtypes: Sequence[Any]) -> None:
         self.order = like.order
-        block = _BLOCK // like.dtype.itemsize
+        block = BLOCK // like.dtype.itemsize
         self.memory = [np.empty(block, dtype) for dtype in dtypes]
         ends = [*range(0, like.size, block), like.size]
         self.blocks = [

@@ -104,15 +104,20 @@ def _matmul_rule(g, a, b, needs):
         g = expand_dims(g, -2)
     da = db = None
     if needs[0]:
-        da = g @ _mT(right)  # The engine sums the axis in front of a vector.
+        da = _product(g, _mT(right))  # The engine sums the axis in front of a vector.
     if needs[1]:
         if len(right.shape) == 2:
             # One product of all rows, in place of one for each matrix, all to be added up.
             left, g = (reshape(m, (math.prod(m.shape[:-1]), m.shape[-1])) for m in (left, g))
-        db = _mT(left) @ g
+        db = _product(_mT(left), g)
         if len(b.shape) == 1:
             db = getitem(db, index=(..., 0))
     return da, db
+
+
+def _product(a, b):
+    """``a @ b`` of matrices; of a column and a row entry by entry, in half the time."""
+    return multiply(a, b) if a.shape[-1] == 1 else a @ b
 
 
 def _mT(x):

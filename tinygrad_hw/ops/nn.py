@@ -74,7 +74,8 @@ def _standardize_call(draw):
 def _standardized_and_scale(x, *, axis, eps, needs):
     centred = x - x.mean(axis=axis, keepdims=True)
     scale = np.sqrt(np.square(centred).mean(axis=axis, keepdims=True) + eps)
-    return centred / scale, scale
+    centred /= scale
+    return centred, scale
 
 
 @primitive(

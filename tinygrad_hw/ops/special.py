@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..blocks import by_blocks
 from ..dispatch import primitive
 from ..domains import REAL, elementwise
 from .elementwise import exp
@@ -62,7 +63,7 @@ def erf(x):
     """
     x = np.asarray(x)
     if x.dtype == np.float32:
-        return _erf32(x)
+        return by_blocks(_erf32, x)
     values = np.fromiter(map(math.erf, x.ravel().tolist()), float, x.size).reshape(x.shape)
     return values.astype(x.dtype if x.dtype.kind == "f" else float, copy=False)
 
