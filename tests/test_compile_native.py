@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 import tinygrad_hw as tg
+from tinygrad_hw.kernels import hw5
 from tinygrad_hw.training import step_of
 
 pytest.importorskip("numba")
 pytest.importorskip("scipy")
+
+from tinygrad_hw.compile.native import scalars, schedule
 
 RNG = np.random.default_rng(0)
 
@@ -23,6 +26,8 @@ RNG = np.random.default_rng(0)
 def cache(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setenv("TINYGRAD_HW_CACHE", str(tmp_path_factory.mktemp("native")))
+    # All that has a native rule is native, on every processor.
+    patch.setattr("tinygrad_hw.compile.native.schedule.numpy_is_quicker", lambda *_: False)
     yield
     patch.undo()
 
@@ -35,6 +40,10 @@ def native(function):
     ("f", "exact", "units"),
     [
         (tg.exp, np.exp, 1),
+        (tg.expm1, np.expm1, 2),
+        (tg.log, np.log, 1),
+        (tg.log1p, np.log1p, 2),
+        (tg.softplus, lambda x: np.logaddexp(x, 0), 2),
         (tg.tanh, np.tanh, 5),
         (tg.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 3),
         (tg.erf, np.vectorize(math.erf), 6),
@@ -55,9 +64,9 @@ def test_functions_of_our_own_for_float32_are_right_everywhere(f, exact, units):
     # What is added to 1 may overflow a little earlier than its reciprocal vanishes.
     error = np.abs(found[normal] - wide[normal])
     assert (error <= units * unit + (1e-38 if f is tg.sigmoid else 0)).all()
-    if f is not tg.exp:
+    if f in (tg.tanh, tg.sigmoid, tg.erf):
         assert np.abs(found[normal]).max() == 1
-    if f is tg.tanh:
+    if f in (tg.tanh, tg.expm1, tg.log1p):
         np.testing.assert_array_equal(np.signbit(found[normal]), np.signbit(x[normal]))
 
 
@@ -317,6 +326,31 @@ def test_truth_values_that_are_the_same_everywhere():
 
 def phases(run):
     return [phase.native for phase in run._variants[-1].executable.plan.phases]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("f", "theirs"),
+    [
+        (lambda x: tg.sin(x) * 2, (True, True)),
+        (lambda x: tg.sigmoid(x) * 2, (False, True)),
+        (lambda x: tg.power(tg.abs(x), 1.5) * 2, (True, True)),
+        (lambda x: x**5 * 2, (False, False)),
+    ],
+)
+def test_what_numpy_is_quicker_with_is_left_to_it_where_there_are_many(
+    f, theirs, dtype, monkeypatch
+):
+    monkeypatch.setattr(schedule, "numpy_is_quicker", scalars.numpy_is_quicker)
+    monkeypatch.setattr(hw5, "AVX512", True)
+    for size, many in ((511, False), (512, True)):
+        x = RNG.normal(size=size).astype(dtype)
+        run = native(f)
+        for _ in range(2):
+            found = run(x)
+        np.testing.assert_allclose(found, f(x), rtol=1e-5)
+        left = many and theirs[dtype is np.float64]
+        assert (False in phases(run)) == left
 
 
 @pytest.fixture(params=[None, 1, 2])

@@ -105,6 +105,14 @@ def test_a_rule_that_returns_too_many_cotangents_says_so_for_long_arrays_too():
         gradient(lambda x: twice(twice(x)), numbers(LENGTH))
 
 
+@pytest.mark.parametrize("f", CHAINS.values(), ids=CHAINS)
+def test_a_compiled_gradient_of_a_long_array_is_the_same(f):
+    values = numbers(LENGTH)
+    run = tg.compile(lambda x: tg.grad(lambda x: f(x).sum())(x), backend="numpy")
+    for _ in range(2):
+        np.testing.assert_allclose(run(values), gradient(f, values), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
 def test_many_choices_are_numpys(dtype):
     values = numbers(2, 10_000).astype(dtype)

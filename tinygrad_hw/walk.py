@@ -22,6 +22,7 @@ from .graph import (
     Node,
     as_array,
     clock,
+    recorder,
     value_of,
     with_bases,
     wrap,
@@ -100,7 +101,7 @@ def _walk(
 ) -> dict[Node, Any]:
     """Apply the rules of the nodes on a path; return the cotangents of leaves and of ``keep``."""
     result = {}
-    at_once = len(path) if careful or create_graph else 0
+    at_once = len(path) if careful or create_graph or recorder() is not None else 0
     for place, node in enumerate(path):
         g = cotangents.pop(node, None)
         if g is None:

@@ -173,7 +173,7 @@ def _from_real(builder: Builder, code: Any, before: Dtype, dtype: Dtype) -> Any:
 
 # Of LLVM, which may have an instruction for them, and of C; by NumPy's names.
 _LLVM = {name: name for name in "sqrt exp exp2 log log2 log10 sin cos floor ceil rint".split()}
-_LLVM |= {"absolute": "fabs", "power": "pow"}
+_LLVM |= {"absolute": "fabs", "power": "pow", "copysign": "copysign"}
 _C = {name: name for name in "log1p expm1 tan sinh cosh tanh hypot erf cbrt".split()}
 _C |= {f"arc{name}": f"a{name}" for name in "sin cos tan tan2 sinh cosh tanh".split()}
 

@@ -49,6 +49,76 @@ def exp32(x):
     return fused(q, power, power) * with_exponent(whole - half)
 
 
+def expm1_32(x):
+    """``exp(x) - 1`` of a float32, to 2 units in the last place, by the parts of :func:`exp32`."""
+    z = most(_BOTTOM, least(_TOP, x))
+    rounded = fused(z, _PER_LOG2, _ROUNDING)
+    n = rounded - _ROUNDING
+    r = fused(n, -_LOG2_LOW, fused(n, -_LOG2_HIGH, z))
+    square = r * r
+    p = fused(fused(_E6, square, fused(_E5, r, _E4)), square, fused(_E3, r, _E2))
+    q = fused(p, square, r)
+    whole = bits(rounded)
+    half = whole >> 1
+    power = with_exponent(half)
+    other = with_exponent(whole - half)
+    # Where 2**n overflows, the 1 counts for nothing.
+    large = fused(q, power, power) * other
+    small = fused(q * power, other, power * other - _ONE)
+    return pick(x == 0, x, pick(x > _ONE, large - _ONE, small))
+
+
+# The bits of the square root of 1/2, the least normal number, and what makes smaller ones normal.
+_SQRT_HALF, _FRACTION = 0x3F3504F3, 0x7FFFFF
+_NORMAL, _LARGE, _HALF, _NONE = F(2.0**-126), F(2.0**23), F(0.5), F(0.0)
+_L0, _L1, _L2, _L3 = F(0.33333313), F(-0.25000009), F(0.20002119), F(-0.16667996)
+_L4, _L5, _L6, _L7 = F(0.14219552), F(-0.12405588), F(0.11888162), F(-0.11675651)
+_L8, _EXTRA = F(0.067466366), F(23.0)
+_INFINITE, _NAN = F(np.inf), F(np.nan)
+
+
+def log32(x):
+    """Logarithm of a float32, to 1 unit in the last place.
+
+    x = 2**n (1 + f), where 1 + f is between the square roots of 1/2 and 2, and f - f**2 / 2 +
+    f**3 P(f) for the logarithm of 1 + f (Muller, "Elementary Functions", section 11.4).
+    """
+    tiny = x < _NORMAL
+    whole = bits(pick(tiny, x * _LARGE, x)) - _SQRT_HALF
+    f = from_bits((whole & _FRACTION) + _SQRT_HALF) - _ONE
+    n = np.float32(whole >> 23) - pick(tiny, _EXTRA, _NONE)
+    s = f * f
+    p = fused(fused(_L3, f, _L2), s, fused(_L1, f, _L0))
+    q = fused(fused(_L7, f, _L6), s, fused(_L5, f, _L4))
+    fourth = s * s
+    p = fused(fused(_L8, fourth, q), fourth, p)
+    y = fused(s, -_HALF, fused(f * s, p, n * _LOG2_LOW))
+    y = fused(n, _LOG2_HIGH, f + y)
+    return pick(x > 0, pick(x < _INFINITE, y, x), pick(x == 0, -_INFINITE, _NAN))
+
+
+def log1p32(x):
+    """``log(1 + x)`` of a float32, to 2 units in the last place."""
+    u = 1 + x
+    y = log32(u)
+    # By what was rounded off, divided by the derivative's denominator (Higham, "Accuracy and
+    # Stability of Numerical Algorithms", section 1.14.1).
+    y = pick((u > 0) & (u < _INFINITE), y + (x - (u - 1)) / u, y)
+    return pick(u == 1, x, y)
+
+
+def softplus32(x):
+    """``log(1 + exp(x))`` of a float32, without overflow."""
+    return larger(x, 0) + log1p32(exp32(-abs(x)))
+
+
+def logaddexp32(a, b):
+    """Logarithm of the sum of two exponentials; of equal infinities that infinity."""
+    further = log1p32(exp32(-abs(a - b)))
+    return pick(a == b, a + _LOG2, larger(a, b) + further)
+
+
+_LOG2 = F(0.6931471805599453)
 _LIMIT = F(9.02)
 _P1, _P2, _P3, _P4 = F(0.13382687), F(0.0034974565), F(2.0635803e-5), F(1.3384264e-8)
 _Q1, _Q2, _Q3, _Q4 = F(0.46716008), F(0.025884356), F(0.00032885154), F(7.7902381e-7)

@@ -203,10 +203,15 @@ def bits(builder: Builder, x: Value) -> Value:
 
 
 @intrinsic
+def from_bits(builder: Builder, n: Value) -> Value:
+    """The float32 of some bits."""
+    return Value(builder.bitcast(n.code, ir.FloatType()), np.dtype(np.float32))
+
+
+@intrinsic
 def with_exponent(builder: Builder, n: Value) -> Value:
     """2**(n - 127) as a float32, whose exponent is kept as ``n``; only its last nine bits count."""
-    code = builder.bitcast(builder.shl(n.code, WHOLE(23)), ir.FloatType())
-    return Value(code, np.dtype(np.float32))
+    return from_bits(builder, n._replace(code=builder.shl(n.code, WHOLE(23))))
 
 
 @intrinsic

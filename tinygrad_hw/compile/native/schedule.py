@@ -11,7 +11,7 @@ from ..program import VIEWS, Instruction, Program, Ref, Spec, target_of
 from .kernels import KERNELS, LIKE_ARGUMENT, multiplications
 from .layout import Layout
 from .loops import FOLDS, Group, Node, spelled
-from .scalars import known
+from .scalars import known, numpy_is_quicker
 from .writer import Writer
 
 _RESHAPES = frozenset({_reshape.forward, np.reshape})
@@ -129,7 +129,7 @@ class Schedule:
                 else "python"
             )
         if spelled(instruction, specs) is not None:
-            return "each"
+            return "python" if numpy_is_quicker(instruction, specs[instruction.out]) else "each"
         # NumPy's own may be asked for an order.
         asked = len(instruction.args) + len(instruction.params)
         if op.forward in _RESHAPES and len(refs) == 1 and asked == 2:
