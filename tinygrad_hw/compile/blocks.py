@@ -149,10 +149,9 @@ class Chain:
         self._inside[name] = dtype, self._unused[dtype].pop()
         return self._inside[name][1]
 
-    def release(self, name: str) -> None:
-        """Let others have the memory for a block of an array."""
-        if name in self._inside:
-            dtype, memory = self._inside[name]
+    def release(self, names: list[str]) -> None:
+        """Let others have the memory for blocks of arrays."""
+        for dtype, memory in [self._inside[name] for name in names if name in self._inside]:
             self._unused[dtype].append(memory)
 
     def definition(self, name: str) -> str:

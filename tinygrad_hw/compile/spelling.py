@@ -33,6 +33,8 @@ _MOST_TERMS = 2**13
 
 # What is spelled by ufuncs into a buffer, each read before the next one writes.
 ENTRYWISE = frozenset({relu.forward, relu_grad.forward})
+# Where it reads what it writes to, NumPy takes numbers one by one, ten times as long.
+SLOW_IN_PLACE = frozenset({np.sign})
 
 
 class Call(NamedTuple):

@@ -25,7 +25,7 @@ from .program import (
     target_of,
 )
 from .recycle import maker
-from .spelling import ENTRYWISE, Call, spelled
+from .spelling import ENTRYWISE, SLOW_IN_PLACE, Call, spelled
 
 
 class Straight:
@@ -125,8 +125,9 @@ class Straight:
                 continue
             dying = ends.get(time, [])
             forward = instruction.op.forward
-            elementwise = is_entrywise(forward) or forward in ENTRYWISE
-            if elementwise:
+            in_place = is_entrywise(forward) or forward in ENTRYWISE
+            in_place = in_place and forward not in SLOW_IN_PLACE
+            if in_place:
                 # Entry by entry, the result may take the place of an argument of its layout.
                 self._release(dying, held, free)
             scratch: list[tuple[Spec, str]] = []
@@ -143,7 +144,7 @@ class Straight:
             lines.append((out, f"v{out} = {made}"))
             for spec, name in scratch:
                 free.setdefault(spec, []).append(name)
-            if not elementwise:
+            if not in_place:
                 self._release(dying, held, free)
         return lines
 
@@ -169,9 +170,9 @@ class Straight:
             instruction = self.program.instructions[time]
             op, args, _, out = instruction
             shown = [self._of_block(arg, instruction, chain) for arg in args]
-            for i in {*instruction.refs()}:
-                if last[i] == time:
-                    chain.release(f"v{i}")
+            dying = [f"v{i}" for i in {*instruction.refs()} if last[i] == time]
+            if op.forward not in SLOW_IN_PLACE:
+                chain.release(dying)
             if folds := fold(instruction):
                 part, whole = map(self._known, folds)
                 before.append(f"f{out} = []")
@@ -185,6 +186,8 @@ class Straight:
                 place = chain.array(f"v{out}")
             call = f"{self._known(op.forward)}({', '.join(shown)}, out={place})"
             chain.body.append(f"v{out} = {call}")
+            if op.forward in SLOW_IN_PLACE:
+                chain.release(dying)
         first = self.program.instructions[members.start]
         like = next(specs[i] for i in first.refs() if specs[i].shape)
         blocks = Blocks(like, chain.dtypes)
