@@ -17,6 +17,9 @@ import numpy as np
 from .blocks import blocks_of
 from .graph import VARIABLES, Node, value_of
 
+# Bytes from which on a cotangent is long: the calls for blocks of fewer cost what they save.
+LONG = 2**21
+
 # Bytes from which on an array is long, and of a block.
 LONG, BLOCK = 2**20, 2**18
 

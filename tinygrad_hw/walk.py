@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from .blocks import LONG
-from .cotangents import elementwise_run, is_ours, owned_array, pull_blocks
+from .cotangents import LONG, elementwise_run, is_ours, owned_array, pull_blocks
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
 from .graph import (
