@@ -183,6 +183,27 @@ def plus(builder: Builder, total: Value, term: Value) -> Value:
 
 
 @intrinsic
+def peak(builder: Builder, most: Value, entry: Value) -> Value:
+    """The larger one, in any order; NaN stays."""
+    return _extreme(builder, "maximum", most, entry)
+
+
+@intrinsic
+def dip(builder: Builder, least: Value, entry: Value) -> Value:
+    """The smaller one, in any order; NaN stays."""
+    return _extreme(builder, "minimum", least, entry)
+
+
+def _extreme(builder: Builder, name: str, a: Value, b: Value) -> Value:
+    a, b = matched(a, b)
+    if a.dtype is None or a.dtype.kind != "f":
+        order = compared(builder, "Gt" if name == "maximum" else "Lt", a, b)
+        return pick(builder, order, a, b)
+    called = f"llvm.{name}.f{8 * a.dtype.itemsize}"
+    return Value(external(builder, called, kind(a.dtype), a.code, b.code), a.dtype)
+
+
+@intrinsic
 def times(builder: Builder, a: Value, b: Value) -> Value:
     """Multiply; a sum may take the product without rounding it first."""
     a, b = matched(a, b)

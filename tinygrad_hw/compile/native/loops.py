@@ -38,8 +38,8 @@ class Fold(NamedTuple):
 
 FOLDS = {
     total: Fold(0, "plus"),
-    peak: Fold(-math.inf, "larger"),
-    dip: Fold(math.inf, "smaller"),
+    peak: Fold(-math.inf, "peak"),
+    dip: Fold(math.inf, "dip"),
 }
 
 
