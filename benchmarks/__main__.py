@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks that the command line asks for."""
     options = _parser().parse_args(arguments)
     try:
-        names = _names(options.only, WORKLOADS, "workload")
-        peers = list(dict.fromkeys([*_OURS, *_names(options.peers, PEERS, "peer")]))
-        pythons = _pythons(options.python)
+        names = chosen(options.only, WORKLOADS, "workload")
+        peers = list(dict.fromkeys([*_OURS, *chosen(options.peers, PEERS, "peer")]))
+        pythons = interpreters(options.python)
     except ValueError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(given: str | None, known: Any, what: str) -> list[str]:
+def chosen(given: str | None, known: Any, what: str) -> list[str]:
     names = list(known) if given is None else [name for name in given.split(",") if name]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -73,7 +73,7 @@ def _names(given: str | None, known: Any, what: str) -> list[str]:
     return names
 
 
-def _pythons(given: Sequence[str]) -> dict[str, str]:
+def interpreters(given: Sequence[str]) -> dict[str, str]:
     prefix = "BENCHMARKS_PYTHON_"
     pythons = {
         key.removeprefix(prefix).lower(): path

@@ -1,7 +1,7 @@
 """One operation after the other with its gradient, each way of ours beside PyTorch.
 
-``python -m benchmarks.operations`` finds what is slow: the workloads are made of few operations. Each
-contender is a process of its own, which answers with its time for each case in turn.
+``python -m benchmarks.operations`` finds what is slow: the workloads are made of few operations.
+Each contender is a process of its own, which answers with its time for each case in turn.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.__main__ import _names, _pythons
-from benchmarks.report import _number
+from benchmarks.__main__ import chosen, interpreters
+from benchmarks.report import number
 from benchmarks.workloads import fingerprint
 
 _OURS = ("eager", "numpy", "numba")
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve(options.serve)
         return 0
     try:
-        names = _names(options.only, CASES, "operation")
+        names = chosen(options.only, CASES, "operation")
     except ValueError as error:
         print(f"operations: {error}", file=sys.stderr)
         return 2
@@ -293,13 +293,11 @@ def row(name: str, found: dict[str, Any]) -> str:
     >>> print(row("exp", {"eager": {"us": 3.0, **same}, "torch": {"us": 6.0, **same}}))
     exp                         3.0        -        -      6.0      0.50
     """
-    shown = [
-        _number(found[c]["us"]) if "us" in found.get(c, {}) else "-" for c in (*_OURS, "torch")
-    ]
-    text = f"{name:<22}" + "".join(f"{number:>9}" for number in shown)
+    shown = [number(found[c]["us"]) if "us" in found.get(c, {}) else "-" for c in (*_OURS, "torch")]
+    line = f"{name:<22}" + "".join(f"{text:>9}" for text in shown)
     if "-" not in (shown[0], shown[-1]):
-        text += f"{found['eager']['us'] / found['torch']['us']:>10.2f}"
-    return text + ("" if _agree(found.values()) else "  DIFFERS in sum or gradients")
+        line += f"{found['eager']['us'] / found['torch']['us']:>10.2f}"
+    return line + ("" if _agree(found.values()) else "  DIFFERS in sum or gradients")
 
 
 def _agree(found: Any) -> bool:
@@ -310,7 +308,7 @@ def _agree(found: Any) -> bool:
 
 
 def _started(contender: str) -> subprocess.Popen[str]:
-    python = _pythons([]).get(contender, sys.executable)
+    python = interpreters([]).get(contender, sys.executable)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return subprocess.Popen(
         [python, "-m", "benchmarks.operations", "--serve", contender],

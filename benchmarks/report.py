@@ -26,14 +26,14 @@ def table(title: str, rows: Sequence[Row]) -> str:
             continue
         ratios = [_ratio(row.get(f"times {base}")) for base in ("torch", "numpy")]
         line = (
-            f"  {row['peer']:<14} {_number(row['median']):>10} {row['unit']:<2} "
+            f"  {row['peer']:<14} {number(row['median']):>10} {row['unit']:<2} "
             f"{ratios[0]:>9} {ratios[1]:>9}"
         )
         lines.append(line + ("" if row["agrees"] else "  DIFFERS in loss or gradients"))
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 

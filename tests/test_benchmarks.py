@@ -1,17 +1,21 @@
 """The benchmarks: every contender computes the same, and the report says so."""
 
+import contextlib
 import json
 import math
 import os
+import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import operations
 from benchmarks.peers import PEERS, load
 from benchmarks.report import plot, table
 from benchmarks.runner import Result, agree, measure, summary
 from benchmarks.worker import prepared
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import WORKLOADS, Workload, fingerprint
 
 SMALL = Workload("small", "small", "cnn", 4)
 
@@ -85,3 +89,28 @@ def test_plot(tmp_path):
     rows = [{"workload": "W1", "peer": name, "median": 1.0, "times numpy": 2.0} for name in PEERS]
     plot(rows, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("case", operations.CASES.values(), ids=operations.CASES)
+def test_operations_agree(case):
+    contenders = ["eager", "numpy"]
+    with contextlib.suppress(ImportError):
+        operations.step_of(case, "torch")
+        contenders.append("torch")
+    found = [
+        fingerprint(total.item(), [np.asarray(g) for g in gradients])
+        for total, *gradients in (operations.step_of(case, c)() for c in contenders)
+    ]
+    assert all(agree(found[0], other) for other in found[1:])
+
+
+def test_the_command_prints_operations_and_leaves_out_who_is_missing(capfd, monkeypatch):
+    monkeypatch.setenv("BENCHMARKS_PYTHON_TORCH", sys.executable)
+    assert operations.main(["--only", "exp,x ** 3"]) == 0
+    head, *rows = capfd.readouterr().out.splitlines()
+    assert head.split()[1:5] == ["eager", "numpy", "numba", "torch"]
+    assert [row[:6].rstrip() for row in rows] == ["exp", "x ** 3"]
+    assert operations.main(["--only", "exp,nothing"]) == 2
+    assert "no operation is called 'nothing'" in capfd.readouterr().err
+    other = {"us": 1.0, "loss": 2.0, "gradients": []}
+    assert "DIFFERS" in operations.row("exp", {"eager": other, "torch": {**other, "loss": 1.0}})
