@@ -1,5 +1,6 @@
 """The graph and the walk through it: what is kept, freed, checked, and what it costs."""
 
+import array
 import copy
 import functools
 import gc
@@ -529,6 +530,29 @@ def test_a_nan_is_no_leak_where_its_entry_has_a_part_in_what_is_asked():
     tg.where(np.array([[False], [True]]), x @ w, 0.0).sum().backward()
     # The first may be 1 too, but never the 0 of the row that has the NaN.
     np.testing.assert_array_equal(w.grad, [[np.nan], [1.0]])
+
+
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        (tg.add, (array.array("d", [1.0, 2.0]), array.array("d", [3.0, 4.0]))),
+        (tg.multiply, (array.array("d", [1.0, 2.0]), 2)),
+        (tg.add, (np.ones(2), np.ma.masked_array([3.0, 4.0], [False, True]))),
+        (tg.multiply, (np.ma.masked_array([3.0, 4.0], [False, True]), 2)),
+        (tg.add, (range(3), 1.0)),
+        (tg.divide, (1.0, np.float64(4))),
+    ],
+)
+def test_an_op_computes_what_numpys_function_does_whatever_operators_a_value_has(op, args):
+    wanted = getattr(np, op.name)(*map(np.asarray, args))
+    np.testing.assert_array_equal(op(*args), wanted)
+    mixed = [tg.Tensor(np.asarray(args[0], float)), args[1]]
+    np.testing.assert_array_equal(op(*mixed), wanted)
+
+
+def test_a_text_is_no_factor():
+    with pytest.raises(TypeError, match="multiply: got 'ab'; want numbers, arrays or tensors"):
+        tg.multiply("ab", 3)
 
 
 # --- no_grad, hooks, retain_grad, debug ----------------------------------------------------------

@@ -453,3 +453,8 @@ def test_what_does_not_fit_says_so(call, message):
         with pytest.raises((TypeError, ValueError), match=r"^\w+: ") as caught:
             call(x)
         assert message in str(caught.value)
+
+
+def test_a_roll_along_no_axis_is_the_same():
+    for x in (np.array(2.0), np.ones((2, 3)), tg.Tensor(2.0)):
+        assert tg.roll(x, 1, axis=()) is x

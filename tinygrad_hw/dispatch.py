@@ -62,7 +62,7 @@ class Primitive:
         self.view = view
         self.residual = residual
         self.is_entrywise = is_entrywise(forward)
-        self.operator = _OPERATORS.get(forward)
+        self.operator: Any = _OPERATORS.get(forward)
         self.gradient: Rule | None = None
         self.keeps_inputs: tuple[int, ...] = ()
         self.keeps_all = False
@@ -133,16 +133,23 @@ class Primitive:
                 "forward, or **params"
             )
 
+    def _is_operation(self, values: Sequence[Any], params: dict[str, Any]) -> bool:
+        """Tell whether Python's operator on these values computes the forward."""
+        if self.operator is None or params:
+            return False
+        kinds = list(map(type, values))
+        return _ndarray in kinds and _VALUES.issuperset(kinds)
+
     def __call__(self, *args: Any, **params: Any) -> Any:
         return self.call(args, params)
 
     def on_plain(self, *args: Any, **params: Any) -> Any:
         """Compute without tensors, as rules do in an ordinary backward."""
         try:
-            if self.operator is None or params or not _any_array(args):
-                y = self.forward(*args, **params)
-            else:
+            if self._is_operation(args, params):
                 y = self.operator(*args)
+            else:
+                y = self.forward(*args, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
         if type(y) is _ndarray:
@@ -179,10 +186,10 @@ class Primitive:
             if recording and self.residual is not None:
                 needs = tuple([type(parent) in VARIABLES for parent in parents])
                 y, residual = self.residual(*values, needs=needs, **params)
-            elif self.operator is None or params:
-                y = self.forward(*values, **params)
-            else:
+            elif self._is_operation(values, params):
                 y = self.operator(*values)
+            else:
+                y = self.forward(*values, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
         if type(y) is tuple or y is None:
@@ -547,18 +554,21 @@ def parent_of(arg: Any) -> Any:
 
 
 def _power(a: Any, b: Any) -> Any:
-    if type(b) not in (int, float) or getattr(a, "dtype", _OBJECT).kind != "f" or b % 1:
-        return np.power(a, b)
     # Of negative numbers NumPy's function may take a hundred times as long as of positive ones.
+    if type(b) not in (int, float) or type(a) not in _PLAIN or a.dtype.kind != "f":
+        return np.power(a, b)
     if b == 2:
         return a * a
     if b == 3:
         return a * a * a
+    if b % 1 or not abs(b) < _WHOLE or a.itemsize < 4:
+        return np.power(a, b)
     y = np.power(np.abs(a), b)
     return np.copysign(y, a) if b % 2 else y
 
 
-_OBJECT = np.dtype(object)
+# Beyond so much a float32 holds no odd number.
+_WHOLE = 2**24
 _VALUES = frozenset({np.ndarray, np.float64, np.float32, float, int})
 _PLAIN = frozenset({np.ndarray, np.float64, np.float32})
 _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {

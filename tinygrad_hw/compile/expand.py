@@ -350,10 +350,12 @@ def _power(r: Rewriter, i: Instruction) -> bool:
 
 def _signed_power(r: Rewriter, i: Instruction) -> bool:
     """Rewrite a whole power as one of positive numbers, which NumPy is quick with."""
-    exponent = _whole_exponent(r, i)
+    exponent, spec = _whole_exponent(r, i), r.specs[i.out]
     if exponent is None or _power(r, i):
         return exponent is not None
-    x, spec = i.args[0], r.specs[i.out]
+    if spec.dtype.itemsize < 4:
+        return False
+    x = i.args[0]
     positive = r.emit("absolute", np.abs, (x,), {}, spec)
     if exponent % 2 == 0:
         return r.end("power", np.power, (positive, exponent), {}, i.out)
@@ -367,7 +369,8 @@ def _whole_exponent(r: Rewriter, i: Instruction) -> Any:
     spec, out = r.spec(x), r.specs[i.out]
     if i.params or spec is None or spec.dtype != out.dtype or spec.dtype.kind != "f":
         return None
-    return None if type(exponent) not in (int, float) or exponent % 1 else exponent
+    whole = type(exponent) in (int, float) and not exponent % 1 and abs(exponent) < 2**24
+    return exponent if whole else None
 
 
 def _numpys(rewrite: Rewrite) -> Any:

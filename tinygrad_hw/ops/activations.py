@@ -72,7 +72,8 @@ def softplus(x):
     >>> tg.softplus(np.array([-1000.0, 1000.0]))
     array([   0., 1000.])
     """
-    if np.asarray(x).dtype.kind != "f":
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
         return np.logaddexp(x, 0)
     # That function takes ten times as long.
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))

@@ -71,6 +71,8 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
     if len(axes) != np.size(shift) and 1 not in (len(axes), np.size(shift)):
         raise ShapeError(f"roll: got {np.size(shift)} shifts for {len(axes)} axes; want as many")
     steps = [(int(step), int(i)) for step, i in np.broadcast(shift, axes)]
+    if not steps:
+        return x
     return _roll(x, shift=tuple(s for s, _ in steps), axis=tuple(i for _, i in steps))
 
 

@@ -182,8 +182,12 @@ def _spell_ufunc(ufunc: Any, args: Any, dtypes: Any, out: Dtype) -> Any:
 def numpy_is_quicker(instruction: Instruction, spec: Spec) -> bool:
     """Tell whether a call is better left to NumPy, though there is a native way."""
     forward, args = instruction.op.forward, instruction.args
-    if forward is np.power and type(args[1]) in (int, float) and not args[1] % 1:
-        # Negative numbers, which have no other powers, are slow with NumPy.
+    if (
+        forward is np.power
+        and not isinstance(args[1], Ref)
+        and (args[1] % 1 == 0 or _powers(args[1]))
+    ):
+        # Of a whole number, short to spell or of negative numbers, with which NumPy is slow.
         return False
     theirs = _NUMPYS if spec.dtype == FLOAT32 else _NUMPYS_OF_FLOAT64
     return hw5.AVX512 and spec.size >= _MANY and forward in theirs
