@@ -66,14 +66,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def chosen(given: str | None, known: Any, what: str) -> list[str]:
-    names = list(known) if given is None else [name for name in given.split(",") if name]
+    """Give the names that a text names, with commas between; all of them without a text.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is not known.
+    """
+    names = list(known) if given is None else [n for n in map(str.strip, given.split(",")) if n]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no {what} is called {unknown[0]!r}; want some of {', '.join(known)}")
+    if given is not None and not names and what != "peer":
+        raise ValueError(f"no {what} is named; want some of {', '.join(known)}")
     return names
 
 
 def interpreters(given: Sequence[str]) -> dict[str, str]:
+    """Give the interpreter for each package that one is named for, also in the environment.
+
+    Raises
+    ------
+    ValueError
+        If a text of ``given`` is no pair PACKAGE=PATH.
+    """
     prefix = "BENCHMARKS_PYTHON_"
     pythons = {
         key.removeprefix(prefix).lower(): path

@@ -7,6 +7,7 @@ Each contender is a process of its own, which answers with its time for each cas
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -22,7 +23,7 @@ from benchmarks.__main__ import chosen, interpreters
 from benchmarks.report import number
 from benchmarks.workloads import fingerprint
 
-_OURS = ("eager", "numpy", "numba")
+_CONTENDERS = ("eager", "numpy", "numba", "torch")
 _SECONDS, _MOST = 0.2, 300
 _TOLERANCE = 2e-3
 
@@ -253,7 +254,7 @@ def serve(contender: str) -> None:
     for line in sys.stdin:
         try:
             answer = measured(CASES[line.strip()], contender)
-        except (ImportError, NotImplementedError) as error:
+        except Exception as error:
             answer = {"missing": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
 
@@ -262,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table of the operations that the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.operations", description=__doc__)
     parser.add_argument("--only", help=f"operations, with commas: {', '.join(CASES)}")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=_CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
         serve(options.serve)
@@ -272,15 +273,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"operations: {error}", file=sys.stderr)
         return 2
-    workers = {contender: _started(contender) for contender in (*_OURS, "torch")}
-    print(f"{'microseconds':<22}{'eager':>9}{'numpy':>9}{'numba':>9}{'torch':>9}{'of torch':>10}")
-    agreed = True
+    print(f"{'microseconds':<22}{''.join(f'{c:>9}' for c in _CONTENDERS)}{'of torch':>10}")
+    workers = {contender: Worker(contender) for contender in _CONTENDERS}
+    try:
+        return _print_table(names, workers)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def _print_table(names: list[str], workers: dict[str, Worker]) -> int:
+    agreed, said = True, set()
     for name in names:
-        found = {contender: _asked(worker, name) for contender, worker in workers.items()}
+        found = {contender: worker.ask(name) for contender, worker in workers.items()}
         agreed &= _agree(found.values())
         print(row(name, found), flush=True)
-    for worker in workers.values():
-        worker.communicate()
+        for contender, answer in found.items():
+            reason = f"{contender}: {answer.get('missing')}"
+            if "missing" in answer and reason not in said:
+                print(reason, file=sys.stderr)
+                said.add(reason)
     return 0 if agreed else 1
 
 
@@ -293,7 +307,7 @@ def row(name: str, found: dict[str, Any]) -> str:
     >>> print(row("exp", {"eager": {"us": 3.0, **same}, "torch": {"us": 6.0, **same}}))
     exp                         3.0        -        -      6.0      0.50
     """
-    shown = [number(found[c]["us"]) if "us" in found.get(c, {}) else "-" for c in (*_OURS, "torch")]
+    shown = [number(found[c]["us"]) if "us" in found.get(c, {}) else "-" for c in _CONTENDERS]
     line = f"{name:<22}" + "".join(f"{text:>9}" for text in shown)
     if "-" not in (shown[0], shown[-1]):
         line += f"{found['eager']['us'] / found['torch']['us']:>10.2f}"
@@ -307,26 +321,51 @@ def _agree(found: Any) -> bool:
     )
 
 
-def _started(contender: str) -> subprocess.Popen[str]:
-    python = interpreters([]).get(contender, sys.executable)
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.Popen(
-        [python, "-m", "benchmarks.operations", "--serve", contender],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **threads, "PYTHONWARNINGS": "ignore"},
-    )
+class Worker:
+    """The process of a contender."""
 
+    def __init__(self, contender: str) -> None:
+        python = interpreters([]).get(contender, sys.executable)
+        threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        self.missing = ""
+        self.process: subprocess.Popen[str] | None = None
+        try:
+            self.process = subprocess.Popen(
+                [python, "-m", "benchmarks.operations", "--serve", contender],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, **dict.fromkeys(threads, "1")},
+            )
+        except OSError as error:
+            self.missing = str(error)
 
-def _asked(worker: subprocess.Popen[str], name: str) -> dict[str, Any]:
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(f"{name}\n")
-    worker.stdin.flush()
-    line = worker.stdout.readline()
-    found: dict[str, Any] = json.loads(line) if line else {"missing": "the process ended"}
-    return found
+    def ask(self, name: str) -> dict[str, Any]:
+        """Have it measure an operation."""
+        if self.process is None or self.missing:
+            return {"missing": self.missing}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(f"{name}\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            self.missing = f"the process ended, at {name!r}"
+            return {"missing": self.missing}
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for stream in (self.process.stdin, self.process.stdout):
+                assert stream is not None
+                with contextlib.suppress(OSError):
+                    stream.close()
 
 
 if __name__ == "__main__":

@@ -110,7 +110,21 @@ def test_the_command_prints_operations_and_leaves_out_who_is_missing(capfd, monk
     head, *rows = capfd.readouterr().out.splitlines()
     assert head.split()[1:5] == ["eager", "numpy", "numba", "torch"]
     assert [row[:6].rstrip() for row in rows] == ["exp", "x ** 3"]
+    assert operations.main(["--only", "exp, x.T"]) == 0
+    monkeypatch.setenv("BENCHMARKS_PYTHON_TORCH", "/nothing/here")
+    assert operations.main(["--only", "exp"]) == 0
+    assert "torch: " in capfd.readouterr().err
+    assert operations.main(["--only", ","]) == 2
     assert operations.main(["--only", "exp,nothing"]) == 2
     assert "no operation is called 'nothing'" in capfd.readouterr().err
     other = {"us": 1.0, "loss": 2.0, "gradients": []}
     assert "DIFFERS" in operations.row("exp", {"eager": other, "torch": {**other, "loss": 1.0}})
+
+
+def test_a_worker_that_dies_is_missing_from_then_on():
+    worker = operations.Worker("eager")
+    assert worker.ask("exp")["us"] > 0
+    worker.process.kill()
+    for _ in range(2):
+        assert worker.ask("tanh") == {"missing": "the process ended, at 'tanh'"}
+    worker.close()

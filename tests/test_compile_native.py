@@ -346,7 +346,7 @@ def test_what_numpy_is_quicker_with_is_left_to_it_where_there_are_many(
 ):
     monkeypatch.setattr(schedule, "numpy_is_quicker", scalars.numpy_is_quicker)
     monkeypatch.setattr(hw5, "AVX512", wide)
-    for size, many in ((511, False), (512, True)):
+    for size, many in ((1023, False), (1024, True)):
         x = RNG.normal(size=size).astype(dtype)
         run = native(f)
         for _ in range(2):

@@ -16,14 +16,25 @@ LONG, BLOCK = 2**20, 2**17
 
 
 def blocks_of(array: Any, nbytes: int) -> Iterator[Any]:
-    """Cut an array of so many bytes, or one of its shape, across the axis that lies outermost."""
+    """Cut an array of so many bytes, or one that lies as it does, into what follows in memory."""
     steps = [abs(s) * (n > 1) for s, n in zip(array.strides, array.shape, strict=True)]
-    axis = steps.index(max(steps))
-    n = array.shape[axis]
-    length = max(1, BLOCK * n // nbytes)
+    outermost = sorted(range(array.ndim), key=steps.__getitem__, reverse=True)
+    return _cut(array.shape, outermost, nbytes, (slice(None),) * array.ndim)
+
+
+def _cut(
+    shape: tuple[int, ...], axes: list[int], nbytes: int, whole: tuple[slice, ...]
+) -> Iterator[Any]:
+    """Cut a part of an array along the first of some axes; along the others, if that is short."""
+    axis, *others = axes
+    n = shape[axis]
+    length = max(BLOCK * n // nbytes, 1)
     for start in range(0, n, length):
-        block = slice(start, start + length)
-        yield block if axis == 0 else (slice(None),) * axis + (block,)
+        block = (*whole[:axis], slice(start, start + length), *whole[axis + 1 :])
+        if others and length == 1 and nbytes > BLOCK * n:
+            yield from _cut(shape, others, nbytes // n, block)
+        else:
+            yield block
 
 
 def by_blocks(function: Callable[[Any], Any], x: Any) -> Any:

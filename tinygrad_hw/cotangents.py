@@ -7,7 +7,6 @@ the cache; whole arrays would go to memory and come back each time.
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +15,11 @@ import numpy as np
 
 from .blocks import blocks_of
 from .graph import VARIABLES, Node, value_of
-from .ops import elementwise
 
-# Bytes from which on a cotangent is long: the calls for blocks of fewer cost what they save.
-LONG = 2**21
+# Bytes from which on it pays to cut cotangents: the calls for blocks of fewer cost what they save.
+WORTH_CUTTING = 2**21
+# Their rules hand cotangents on, or make one pass: of these alone blocks gain nothing.
+_CHEAP = frozenset({"add", "subtract", "negative", "positive"})
 
 
 def is_ours(g: Any) -> bool:
@@ -58,30 +58,43 @@ def elementwise_run(path: Sequence[Node], start: int, keep: set[Node]) -> list[N
     """Nodes of one shape and dtype from a place of a path on, whose rules go entry by entry."""
     first = path[start]
     run = []
-    for node in itertools.islice(path, start, None):
+    for place in range(start, len(path)):
+        node = path[place]
         ends = node.shape != first.shape or node.dtype != first.dtype or node.extras is not None
-        if ends or not _is_elementwise(node) or (node in keep and node is not first):
+        if ends or not _goes_by_entries(node) or (node in keep and node is not first):
             break
         run.append(node)
     return run
 
 
-def _is_elementwise(node: Node) -> bool:
+def is_worth_cutting(run: list[Node]) -> bool:
+    """Whether a run makes so many arrays that blocks of them save time."""
+    return len([n for n in run if n.primitive and n.primitive.name not in _CHEAP]) > 1
+
+
+def _goes_by_entries(node: Node) -> bool:
     """Whether a block of cotangents is what a rule makes of a block of all that it takes."""
     op = node.primitive
-    # Rules of others may look at whole arrays, as one that limits a norm.
-    ours = op is not None and getattr(op.gradient, "__module__", None) == elementwise.__name__
-    if op is None or not (ours and op.is_entrywise) or node.params:
+    if op is None or op.reach != "entry" or node.params or not _is_ours_by_rule(op):
         return False
-    parents = [parent for parent in node.parents if isinstance(parent, Node)]
+    values = (*(node.inputs or ()), node.output)
+    if any([isinstance(v, np.ndarray) and type(v) is not np.ndarray for v in values]):
+        return False
     return all(
         [
             parent.shape == node.shape and parent.dtype == node.dtype
             if type(parent) in VARIABLES
             else parent.shape in ((), node.shape)
-            for parent in parents
+            for parent in node.parents
+            if isinstance(parent, Node)
         ]
     )
+
+
+def _is_ours_by_rule(op: Any) -> bool:
+    """Whether the rule is of this package: others may look at whole arrays, as to limit a norm."""
+    origin = getattr(op.gradient, "__globals__", {})
+    return str(origin.get("__name__", "")).startswith(f"{__package__}.ops.")
 
 
 def pull_blocks(run: list[Node], g: Any, useful: set[Node], cotangents: dict[Node, Any]) -> bool:

@@ -62,7 +62,7 @@ class Primitive:
         self.view = view
         self.residual = residual
         self.is_entrywise = is_entrywise(forward)
-        self.operator: Any = _OPERATORS.get(forward)
+        self.quicker = _power if forward is np.power else None
         self.gradient: Rule | None = None
         self.keeps_inputs: tuple[int, ...] = ()
         self.keeps_all = False
@@ -133,23 +133,16 @@ class Primitive:
                 "forward, or **params"
             )
 
-    def _is_operation(self, values: Sequence[Any], params: dict[str, Any]) -> bool:
-        """Tell whether Python's operator on these values computes the forward."""
-        if self.operator is None or params:
-            return False
-        kinds = list(map(type, values))
-        return _ndarray in kinds and _VALUES.issuperset(kinds)
-
     def __call__(self, *args: Any, **params: Any) -> Any:
         return self.call(args, params)
+
+    def _forward_of(self, params: dict[str, Any]) -> Callable[..., Any]:
+        return self.forward if params or self.quicker is None else self.quicker
 
     def on_plain(self, *args: Any, **params: Any) -> Any:
         """Compute without tensors, as rules do in an ordinary backward."""
         try:
-            if self._is_operation(args, params):
-                y = self.operator(*args)
-            else:
-                y = self.forward(*args, **params)
+            y = self._forward_of(params)(*args, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
         if type(y) is _ndarray:
@@ -186,10 +179,8 @@ class Primitive:
             if recording and self.residual is not None:
                 needs = tuple([type(parent) in VARIABLES for parent in parents])
                 y, residual = self.residual(*values, needs=needs, **params)
-            elif self._is_operation(values, params):
-                y = self.operator(*values)
             else:
-                y = self.forward(*values, **params)
+                y = self._forward_of(params)(*values, **params)
         except Exception as error:
             raise explained(error, self, args, params) from error
         if type(y) is tuple or y is None:
@@ -300,6 +291,10 @@ class Unary(Primitive):
 
 class Binary(Primitive):
     """A primitive of two arrays without parameters; the same, without the loops."""
+
+    def __init__(self, forward: Callable[..., Any], *args: Any) -> None:
+        super().__init__(forward, *args)
+        self.operator = _OPERATORS.get(forward)
 
     def __call__(self, a: Any, b: Any) -> Any:
         left: Any
@@ -555,20 +550,27 @@ def parent_of(arg: Any) -> Any:
 
 def _power(a: Any, b: Any) -> Any:
     # Of negative numbers NumPy's function may take a hundred times as long as of positive ones.
-    if type(b) not in (int, float) or type(a) not in _PLAIN or a.dtype.kind != "f":
+    if type(b) not in (int, float) or type(a) not in _PLAIN or a.dtype.kind != "f" or b % 1:
         return np.power(a, b)
     if b == 2:
         return a * a
     if b == 3:
         return a * a * a
-    if b % 1 or not abs(b) < _WHOLE or a.itemsize < 4:
+    if b == -1:
+        return np.reciprocal(a)
+    if b in (0, 1) or a.size < _MANY or not is_ordinary(b, a.dtype):
         return np.power(a, b)
     y = np.power(np.abs(a), b)
     return np.copysign(y, a) if b % 2 else y
 
 
-# Beyond so much a float32 holds no odd number.
-_WHOLE = 2**24
+def is_ordinary(exponent: float, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a whole exponent is one of the dtype too, which may hold no large odd ones."""
+    return dtype.itemsize >= 4 and abs(exponent) < 2**24
+
+
+# From so many entries on powers of absolute values are quicker.
+_MANY = 64
 _VALUES = frozenset({np.ndarray, np.float64, np.float32, float, int})
 _PLAIN = frozenset({np.ndarray, np.float64, np.float32})
 _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {

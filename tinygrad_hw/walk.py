@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from .cotangents import LONG, elementwise_run, is_ours, owned_array, pull_blocks
+from .cotangents import (
+    WORTH_CUTTING,
+    elementwise_run,
+    is_ours,
+    is_worth_cutting,
+    owned_array,
+    pull_blocks,
+)
 from .debugging import trouble_in
 from .errors import GraphError, MissingRuleError, ShapeError
 from .graph import (
@@ -100,7 +107,7 @@ def _walk(
 ) -> dict[Node, Any]:
     """Apply the rules of the nodes on a path; return the cotangents of leaves and of ``keep``."""
     result = {}
-    at_once = len(path) if careful or create_graph or recorder() is not None else 0
+    whole_until = len(path) if careful or create_graph or recorder() is not None else 0
     for place, node in enumerate(path):
         g = cotangents.pop(node, None)
         if g is None:
@@ -116,11 +123,11 @@ def _walk(
                 continue
         pulled = cotangent = None
         try:
-            if at_once <= place and type(g) is np.ndarray and g.nbytes >= LONG:
+            if place >= whole_until and type(g) is np.ndarray and g.nbytes >= WORTH_CUTTING:
                 run = elementwise_run(path, place, keep)
-                if len(run) > 1 and pull_blocks(run, g, useful, cotangents):
+                if is_worth_cutting(run) and pull_blocks(run, g, useful, cotangents):
                     continue
-                at_once = place + max(1, len(run))
+                whole_until = place + max(1, len(run))
             pulled = _apply_rule(node, g, useful, create_graph)
             if len(pulled) != len(node.parents):
                 raise TypeError(

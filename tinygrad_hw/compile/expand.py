@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..dispatch import is_ordinary
 from ..ops import exponential, linalg, losses, nn, reduce, shape
 from .images import FUSIONS, IMAGES
 from .indices import INDICES
@@ -337,40 +338,25 @@ def _einsum(r: Rewriter, i: Instruction) -> bool:
 
 
 def _power(r: Rewriter, i: Instruction) -> bool:
-    """Rewrite a square or a cube, for which NumPy's power takes longer, as the engine does."""
-    exponent = _whole_exponent(r, i)
-    if exponent not in (2, 3):
+    """Rewrite whole powers of floats, with which NumPy is slow, as the engine computes them."""
+    (x, exponent), spec = i.args, r.specs[i.out]
+    given = r.spec(x)
+    floats = given is not None and given.dtype == spec.dtype and spec.dtype.kind == "f"
+    if i.params or not floats or type(exponent) not in (int, float) or exponent % 1:
         return False
-    x, spec = i.args[0], r.specs[i.out]
-    if exponent == 2:
-        return r.end("square", np.square, (x,), {}, i.out)
-    square = r.emit("square", np.square, (x,), {}, spec)
-    return r.end("multiply", np.multiply, (square, x), {}, i.out)
-
-
-def _signed_power(r: Rewriter, i: Instruction) -> bool:
-    """Rewrite a whole power as one of positive numbers, which NumPy is quick with."""
-    exponent, spec = _whole_exponent(r, i), r.specs[i.out]
-    if exponent is None or _power(r, i):
-        return exponent is not None
-    if spec.dtype.itemsize < 4:
+    if exponent in (-1, 2):
+        name, form = ("square", np.square) if exponent == 2 else ("reciprocal", np.reciprocal)
+        return r.end(name, form, (x,), {}, i.out)
+    if exponent == 3:
+        square = r.emit("square", np.square, (x,), {}, spec)
+        return r.end("multiply", np.multiply, (square, x), {}, i.out)
+    if exponent in (0, 1) or not is_ordinary(exponent, spec.dtype):
         return False
-    x = i.args[0]
     positive = r.emit("absolute", np.abs, (x,), {}, spec)
     if exponent % 2 == 0:
         return r.end("power", np.power, (positive, exponent), {}, i.out)
     power = r.emit("power", np.power, (positive, exponent), {}, spec)
     return r.end("copysign", np.copysign, (power, x), {}, i.out)
-
-
-def _whole_exponent(r: Rewriter, i: Instruction) -> Any:
-    """The exponent of a power of floats, if it is a Python number without a fraction."""
-    x, exponent = i.args
-    spec, out = r.spec(x), r.specs[i.out]
-    if i.params or spec is None or spec.dtype != out.dtype or spec.dtype.kind != "f":
-        return None
-    whole = type(exponent) in (int, float) and not exponent % 1 and abs(exponent) < 2**24
-    return exponent if whole else None
 
 
 def _numpys(rewrite: Rewrite) -> Any:
@@ -419,7 +405,6 @@ _REWRITES: dict[Any, Rewrite] = (
         np.sum: _numpys(_whole_sum),
         linalg._einsum.forward: _einsum,
         np.vdot: _vdot,
-        np.power: _signed_power,
         np.count_nonzero: _numpys(_count),
         np.any: _numpys(partial(_truth, whole=False)),
         np.all: _numpys(partial(_truth, whole=True)),

@@ -428,7 +428,7 @@ def where(condition, a, b):
 def _choose(condition, a, b):
     """``np.where``, without its branch at every entry: it is slow where it is hard to foresee."""
     x = a if type(a) is np.ndarray else b
-    if not (type(condition) is type(x) is np.ndarray and _are_many(condition, x)):
+    if type(x) is not np.ndarray or x.size < hw5.MANY or not _is_mask(condition, x):
         return np.where(condition, a, b)
     if _is_zero(b):
         return hw5.masked(x, condition)
@@ -443,9 +443,10 @@ def _choose(condition, a, b):
     return chosen.view(x.dtype)
 
 
-def _are_many(condition, x):
-    floats = x.dtype.char in "fd" and x.dtype.isnative
-    return x.size >= hw5.MANY and floats and condition.dtype == bool and condition.shape == x.shape
+def _is_mask(condition, x):
+    """Tell whether a condition is a mask of numbers whose bits can be chosen."""
+    masks = type(condition) is np.ndarray and condition.dtype == bool
+    return masks and condition.shape == x.shape and x.dtype.char in "fd" and x.dtype.isnative
 
 
 def _is_zero(value):

@@ -30,17 +30,30 @@ _READ = re.compile(r"\bl(\d+)\b")
 
 
 class Fold(NamedTuple):
-    """How entries are taken together: what to start with, and the function of two."""
+    """How entries are taken together.
+
+    Attributes
+    ----------
+    start : float
+        What to start with.
+    join : str
+        The function of two.
+    along : str
+        The same where an innermost loop goes on with it: LLVM makes vectors of that.
+    """
 
     start: float
     join: str
+    along: str
 
 
 FOLDS = {
-    total: Fold(0, "plus"),
-    peak: Fold(-math.inf, "peak"),
-    dip: Fold(math.inf, "dip"),
+    total: Fold(0, "plus", "plus"),
+    peak: Fold(-math.inf, "larger", "peak"),
+    dip: Fold(math.inf, "smaller", "dip"),
 }
+# Loops of so few entries are no vectors.
+_SHORT = 8
 
 
 class Operand(NamedTuple):
@@ -280,6 +293,7 @@ class _GroupWriter:
     def _emit(self, nest: Nest) -> None:
         w = self.w
         inner = nest.sides[-1] if nest.sides else None
+        self.inner = inner or 1
         self.steps = [steps[-1] if steps else 0 for steps in nest.steps]
         self.inside = {k for k, *_ in self.folds if self.steps[k] == 0}
         parts, way = self._parts(inner), self._way(nest)
@@ -401,7 +415,9 @@ class _GroupWriter:
         for i in part.handed_on:
             w.line(depth, f"b{i}[j - q] = x{i}")
         for k, out, text in part.folds:
-            if k in self.inside:
+            if k in self.inside and self.inner >= _SHORT:
+                w.line(depth, f"s{k} = {self.fold_of[out].along}(s{k}, {text})")
+            elif k in self.inside:
                 w.line(depth, f"s{k} = {self.join(out, f's{k}', text)}")
             else:
                 joined = self.join(out, w.load(out, at(k)), text)

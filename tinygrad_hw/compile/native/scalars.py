@@ -119,7 +119,7 @@ _NUMPYS = frozenset(
 )
 _NUMPYS_OF_FLOAT64 = _NUMPYS | {np.exp, np.expm1, np.log, np.log1p, np.tanh}
 _NUMPYS_OF_FLOAT64 |= {elementwise.sigmoid.forward, activations.softplus.forward}
-_MANY = 512
+_MANY = 1024
 # On integers these are spelled in ways that do not hold for them.
 _OF_WHOLE = {np.isnan: "False", np.isinf: "False", np.isfinite: "True"}
 _FLOATS_ONLY = {np.reciprocal, np.power, np.sign, np.floor, np.ceil, np.rint, np.hypot, np.copysign}
