@@ -757,6 +757,17 @@ def test_powers_are_those_of_numpy(exponent, dtype, backend):
         np.testing.assert_array_equal(np.signbit(y)[known], np.signbit(wanted)[known])
 
 
+@pytest.mark.parametrize(
+    ("exponent", "made"),
+    [(-1, [np.reciprocal]), (3, [np.square, np.multiply]), (4, [np.abs, np.power])],
+)
+def test_whole_powers_are_computed_as_the_engine_does(exponent, made):
+    run = tg.compile(lambda x: x**exponent, backend="numpy")
+    run(X)
+    called = run._variants[0].executable.run.__globals__.values()
+    assert all(any(value is ufunc for value in called) for ufunc in made)
+
+
 @pytest.mark.parametrize("size", [100, 300_000])
 def test_the_sign_takes_not_the_place_of_its_argument(size):
     # NumPy computes it one by one there, ten times as slow.
