@@ -107,8 +107,9 @@ def _walk(
 ) -> dict[Node, Any]:
     """Apply the rules of the nodes on a path; return the cotangents of leaves and of ``keep``."""
     result = {}
-    whole_until = len(path) if careful or create_graph or recorder() is not None else 0
-    for place, node in enumerate(path):
+    cut = not careful and not create_graph and recorder() is None
+    whole: set[Node] = set()
+    for node in path:
         g = cotangents.pop(node, None)
         if g is None:
             continue
@@ -121,13 +122,13 @@ def _walk(
             result[node] = g
             if not beyond:
                 continue
-        pulled = cotangent = None
+        pulled = None
         try:
-            if place >= whole_until and type(g) is np.ndarray and g.nbytes >= WORTH_CUTTING:
-                run = elementwise_run(path, place, keep)
+            if cut and g.nbytes >= WORTH_CUTTING and node not in whole:
+                run = elementwise_run(path, path.index(node), keep)
                 if is_worth_cutting(run) and pull_blocks(run, g, useful, cotangents):
                     continue
-                whole_until = place + max(1, len(run))
+                whole.update(run)
             pulled = _apply_rule(node, g, useful, create_graph)
             if len(pulled) != len(node.parents):
                 raise TypeError(
