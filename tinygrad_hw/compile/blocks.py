@@ -17,7 +17,7 @@ from ..blocks import BLOCK, LONG
 from ..dispatch import is_entrywise
 from .buffered import squares
 from .expand import dip, peak, total
-from .program import Array, Instruction, Program, Ref, Spec
+from .program import Array, Instruction, Program, Ref, Spec, aligned
 
 # Of what is asked for of all axes at once: what to do with a block, and with what that gives.
 _FOLDS: dict[Any, tuple[Callable[[Array], Any], np.ufunc]] = {
@@ -180,7 +180,7 @@ class Blocks:
     def __init__(self, like: Spec, dtypes: Sequence[Any]) -> None:
         self.order = like.order
         block = BLOCK // like.dtype.itemsize
-        self.memory = [np.empty(block, dtype) for dtype in dtypes]
+        self.memory = [aligned(block * dtype.itemsize).view(dtype) for dtype in dtypes]
         ends = [*range(0, like.size, block), like.size]
         self.blocks = [
             (slice(start, end), [memory[: end - start] for memory in self.memory])
