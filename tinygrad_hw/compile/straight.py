@@ -125,8 +125,8 @@ class Straight:
                 continue
             dying = ends.get(time, [])
             forward = instruction.op.forward
-            in_place = is_entrywise(forward) or forward in ENTRYWISE
-            in_place = in_place and forward not in SLOW_IN_PLACE
+            by_entries = is_entrywise(forward) or forward in ENTRYWISE
+            in_place = by_entries and forward not in SLOW_IN_PLACE
             if in_place:
                 # Entry by entry, the result may take the place of an argument of its layout.
                 self._release(dying, held, free)

@@ -29,10 +29,10 @@ _E2, _E3, _E4 = F(0.49999994), F(0.16666521), F(0.041668389)
 _E5, _E6 = F(0.0083687454), F(0.0013814541)
 
 
-def exp32(x):
-    """Exponential of a float32, to 1 unit in the last place.
+def powers_of_e(x):
+    """What makes the exponential of a float32: q, and two factors of 2**n, for (1 + q) 2**n.
 
-    x = n log 2 + r, where |r| is at most log(2) / 2, and a polynomial for exp(r) (Muller,
+    x = n log 2 + r, where |r| is at most log(2) / 2, and a polynomial for q = exp(r) - 1 (Muller,
     "Elementary Functions", section 11.3), by Estrin's scheme.
     """
     z = most(_BOTTOM, least(_TOP, x))
@@ -41,30 +41,24 @@ def exp32(x):
     r = fused(n, -_LOG2_LOW, fused(n, -_LOG2_HIGH, z))
     square = r * r
     p = fused(fused(_E6, square, fused(_E5, r, _E4)), square, fused(_E3, r, _E2))
-    q = fused(p, square, r)
     # Two factors, since 2**n itself may be no normal number.
     whole = bits(rounded)
     half = whole >> 1
-    power = with_exponent(half)
-    return fused(q, power, power) * with_exponent(whole - half)
+    return fused(p, square, r), with_exponent(half), with_exponent(whole - half)
+
+
+def exp32(x):
+    """Exponential of a float32, to 1 unit in the last place."""
+    parts = powers_of_e(x)
+    return fused(parts[0], parts[1], parts[1]) * parts[2]
 
 
 def expm1_32(x):
-    """``exp(x) - 1`` of a float32, to 2 units in the last place, by the parts of :func:`exp32`."""
-    z = most(_BOTTOM, least(_TOP, x))
-    rounded = fused(z, _PER_LOG2, _ROUNDING)
-    n = rounded - _ROUNDING
-    r = fused(n, -_LOG2_LOW, fused(n, -_LOG2_HIGH, z))
-    square = r * r
-    p = fused(fused(_E6, square, fused(_E5, r, _E4)), square, fused(_E3, r, _E2))
-    q = fused(p, square, r)
-    whole = bits(rounded)
-    half = whole >> 1
-    power = with_exponent(half)
-    other = with_exponent(whole - half)
+    """``exp(x) - 1`` of a float32, to 2 units in the last place."""
+    parts = powers_of_e(x)
     # Where 2**n overflows, the 1 counts for nothing.
-    large = fused(q, power, power) * other
-    small = fused(q * power, other, power * other - _ONE)
+    large = fused(parts[0], parts[1], parts[1]) * parts[2]
+    small = fused(parts[0] * parts[1], parts[2], parts[1] * parts[2] - _ONE)
     return pick(x == 0, x, pick(x > _ONE, large - _ONE, small))
 
 
@@ -81,7 +75,7 @@ def log32(x):
     """Logarithm of a float32, to 1 unit in the last place.
 
     x = 2**n (1 + f), where 1 + f is between the square roots of 1/2 and 2, and f - f**2 / 2 +
-    f**3 P(f) for the logarithm of 1 + f (Muller, "Elementary Functions", section 11.4).
+    f**3 P(f) for the logarithm of 1 + f, a form that Moshier's Cephes library has too.
     """
     tiny = x < _NORMAL
     whole = bits(pick(tiny, x * _LARGE, x)) - _SQRT_HALF
@@ -101,8 +95,7 @@ def log1p32(x):
     """``log(1 + x)`` of a float32, to 2 units in the last place."""
     u = 1 + x
     y = log32(u)
-    # By what was rounded off, divided by the derivative's denominator (Higham, "Accuracy and
-    # Stability of Numerical Algorithms", section 1.14.1).
+    # To first order, what was rounded off from u counts by the derivative 1 / u.
     y = pick((u > 0) & (u < _INFINITE), y + (x - (u - 1)) / u, y)
     return pick(u == 1, x, y)
 
