@@ -39,7 +39,13 @@ def _roll_call(draw):
 
 @primitive(name="roll", domain=domains.Domain("all reals", _roll_call))
 def _roll(x, *, shift, axis):
-    return np.roll(x, shift, axis)
+    # As NumPy's function does it, in a third of the time for few entries.
+    for step, i in zip(shift, axis, strict=True):
+        step %= max(x.shape[i], 1)
+        lead = (slice(None),) * i
+        ends = x[(*lead, slice(-step, None))], x[(*lead, slice(None, -step))]
+        x = np.concatenate(ends, axis=i)
+    return x
 
 
 @_roll.rule
