@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         names = chosen(options.only, WORKLOADS, "workload")
-        peers = list(dict.fromkeys([*_OURS, *chosen(options.peers, PEERS, "peer")]))
+        others = [] if options.peers == "" else chosen(options.peers, PEERS, "peer")
         pythons = interpreters(options.python)
     except ValueError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    peers = list(dict.fromkeys([*_OURS, *others]))
     rows: list[dict[str, Any]] = []
     for name in names:
         workload = WORKLOADS[name]
@@ -77,7 +79,7 @@ def chosen(given: str | None, known: Any, what: str) -> list[str]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"no {what} is called {unknown[0]!r}; want some of {', '.join(known)}")
-    if given is not None and not names and what != "peer":
+    if not names:
         raise ValueError(f"no {what} is named; want some of {', '.join(known)}")
     return names
 
@@ -88,7 +90,7 @@ def interpreters(given: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     ValueError
-        If a text of ``given`` is no pair PACKAGE=PATH.
+        If a text of ``given`` is no pair PACKAGE=PATH, or there is no program at a path.
     """
     prefix = "BENCHMARKS_PYTHON_"
     pythons = {
@@ -101,6 +103,9 @@ def interpreters(given: Sequence[str]) -> dict[str, str]:
         if not equals:
             raise ValueError(f"--python {pair!r}: want PACKAGE=PATH, such as torch=/opt/bin/python")
         pythons[package] = path
+    for package, path in pythons.items():
+        if shutil.which(path) is None:
+            raise ValueError(f"there is no interpreter {path!r} for {package}")
     return pythons
 
 

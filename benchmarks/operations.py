@@ -7,11 +7,8 @@ Each contender is a process of its own, which answers with its time for each cas
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +18,7 @@ import numpy as np
 
 from benchmarks.__main__ import chosen, interpreters
 from benchmarks.report import number
+from benchmarks.runner import Worker
 from benchmarks.workloads import fingerprint
 
 _CONTENDERS = ("eager", "numpy", "numba", "torch")
@@ -269,12 +267,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve(options.serve)
         return 0
     try:
-        names = chosen(options.only, CASES, "operation")
+        names, pythons = chosen(options.only, CASES, "operation"), interpreters([])
     except ValueError as error:
         print(f"operations: {error}", file=sys.stderr)
         return 2
     print(f"{'microseconds':<22}{''.join(f'{c:>9}' for c in _CONTENDERS)}{'of torch':>10}")
-    workers = {contender: Worker(contender) for contender in _CONTENDERS}
+    workers = {}
+    for contender in _CONTENDERS:
+        command = ["-m", "benchmarks.operations", "--serve", contender]
+        python = pythons.get(contender, sys.executable)
+        workers[contender] = Worker(command, python, contender, threads=1)
     try:
         return _print_table(names, workers)
     except KeyboardInterrupt:
@@ -319,53 +321,6 @@ def _agree(found: Any) -> bool:
     return all(
         np.allclose(mine, numbers[0], rtol=_TOLERANCE, atol=_TOLERANCE) for mine in numbers[1:]
     )
-
-
-class Worker:
-    """The process of a contender."""
-
-    def __init__(self, contender: str) -> None:
-        python = interpreters([]).get(contender, sys.executable)
-        threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        self.missing = ""
-        self.process: subprocess.Popen[str] | None = None
-        try:
-            self.process = subprocess.Popen(
-                [python, "-m", "benchmarks.operations", "--serve", contender],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env={**os.environ, **dict.fromkeys(threads, "1")},
-            )
-        except OSError as error:
-            self.missing = str(error)
-
-    def ask(self, name: str) -> dict[str, Any]:
-        """Have it measure an operation."""
-        if self.process is None or self.missing:
-            return {"missing": self.missing}
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.write(f"{name}\n")
-            self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            self.missing = f"the process ended, at {name!r}"
-            return {"missing": self.missing}
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def close(self) -> None:
-        """End it."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for stream in (self.process.stdin, self.process.stdout):
-                assert stream is not None
-                with contextlib.suppress(OSError):
-                    stream.close()
 
 
 if __name__ == "__main__":

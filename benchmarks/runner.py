@@ -63,17 +63,25 @@ class Result:
 
 
 class Worker:
-    """A process that runs one contender on one workload."""
+    """A process of a contender, which answers lines of text with messages.
 
-    def __init__(self, peer: str, workload: Workload, python: str, threads: int) -> None:
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of the interpreter ``python``.
+    package : str
+        What the contender needs.
+    threads : int
+    """
+
+    def __init__(self, arguments: Sequence[str], python: str, package: str, threads: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "ignore"}
         environment |= dict.fromkeys(_THREADS, str(threads))
-        environment = _settings(PEERS[peer][2], threads) | environment
+        environment = _settings(package, threads) | environment
         # Installers have compiled the other packages; this one may run from its sources.
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        command = [python, "-m", "benchmarks.worker", peer, workload.name, str(threads)]
         self.process = subprocess.Popen(
-            command,
+            [python, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -93,13 +101,13 @@ class Worker:
         complaint = self.process.stderr.read().strip().splitlines()
         return {"missing": complaint[-1] if complaint else "the process ended"}
 
-    def time(self, count: int) -> list[float]:
-        """Have it do some steps; their seconds."""
+    def ask(self, line: str) -> dict[str, Any]:
+        """Send a line; read the answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"time {count}\n")
-        self.process.stdin.flush()
-        seconds: list[float] = self.answer().get("seconds", [])
-        return seconds
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        return self.answer()
 
     def close(self) -> None:
         """End it."""
@@ -110,6 +118,12 @@ class Worker:
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
+
+
+def _started(peer: str, workload: Workload, python: str, threads: int) -> Worker:
+    """Have a contender begin with a workload; its first answer is what it found."""
+    arguments = ["-m", "benchmarks.worker", peer, workload.name, str(threads)]
+    return Worker(arguments, python, PEERS[peer][2], threads)
 
 
 def measure(
@@ -136,7 +150,7 @@ def measure(
         return _measure_processes(workload, interpreters, rounds, threads)
     results, workers = [], {}
     for peer, python in interpreters.items():
-        worker = Worker(peer, workload, python, threads)
+        worker = _started(peer, workload, python, threads)
         found = worker.answer()
         results.append(Result(peer, found=found, missing=found.get("missing", "")))
         if results[-1].missing:
@@ -151,7 +165,8 @@ def measure(
             if threads > 1:
                 time.sleep(_REST)
             scale = _SCALE[workload.unit] / per
-            result.samples += [s * scale for s in workers[result.peer].time(workload.steps)]
+            answer = workers[result.peer].ask(f"time {workload.steps}")
+            result.samples += [s * scale for s in answer.get("seconds", [])]
     for worker in workers.values():
         worker.close()
     return results
@@ -168,7 +183,7 @@ def _measure_processes(
             if result.missing:
                 continue
             start = time.perf_counter()
-            worker = Worker(peer, workload, python, threads)
+            worker = _started(peer, workload, python, threads)
             result.found = worker.answer()
             worker.close()
             seconds = time.perf_counter() - start
