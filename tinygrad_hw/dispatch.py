@@ -32,6 +32,7 @@ from .graph import (
     view_of,
 )
 from .settings import check
+from .signatures import arity_of, keywords_of, parameters_of, with_defaults
 
 Rule = Callable[..., tuple[Any, ...]]
 
@@ -62,7 +63,8 @@ class Primitive:
         self.view = view
         self.residual = residual
         self.is_entrywise = is_entrywise(forward)
-        self.quicker = _power if forward is np.power else None
+        # Computes the same in less time, where a call has no static parameters.
+        self.quicker: Callable[..., Any] | None = None
         self.gradient: Rule | None = None
         self.keeps_inputs: tuple[int, ...] = ()
         self.keeps_all = False
@@ -91,7 +93,7 @@ class Primitive:
         """
         if function is None:
             return lambda function: self.rule(function, keeps=keeps)
-        required, others, variadic = _parameters_of(function)
+        required, others, variadic = parameters_of(function)
         names = [name for name in required if name != "needs"]
         check(f"{self.name}.rule", "keeps", keeps, "a name of an input, or several", iter)
         wanted = keeps.split() if isinstance(keeps, str) else list(keeps)
@@ -116,7 +118,7 @@ class Primitive:
             not variadic and len(self.keeps_inputs) == len(names) - 2 > 0
         )
         self.asks_needs = "needs" in required + others
-        self.gradient = _with_defaults(function, self.forward)
+        self.gradient = with_defaults(function, self.forward)
         return function
 
     def _check_params(self, function: Rule) -> None:
@@ -125,7 +127,7 @@ class Primitive:
             return
         code = function.__code__
         taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        lacking = [name for name in _keywords_of(self.forward) if name not in taken]
+        lacking = [name for name in keywords_of(self.forward) if name not in taken]
         if lacking and not code.co_flags & inspect.CO_VARKEYWORDS:
             raise TypeError(
                 f"{self.name}.rule: the rule is {inspect.signature(function)}; it gets the static "
@@ -446,7 +448,7 @@ def primitive(
             residual=residual,
         )
     kinds: dict[int | None, type[Primitive]] = {1: Unary, 2: Binary}
-    arity = _plain_arity(forward)
+    arity = arity_of(forward)
     kind = kinds.get(arity, Primitive) if residual is None else Primitive
     name = name or forward.__name__
     return kind(forward, name, domain, piece, conventions, view, residual, arity)
@@ -486,57 +488,6 @@ def _ufunc_doc(op: Primitive) -> str:
     """
 
 
-def _plain_arity(forward: Callable[..., Any]) -> int | None:
-    """Number of arguments, if there are only positional ones."""
-    if isinstance(forward, np.ufunc):
-        return forward.nin
-    required, others, _ = _parameters_of(forward)
-    return None if others else len(required)
-
-
-def _parameters_of(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
-    """Name the parameters that come by position and have no default, and the others.
-
-    Stars are among the others; the last says whether there is one for positions.
-    """
-    if type(function) is FunctionType and not hasattr(function, "__wrapped__"):
-        # A signature takes ten times as long, a seventh of the import of this package.
-        code, flags = function.__code__, function.__code__.co_flags
-        stars = bool(flags & inspect.CO_VARARGS) + bool(flags & inspect.CO_VARKEYWORDS)
-        names = list(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + stars])
-        n = code.co_argcount - len(function.__defaults__ or ())
-        return names[:n], names[n:], bool(flags & inspect.CO_VARARGS)
-    parameters = inspect.signature(function).parameters.values()
-    required = [
-        p.name
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]
-    others = [p.name for p in parameters if p.name not in required]
-    return required, others, any(p.kind is p.VAR_POSITIONAL for p in parameters)
-
-
-def _keywords_of(function: FunctionType) -> Sequence[str]:
-    code = function.__code__
-    return code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
-
-
-def _with_defaults(rule: Rule, forward: Callable[..., Any]) -> Rule:
-    """Give a rule for which static parameters that a call leaves out are what the forward takes."""
-    if not (type(rule) is type(forward) is FunctionType):
-        return rule
-    names, defaults = _keywords_of(rule), rule.__kwdefaults__ or {}
-    meant = {name: x for name, x in (forward.__kwdefaults__ or {}).items() if name in names}
-    if all(name in defaults and defaults[name] is x for name, x in meant.items()):
-        return rule
-    # A copy, since a function may be the rule of several primitives.
-    copy = FunctionType(
-        rule.__code__, rule.__globals__, rule.__name__, rule.__defaults__, rule.__closure__
-    )
-    copy.__kwdefaults__ = {**defaults, **meant}
-    return copy
-
-
 def parent_of(arg: Any) -> Any:
     """Give what a node remembers of an argument: its node, or itself for a Python scalar."""
     if isinstance(arg, Handle):
@@ -548,29 +499,6 @@ def parent_of(arg: Any) -> Any:
     return Constant.of(np.asarray(arg)) if isinstance(arg, _ARRAYS) else arg
 
 
-def _power(a: Any, b: Any) -> Any:
-    # Of negative numbers NumPy's function may take a hundred times as long as of positive ones.
-    if type(b) not in (int, float) or type(a) not in _PLAIN or a.dtype.kind != "f" or b % 1:
-        return np.power(a, b)
-    if b == 2:
-        return a * a
-    if b == 3:
-        return a * a * a
-    if b == -1:
-        return np.reciprocal(a)
-    if b in (0, 1) or a.size < _MANY or not is_ordinary(b, a.dtype):
-        return np.power(a, b)
-    y = np.power(np.abs(a), b)
-    return np.copysign(y, a) if b % 2 else y
-
-
-def is_ordinary(exponent: float, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a whole exponent is one of the dtype too, which may hold no large odd ones."""
-    return dtype.itemsize >= 4 and abs(exponent) < 2**24
-
-
-# From so many entries on powers of absolute values are quicker.
-_MANY = 512
 _VALUES = frozenset({np.ndarray, np.float64, np.float32, float, int})
 _PLAIN = frozenset({np.ndarray, np.float64, np.float32})
 _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
@@ -578,7 +506,6 @@ _OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
     np.subtract: operator.sub,
     np.multiply: operator.mul,
     np.divide: operator.truediv,
-    np.power: _power,
 }
 _ARRAYS = (np.ndarray, np.generic, list, tuple, complex)
 

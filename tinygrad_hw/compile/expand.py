@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..dispatch import is_ordinary
-from ..ops import exponential, linalg, losses, nn, reduce, shape
+from ..ops import elementwise, exponential, linalg, losses, nn, reduce, shape
 from .images import FUSIONS, IMAGES
 from .indices import INDICES
 from .program import Array, Instruction, Program, Ref, Spec
@@ -350,7 +349,7 @@ def _power(r: Rewriter, i: Instruction) -> bool:
     if exponent == 3:
         square = r.emit("square", np.square, (x,), {}, spec)
         return r.end("multiply", np.multiply, (square, x), {}, i.out)
-    if exponent in (0, 1) or not is_ordinary(exponent, spec.dtype):
+    if exponent in (0, 1) or not elementwise.is_ordinary(exponent, spec.dtype):
         return False
     positive = r.emit("absolute", np.abs, (x,), {}, spec)
     if exponent % 2 == 0:

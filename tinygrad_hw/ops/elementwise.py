@@ -128,11 +128,37 @@ reciprocal.rule(lambda g, y, x: (-g * y * y,), keeps="y")
 square = primitive(np.square, domain=elementwise(REAL))
 square.rule(lambda g, y, x: (g * 2 * x,), keeps="x")
 
+
+def _power(a, b):
+    """``np.power``, which may take a hundred times as long with negative numbers as with others."""
+    if type(b) not in (int, float) or type(a) not in _FLOATS or a.dtype.kind != "f" or b % 1:
+        return np.power(a, b)
+    if b == 2:
+        return a * a
+    if b == 3:
+        return a * a * a
+    if b == -1:
+        return np.reciprocal(a)
+    if b in (0, 1) or a.size < _MANY or not is_ordinary(b, a.dtype):
+        return np.power(a, b)
+    y = np.power(np.abs(a), b)
+    return np.copysign(y, a) if b % 2 else y
+
+
+def is_ordinary(exponent: float, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a whole exponent is one of the dtype too, which may hold no large odd ones."""
+    return dtype.itemsize >= 4 and abs(exponent) < 2**24
+
+
+_FLOATS = frozenset({np.ndarray, np.float64, np.float32})
+# From so many entries on powers of absolute values are quicker.
+_MANY = 512
 power = primitive(
     np.power,
     domain=elementwise(POSITIVE, REAL),
     conventions="d/dx x**0 = 0; d/dy 0**y = 0",
 )
+power.operator = power.quicker = _power
 
 
 @power.rule(keeps="y a b")

@@ -2,7 +2,7 @@
 
 Elementwise operations of one shape become one loop, with the sums and extremes of what they
 compute; large matrix products go to BLAS; small ones, convolution and pooling are loops of their
-own. What has no native rule is left to NumPy, between two native functions.
+own. What has no native rule, or is quicker with NumPy, is left to it between two native functions.
 
 A program goes through these modules:
 
