@@ -78,8 +78,8 @@ def test_programs_on_numpy(program):
 def test_programs_on_numpy_block_by_block(program):
     with pytest.MonkeyPatch.context() as patch:
         # As if short arrays were long ones; a block has a few entries.
-        patch.setattr("tinygrad_hw.compile.blocks.LONG", 17)
-        patch.setattr("tinygrad_hw.compile.blocks.BLOCK", 24)
+        patch.setattr("tinygrad_hw.compile.chains.LONG", 17)
+        patch.setattr("tinygrad_hw.compile.chains.BLOCK", 24)
         check(program, "numpy")
 
 

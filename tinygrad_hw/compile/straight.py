@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import is_entrywise
-from .blocks import Blocks, Chain, fold, side_by_side
 from .buffered import LOOKS, scratch, squares, with_buffers
+from .chains import Blocks, Chain, fold, side_by_side
 from .program import (
     VIEWS,
     Array,

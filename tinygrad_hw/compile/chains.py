@@ -1,8 +1,4 @@
-"""Operations on the entries of long arrays, block by block, for the numpy back end.
-
-A block of each value stays in the cache for what is computed next, where a whole array would go to
-memory and come back.
-"""
+"""Chains of operations on the entries of long arrays, which go block by block with NumPy."""
 
 from __future__ import annotations
 
