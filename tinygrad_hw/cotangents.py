@@ -19,7 +19,7 @@ from .graph import VARIABLES, Node, value_of
 # Bytes from which on it pays to cut cotangents: the calls for blocks of fewer cost what they save.
 WORTH_CUTTING = 2**21
 # Their rules hand cotangents on, or make one pass: of these alone blocks gain nothing.
-_CHEAP = frozenset({"add", "subtract", "negative", "positive"})
+_CHEAP = frozenset({"add", "subtract", "negative", "identity"})
 
 
 def is_ours(g: Any) -> bool:
