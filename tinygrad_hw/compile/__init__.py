@@ -21,8 +21,8 @@ A function goes through these modules:
 - ``variant``: one program and when it fits, by its ``arguments``, the tensors that it ``reached``
   and the ``guards`` of Python values, which use ``names``, ``progress`` and ``same``;
 - ``rewriting``, with ``expand``, ``images`` and ``indices``: the program in simpler operations;
-- ``straight``, with ``buffered``, ``chains``, ``spelling`` and ``recycle``, and ``native``: the back
-  ends;
+- ``straight``, with ``buffered``, ``chains``, ``spelling`` and ``recycle``, and ``native``: the
+  back ends;
 - ``call``: one run, from what it reads to what it writes.
 """
 
